@@ -1,0 +1,41 @@
+"""Process environment of every entry point: telemetry off, quiet tools, one place for it.
+
+`prepare()` only fills in what the user has not set, and must run before mlflow, ray, prefect or transformers are
+imported: they read their switches at import. Stage launchers and flows call it first.
+"""
+
+import os
+from pathlib import Path
+
+DEFAULTS = {
+    # Telemetry. MLflow accepts only the word "true"; DVC does not honour DO_NOT_TRACK.
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    # Ray Train polls its workers every 2 s by default, which is most of the wall time of a small job.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Its patched print makes `datasets` fingerprints spill bytecode into the log.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_COLOR_PREFIX": "0",
+    # An unreachable MLflow server should fail in seconds, not after four minutes of retries.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def state_dir(root: Path) -> Path:
+    """Folder for runtime state (MLflow store, Prefect home, Ray checkpoints): `ADAPT_STATE`, or `.state` of `root`."""
+    return Path(os.environ.get("ADAPT_STATE") or root / ".state").resolve()
+
+
+def prepare(root: Path) -> None:
+    """Set the defaults above, and the homes of Prefect and its profile inside the project, where nothing is set."""
+    for key, value in DEFAULTS.items():
+        os.environ.setdefault(key, value)
+    os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))

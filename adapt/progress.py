@@ -1,0 +1,38 @@
+"""What a long loop tells: a bar on a terminal, a line now and then in a log, and its curves."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar on stderr; outside a terminal it refreshes every ten seconds, one line each."""
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    yield from tqdm(items, desc=what, total=total, mininterval=interval, dynamic_ncols=True, leave=True)
+
+
+class History:
+    """Curves of a stage: every point goes to `log` at once, and all of them into a CSV file for `dvc plots`."""
+
+    def __init__(self, log: Callable[[int, Mapping[str, float]], None]) -> None:
+        self._log = log
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one point of each named curve."""
+        self.rows.setdefault(step, {}).update(metrics)
+        self._log(step, metrics)
+
+    def write(self, path: Path) -> None:
+        """Write `step` and one column per curve, in steps' order; a missing point is an empty cell."""
+        names = sorted({name for row in self.rows.values() for name in row})
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["step", *names], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({"step": step, **row} for step, row in sorted(self.rows.items()))
