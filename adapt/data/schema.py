@@ -1,0 +1,172 @@
+"""The record that everything downstream knows: one question about one image, with what is truly there.
+
+A data set is a folder with `train.parquet`, `validation.parquet`, `test.parquet` and `vocabulary.json`. The parquet
+files are those of Hugging Face `datasets` (`Dataset.from_parquet(path)` decodes the images); columns:
+
+    id            unique over all three files
+    image_id      rows of one image share it; an image belongs to one file only
+    image         {bytes, path}; a path is relative to the parquet file's folder and must stay inside it
+    kind          describe | exists | colour
+    question, answer
+    noisy_answer  what a crawled corpus would say, "" for none; only training on scratch reads it
+    objects       [{name, colour, box: [x0, y0, x1, y1] in 0..1}], all that is truly there
+    absent        names of absent objects that usually come along: likely hallucinations (AMBER's targets)
+
+`vocabulary.json`: {"objects": {"house": ["house", "houses"], ...}, "colours": ["red", ...]}: every object a row may
+name, with the lower-case words that mean it in an answer. `adapt/data/validation.py` says what is refused.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from adapt.params import InputError, require
+
+KINDS = ("describe", "exists", "colour")
+SPLITS = ("train", "validation", "test")
+ROW_GROUP = 1000
+_TEXT = pa.string()
+SCHEMA = pa.schema(
+    {
+        "id": _TEXT,
+        "image_id": _TEXT,
+        "image": pa.struct({"bytes": pa.binary(), "path": _TEXT}),
+        "kind": _TEXT,
+        "question": _TEXT,
+        "answer": _TEXT,
+        "noisy_answer": _TEXT,
+        "objects": pa.list_(pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})),
+        "absent": pa.list_(_TEXT),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneObject:
+    """Something truly in the image; `box` is (x0, y0, x1, y1) in 0..1 from the top left, `colour` may be ""."""
+
+    name: str
+    colour: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One question about one image; `image` holds the bytes of an image file, see `open_image`."""
+
+    id: str
+    image_id: str
+    image: bytes
+    kind: str
+    question: str
+    answer: str
+    noisy_answer: str
+    objects: tuple[SceneObject, ...]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Canonical object names with the words that mean them, and the colour words."""
+
+    objects: dict[str, tuple[str, ...]]
+    colours: tuple[str, ...]
+
+
+def open_image(example: Example) -> Image.Image:
+    """The decoded picture, RGB."""
+    return Image.open(io.BytesIO(example.image)).convert("RGB")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a parquet file as plain values, not yet validated; `InputError` when the file is no split."""
+    try:
+        file = pq.ParquetFile(path)
+        missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
+        require(not missing, str(path), f"missing column {', '.join(missing)}")
+        table = file.read(columns=SCHEMA.names)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found") from None
+    except (pa.ArrowInvalid, OSError):
+        raise InputError(f"{path}: not a parquet file, or damaged") from None
+    return _cast(table, path).to_pylist()
+
+
+def _cast(table: pa.Table, path: Path) -> pa.Table:
+    columns = []
+    for field in SCHEMA:
+        column = table[field.name]
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            raise InputError(f"{path}: column {field.name} is {column.type}, expected {field.type}") from None
+    return pa.table(columns, schema=SCHEMA)
+
+
+def read_split(path: Path) -> list[Example]:
+    """The examples of a file that the data stage has written (and so validated); images stay undecoded bytes."""
+    pool: dict[bytes, bytes] = {}  # rows of one image share its bytes
+    examples = []
+    for row in read_rows(path):
+        image = pool.setdefault(row["image"]["bytes"], row["image"]["bytes"])
+        objects = tuple(SceneObject(**{**o, "box": tuple(o["box"])}) for o in row["objects"])
+        examples.append(Example(**{**row, "image": image, "objects": objects, "absent": tuple(row["absent"])}))
+    return examples
+
+
+def write_split(path: Path, examples: Sequence[Example]) -> None:
+    """Write a split; the same examples give the same bytes."""
+    rows = [{**asdict(e), "image": {"bytes": e.image, "path": None}} for e in examples]
+    metadata = {"huggingface": json.dumps({"info": {"features": hf_features(SCHEMA)}})}
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
+    # The dictionary keeps an image once per row group although each of its rows has it.
+    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", dictionary_pagesize_limit=1 << 30,
+                   write_statistics=False)  # fmt: skip
+
+
+def hf_features(schema: pa.Schema) -> dict[str, Any]:
+    """The column types in the words of `datasets.Features`, so that it decodes images without being told."""
+
+    def feature(kind: pa.DataType) -> dict[str, Any]:
+        if pa.types.is_list(kind):
+            return {"feature": feature(kind.value_type), "_type": "List"}
+        if pa.types.is_struct(kind):
+            return {kind.field(i).name: feature(kind.field(i).type) for i in range(kind.num_fields)}
+        return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
+
+    return {field.name: {"_type": "Image"} if field.name == "image" else feature(field.type) for field in schema}
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Read and check `vocabulary.json`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        objects = {name: tuple(words) for name, words in content["objects"].items()}
+        vocabulary = Vocabulary(objects=objects, colours=tuple(content["colours"]))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise InputError(f"{path}: not JSON") from None
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f'{path}: expected {{"objects": {{name: [word, ...]}}, "colours": [word, ...]}}') from None
+    owner: dict[str, str] = {}
+    for name, words in vocabulary.objects.items():
+        require(bool(words), str(path), f"object {name!r} has no words")
+        for word in words:
+            good = isinstance(word, str) and word.strip() and word == word.lower()
+            require(bool(good), str(path), f"object {name!r}: {word!r} is not a lower-case word")
+            require(word not in owner, str(path), f"{word!r} means both {owner.get(word)!r} and {name!r}")
+            owner[word] = name
+    return vocabulary
+
+
+def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
+    """Write `vocabulary.json`."""
+    path.write_text(json.dumps(asdict(vocabulary), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,127 @@
+"""Object hallucination in descriptions: CHAIR (arXiv 1809.02156) and AMBER's Cover, Hal and Cog (arXiv 2311.07397).
+
+Over all responses, in percent:
+
+    chair_i = hallucinated mentions / mentions          repeats count
+    hal     = responses with a hallucinated mention / responses   (this is CHAIR_s too)
+    cover   = true objects mentioned / true objects     each once a response
+    cog     = targets mentioned / targets               each once a response; targets: likely hallucinations
+
+Where this differs from the official codes: AMBER adds 0.001 to every denominator, rounds to one decimal, finds nouns
+with NLTK's tagger, ignores nine global "safe" words, and forgives near-synonyms by word vectors; CHAIR counts with
+COCO's synonym list. Here the vocabulary file says which words mean an object and nothing is rounded. A pooled ratio
+without a denominator is 0. AMBER's paper divides Cog by the mentioned objects; its code, and this, by the targets.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from adapt.metrics.mentions import Mention, find
+
+METRICS = ("chair_i", "hal", "cover", "cog")
+
+
+class Named(Protocol):
+    """Something with a canonical object name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Truth(Protocol):
+    """What is in an image, and what is not but might be said; `adapt.data.schema.Example` is one."""
+
+    @property
+    def objects(self) -> Sequence[Named]: ...
+    @property
+    def absent(self) -> Sequence[str]: ...
+
+
+class Words(Protocol):
+    """The words that mean an object; `adapt.data.schema.Vocabulary` is one."""
+
+    @property
+    def objects(self) -> Mapping[str, Sequence[str]]: ...
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One response: what it mentions, in order and with repeats, against what is there."""
+
+    mentions: tuple[Mention, ...]
+    truth: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    @property
+    def mentioned(self) -> list[str]:
+        """Names of all mentions."""
+        return [m.name for m in self.mentions]
+
+    @property
+    def hallucinated(self) -> list[str]:
+        """Names of the mentions of absent objects."""
+        return [m.name for m in self.mentions if m.name not in self.truth]
+
+    @property
+    def hallucinated_spans(self) -> list[tuple[int, int]]:
+        """Where the hallucinated words are, for `mentions.marked`."""
+        return [m.span for m in self.mentions if m.name not in self.truth]
+
+    @property
+    def covered(self) -> list[str]:
+        """True objects that are mentioned."""
+        return _also_in(self.truth, self.mentioned)
+
+    @property
+    def cog(self) -> list[str]:
+        """Targets that are mentioned."""
+        return _also_in(self.targets, self.mentioned)
+
+
+def _also_in(names: Iterable[str], others: Collection[str]) -> list[str]:
+    return [name for name in names if name in others]
+
+
+def count(answer: str, truth: Truth, vocabulary: Words) -> Counts:
+    """Compare one description with the ground truth."""
+    present = tuple(dict.fromkeys(o.name for o in truth.objects))
+    return Counts(find(answer, vocabulary.objects), present, tuple(dict.fromkeys(truth.absent)))
+
+
+def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Numerator and denominator of each metric for each response, to be pooled or resampled (`bootstrap`).
+
+    >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
+    >>> ratios([Counts((house, bus), ("house", "tree"), ("car",)), Counts((house,), ("house",), ())])["chair_i"]
+    (array([1, 0]), array([2, 1]))
+    """
+    columns = {
+        "chair_i": [(len(c.hallucinated), len(c.mentions)) for c in counts],
+        "hal": [(int(bool(c.hallucinated)), 1) for c in counts],
+        "cover": [(len(c.covered), len(c.truth)) for c in counts],
+        "cog": [(len(c.cog), len(c.targets)) for c in counts],
+    }
+    assert tuple(columns) == METRICS
+    tables = {name: np.array(pairs, dtype=np.int64).reshape(-1, 2) for name, pairs in columns.items()}
+    return {name: (table[:, 0], table[:, 1]) for name, table in tables.items()}
+
+
+def aggregate(counts: Sequence[Counts]) -> dict[str, float]:
+    """chair_i, hal, cover and cog of all responses, in percent.
+
+    Two responses. The first says house, bus, bus; there are a house and a tree, a bus and a car are the targets:
+    2 of 3 mentions hallucinated, 1 of 2 objects covered, 1 of 2 targets named. The second says house, and it is there.
+
+    >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
+    >>> aggregate([Counts((house, bus, bus), ("house", "tree"), ("bus", "car")), Counts((house,), ("house",), ())])
+    {'chair_i': 50.0, 'hal': 50.0, 'cover': 66.66666666666667, 'cog': 50.0}
+    """
+    return {name: percent(int(above.sum()), int(below.sum())) for name, (above, below) in ratios(counts).items()}
+
+
+def percent(numerator: float, denominator: float) -> float:
+    """100 * numerator / denominator, and 0 of nothing."""
+    return 100 * numerator / denominator if denominator else 0.0

@@ -1,0 +1,125 @@
+"""The drawn world: truthful answers, noise only where it belongs, and images that depend on seed, split and index."""
+
+import re
+from functools import cache
+
+import numpy as np
+
+from adapt.data import scenes
+from adapt.data.schema import Example, open_image
+
+COUNT = 300
+
+
+@cache
+def rows(split: str, caption_noise: float = 0.5) -> tuple[Example, ...]:
+    made = (scenes.examples(split, i, size=48, caption_noise=caption_noise, seed=7) for i in range(COUNT))
+    return tuple(row for group in made for row in group)
+
+
+def of_kind(kind: str, split: str = "train") -> list[Example]:
+    return [row for row in rows(split) if row.kind == kind]
+
+
+def test_four_rows_an_image() -> None:
+    assert [r.kind for r in rows("train")[:4]] == ["describe", "exists", "exists", "colour"]
+    assert len({r.id for r in rows("train")}) == 4 * COUNT
+    assert open_image(rows("train")[0]).size == (48, 48)
+
+
+def test_objects_are_distinct_and_in_reading_order() -> None:
+    for row in of_kind("describe"):
+        names = [o.name for o in row.objects]
+        assert 2 <= len(names) <= 4 and len(set(names)) == len(names)
+        assert not set(names) & set(row.absent) and row.absent
+        centres = [((o.box[1] + o.box[3]) * 1.5 // 1, o.box[0]) for o in row.objects]
+        assert centres == sorted(centres)
+
+
+def test_boxes_hold_all_that_differs_from_the_background() -> None:
+    for row in of_kind("describe")[:50]:
+        pixels = np.asarray(open_image(row)).astype(int)
+        pale = pixels.min(-1) >= 205  # backgrounds are pale; white parts of things are inside their boxes
+        for o in row.objects:
+            x0, y0, x1, y1 = (int(v * 48 + d) for v, d in zip(o.box, (0, 0, 0.999, 0.999), strict=True))
+            assert not pale[y0:y1, x0:x1].all()
+            pale[y0:y1, x0:x1] = True
+        assert pale.all()
+
+
+def test_most_scenes_stay_in_one_theme() -> None:
+    def one_theme(row: Example) -> bool:
+        return any({o.name for o in row.objects} <= set(theme) for theme in scenes.THEMES.values())
+
+    share = np.mean([one_theme(row) for row in of_kind("describe")])
+    assert 0.74 < share < 0.92  # 0.8, and the mixed scenes that happen to
+
+
+def test_describe_lists_colours_and_names() -> None:
+    row = of_kind("describe")[0]
+    listed = re.findall(r"an? (\w+) (\w+)", row.answer)
+    assert listed == [(o.colour, o.name) for o in row.objects]
+    assert row.answer.endswith(".") and " and a" in row.answer
+
+
+def test_noisy_descriptions_append_one_or_two_absent_things() -> None:
+    noisy = [row for row in of_kind("describe") if row.noisy_answer]
+    assert 0.42 < len(noisy) / COUNT < 0.58
+    for row in noisy:
+        listed = re.findall(r"an? (\w+) (\w+)", row.noisy_answer)
+        true = [(o.colour, o.name) for o in row.objects]
+        invented = [name for _, name in listed[len(true) :]]
+        assert listed[: len(true)] == true and 1 <= len(invented) <= 2
+        assert set(invented) <= set(row.absent) and len(set(invented)) == len(invented)
+
+
+def test_exists_is_balanced_truthful_and_noisy_only_about_likely_things() -> None:
+    questions = of_kind("exists")
+    said_yes = [row.answer.startswith("yes") for row in questions]
+    assert np.mean(said_yes) == 0.5
+    fooled = 0
+    for row, yes in zip(questions, said_yes, strict=True):
+        found = re.fullmatch(r"is there an? (\w+)\?", row.question)
+        assert found and (found[1] in {o.name for o in row.objects}) == yes
+        if row.noisy_answer:
+            fooled += 1
+            assert not yes and found[1] in row.absent and row.noisy_answer.startswith("yes, there is a")
+    assert 0.12 < fooled / COUNT < 0.28  # 0.25 of the 0.8 likely negatives
+    likely = [row for row in questions if row.answer.startswith("no") and row.question.split()[-1][:-1] in row.absent]
+    assert 0.72 < len(likely) / COUNT < 0.88
+
+
+def test_colour_answers_are_true() -> None:
+    for row in of_kind("colour"):
+        name, colour = re.fullmatch(r"the (\w+) is (\w+)\.", row.answer).groups()  # type: ignore[union-attr]
+        assert {o.name: o.colour for o in row.objects}[name] == colour
+        assert row.question == f"what colour is the {name}?"
+
+
+def test_articles_before_vowels() -> None:
+    assert all("a umbrella" not in r.question and "a apple" not in r.question for r in of_kind("exists"))
+
+
+def test_only_training_answers_are_noisy() -> None:
+    assert not any(row.noisy_answer for split in ("validation", "test") for row in rows(split))
+
+
+def test_noise_changes_no_picture_question_or_truth() -> None:
+    def truth(row: Example) -> tuple:
+        return row.id, row.image, row.question, row.answer, row.objects, row.absent
+
+    assert [truth(r) for r in rows("train")] == [truth(r) for r in rows("train", caption_noise=0.0)]
+
+
+def test_splits_and_seeds_draw_different_pictures() -> None:
+    first = {split: {row.image for row in rows(split)} for split in ("train", "validation", "test")}
+    assert len(first["train"] | first["validation"] | first["test"]) == 3 * COUNT
+    other = scenes.examples("train", 0, size=48, caption_noise=0.5, seed=8)
+    assert other[0].image != rows("train")[0].image
+
+
+def test_an_image_size_that_three_does_not_divide() -> None:
+    for size in (24, 50, 64):
+        row = scenes.examples("test", 3, size=size, caption_noise=0.0, seed=7)[0]
+        assert open_image(row).size == (size, size)
+        assert all(0 <= v <= 1 for o in row.objects for v in o.box)
