@@ -1,0 +1,102 @@
+"""The cross-attention visual anchor: where the image supports the answer, read from the first K generated tokens.
+
+Marks: [paper] published (arXiv 2606.31054), [release] only in the authors' code, [ours] our decision.
+Shapes: B batch, L layers, N = rows * cols image tokens, X x Y pixels, C channels.
+"""
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adapt.attention.signals import EPS, entropy, normalised
+from adapt.params import require
+
+Grid = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnchorConfig:
+    """Section `anchor` of params.yaml."""
+
+    tokens: int
+    noise_images: int
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 1, "tokens", f"must be at least 1, got {self.tokens}")
+        require(self.noise_images >= 1, "noise_images", f"must be at least 1, got {self.noise_images}")
+
+
+def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
+    """S_spec = 1 - |high(A_l) - ideal(l)|, [B, L] [release].
+
+    high: share of the 2-D FFT power beyond a quarter of the largest radius; ideal falls from 0.8 (first layer) to 0.2.
+    """
+    B, L, _ = maps_BLN.shape
+    power = torch.fft.fft2(maps_BLN.float().view(B, L, *grid)).abs().square()
+    y, x = (torch.fft.fftfreq(n, device=maps_BLN.device) for n in grid)
+    radius = (y[:, None].square() + x[None].square()).sqrt()
+    high = (power * (radius > radius.max() / 4)).sum((-2, -1)) / power.sum((-2, -1)).clamp_min(EPS)
+    return 1 - (high - torch.linspace(0.8, 0.2, L, device=maps_BLN.device)).abs()
+
+
+def smoothness_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
+    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L], on the map scaled to [0, 1] (unscaled it is 1 everywhere [ours])."""
+    low, high = maps_BLN.amin(-1, keepdim=True), maps_BLN.amax(-1, keepdim=True)
+    a = ((maps_BLN - low) / (high - low).clamp_min(EPS)).view(*maps_BLN.shape[:2], *grid)
+    down, right = a.diff(dim=-2).square(), a.diff(dim=-1).square()
+    return 1 / (1 + (down.sum((-2, -1)) + right.sum((-2, -1))) / maps_BLN.shape[-1])
+
+
+def focus_score(maps_BLN: Tensor) -> Tensor:
+    """S_focus = 1 - entropy / log N, [B, L]."""
+    N = maps_BLN.shape[-1]
+    return 1 - entropy(normalised(maps_BLN)) / max(torch.log(torch.tensor(float(N))).item(), EPS)
+
+
+def layer_weights(maps_BLN: Tensor, grid: Grid) -> Tensor:
+    """W = softmax(10 * minmax(0.4 S_spec + 0.3 S_smooth + 0.3 S_focus)) over layers, [B, L] [release]."""
+    s = 0.4 * spectral_score(maps_BLN, grid) + 0.3 * smoothness_score(maps_BLN, grid) + 0.3 * focus_score(maps_BLN)
+    low, high = s.amin(1, keepdim=True), s.amax(1, keepdim=True)
+    return torch.softmax(10 * (s - low) / (high - low).clamp_min(EPS), dim=1)
+
+
+def visual_anchor(maps_BLN: Tensor, grid: Grid, debias_N: Tensor) -> Tensor:
+    """anchor = (sum_l W_l A_l) * M_debias, scaled to sum 1: [B, N] [paper; the scale is ours].
+
+    Args:
+        maps_BLN: mean attention over the first K generated tokens, per layer.
+        debias_N: `debias_mask` of the same model and grid (ones: no debiasing).
+    """
+    weights_BL = layer_weights(maps_BLN, grid)
+    return normalised((weights_BL[:, :, None] * maps_BLN).sum(1) * debias_N)
+
+
+def debias_mask(noise_maps_BLN: Tensor) -> Tensor:
+    """Damping of positions that draw attention whatever the image, [N] in (0, 1] [paper: idea; form ours].
+
+    From maps on images of pure noise: a position with k > 1 times its uniform share is damped to 1 / k, others stay.
+    """
+    share_N = normalised(noise_maps_BLN.mean((0, 1)))
+    return 1 / (share_N * share_N.shape[0]).clamp_min(1.0)
+
+
+def pixel_mask(anchor_BN: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """The anchor as a soft mask over the image, [B, 1, X, Y] in [0, 1], bilinearly upsampled from the patch grid."""
+    low, high = anchor_BN.amin(1, keepdim=True), anchor_BN.amax(1, keepdim=True)
+    scaled = ((anchor_BN - low) / (high - low).clamp_min(EPS)).view(-1, 1, *grid)
+    return F.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
+
+
+def enhanced(pixels_BCXY: Tensor, mask_B1XY: Tensor, white_C: Tensor) -> Tensor:
+    """v+ = v * m + white * (1 - m) [paper]: what the anchor does not support fades to white.
+
+    `white_C` is white in the processor's normalised units: (1 - mean) / std.
+    """
+    return pixels_BCXY * mask_B1XY + white_C.view(1, -1, 1, 1) * (1 - mask_B1XY)
+
+
+def noise_injected(pixels_BCXY: Tensor, noise_BCXY: Tensor, share: float) -> Tensor:
+    """v- = sqrt(1 - s) v + sqrt(s) noise [ours]: `share` s of the power is Gaussian noise of unit variance."""
+    return (1 - share) ** 0.5 * pixels_BCXY + share**0.5 * noise_BCXY

@@ -1,0 +1,73 @@
+"""Attention-degradation signals: one value per generated token. METHOD: three signals named in the paper
+(arXiv 2606.31054), formulas ours.
+
+Shapes: B batch, T generated tokens, L layers, N image tokens. `maps_BTLN` is attention to the image, mean over heads.
+"""
+
+import torch
+from torch import Tensor
+
+SIGNALS = ("mass", "focus", "fidelity", "responsiveness", "drift")
+EPS = 1e-12
+
+
+def normalised(a: Tensor) -> Tensor:
+    """`A / sum_i A`: attention as a distribution over the image tokens (last dimension)."""
+    return a / a.sum(-1, keepdim=True).clamp_min(EPS)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Shannon entropy in nats over the last dimension."""
+    return -(p * p.clamp_min(EPS).log()).sum(-1)
+
+
+def visual_mass(maps_BTLN: Tensor) -> Tensor:
+    """M_t = mean over layers and heads of the attention on the image, [B, T]; in [0, 1]."""
+    return maps_BTLN.sum(-1).mean(2)
+
+
+def focus(maps_BTLN: Tensor) -> Tensor:
+    """F_t = 1 - entropy(A_hat_t) / log N per layer, then mean: [B, T]; 1 = one patch, 0 = uniform."""
+    N = maps_BTLN.shape[-1]
+    if N == 1:
+        return torch.ones(maps_BTLN.shape[:2], dtype=maps_BTLN.dtype, device=maps_BTLN.device)
+    log_n = torch.log(torch.tensor(float(N), device=maps_BTLN.device))
+    return (1 - entropy(normalised(maps_BTLN)) / log_n).mean(2)
+
+
+def amc(maps: Tensor, anchor: Tensor) -> Tensor:
+    """S_AMC(A || w) = sum_i a_i^2 w_i / (sum_i a_i)^2 over the last dimension (the paper's match with the anchor)."""
+    return (maps.square() * anchor).sum(-1) / maps.sum(-1).square().clamp_min(EPS)
+
+
+def fidelity(maps_BTLN: Tensor, anchor_BN: Tensor, first: int) -> Tensor:
+    """S_AMC of each token relative to its mean over the first `first` tokens, mean over layers: [B, T]."""
+    score_BTL = amc(maps_BTLN, anchor_BN[:, None, None])
+    return (score_BTL / score_BTL[:, :first].mean(1, keepdim=True).clamp_min(EPS)).mean(2)
+
+
+def responsiveness(maps_BTLN: Tensor) -> Tensor:
+    """R_t = total variation between A_hat_t and A_hat_{t-1} (layers averaged first): [B, T]; R_0 = R_1."""
+    p_BTN = normalised(maps_BTLN.mean(2))
+    moved = 0.5 * (p_BTN[:, 1:] - p_BTN[:, :-1]).abs().sum(-1)
+    first = moved[:, :1] if moved.shape[1] else torch.zeros_like(p_BTN[:, :1, 0])
+    return torch.cat([first, moved], 1)
+
+
+def drift(maps_BTLN: Tensor, anchor_BN: Tensor) -> Tensor:
+    """Jensen-Shannon divergence (nats) of A_hat_t (layers averaged) and the anchor: [B, T]; at most log 2."""
+    p, q = normalised(maps_BTLN.mean(2)), normalised(anchor_BN)[:, None]
+    m = (p + q) / 2
+    return entropy(m) - (entropy(p) + entropy(q)) / 2
+
+
+def all_signals(maps_BTLN: Tensor, anchor_BN: Tensor, first: int) -> dict[str, Tensor]:
+    """Every signal of `SIGNALS`, each [B, T]. `first`: K, the tokens that the anchor was read from."""
+    return {
+        "mass": visual_mass(maps_BTLN),
+        "focus": focus(maps_BTLN),
+        "fidelity": fidelity(maps_BTLN, anchor_BN, first),
+        "responsiveness": responsiveness(maps_BTLN),
+        "drift": drift(maps_BTLN, anchor_BN),
+    }
+
