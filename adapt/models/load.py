@@ -1,0 +1,46 @@
+"""Load a vision-language model and its processor from a folder or a hub id: safetensors only, clear errors."""
+
+from pathlib import Path
+from typing import Any
+
+from adapt.params import InputError
+
+
+def load_model(source: str | Path) -> Any:
+    """`AutoModelForImageTextToText` in eval mode from a folder or a hub id; its weights must be safetensors.
+
+    Raises InputError when a folder has no config or no safetensors weights, naming the folder.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    _check_folder(source)
+    return AutoModelForImageTextToText.from_pretrained(
+        str(source), use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+    ).eval()
+
+
+def load_processor(source: str | Path) -> Any:
+    """`AutoProcessor` from a folder or a hub id; on PIL, so that no torchvision is needed."""
+    from transformers import AutoProcessor
+
+    if Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists():
+        raise InputError(f"{source}: no processor (tokenizer_config.json) beside the model")
+    return AutoProcessor.from_pretrained(str(source), trust_remote_code=False, backend="pil")
+
+
+def _check_folder(source: str | Path) -> None:
+    folder = Path(source)
+    looks_local = isinstance(source, Path) or str(source).startswith((".", "/", "~"))
+    if not folder.exists() and (looks_local or str(source).count("/") != 1):
+        raise InputError(f"{source}: no such folder, and not a hub id (owner/name)")
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise InputError(f"{source}: no model here (config.json is missing)")
+        if not any(folder.glob("*.safetensors")):
+            raise InputError(f"{source}: no weights (*.safetensors) in this folder")
+
+
+def save(model: Any, processor: Any, folder: Path) -> None:
+    """Write weights (safetensors), config and processor files that `load_model` and `load_processor` read."""
+    model.save_pretrained(folder, safe_serialization=True)
+    processor.save_pretrained(folder)
