@@ -1,0 +1,213 @@
+"""One training run: the loop that every worker executes, and the two ways to run it.
+
+`workers: 0` runs the loop in this process; otherwise Ray Train runs it on that many workers, of a local Ray or of the
+cluster this process belongs to (RAY_ADDRESS). Both save checkpoints under a name that depends on the inputs and the
+configuration alone, so that a run that was cut off goes on from its last checkpoint, and a finished one leaves none.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapt import cluster
+from adapt.preference.settings import Config
+
+Log = Callable[[int, Mapping[str, float]], None]
+SUMMARY = "summary.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker needs: configuration, where its inputs are (`cluster.fetch`) and where step metrics go."""
+
+    config: Config
+    base: str
+    pairs: str
+    log: Log
+    name: str
+
+
+class Checkpoints(Protocol):
+    """Where a loop finds its last checkpoint and leaves new ones."""
+
+    workers: int
+
+    def latest(self) -> contextlib.AbstractContextManager[Path | None]:
+        """The last checkpoint as a local folder, or None for a fresh start."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Keep a copy of `folder`; every worker calls it, with its own share of the files."""
+        ...
+
+
+def fit(config: Config, base: Path, pairs: Path, out: Path, state: Path, log: Log) -> dict[str, float]:
+    """Train; writes `out/model` and `out/history.csv`. `state` keeps checkpoints until the run has succeeded."""
+    job = Job(config=config, base=cluster.share(base), pairs=cluster.share(pairs), log=log,
+              name=_name(config, base, pairs))  # fmt: skip
+    run = _fit_in_process if config.workers == 0 else _fit_with_ray
+    with run(job, state) as final:
+        shutil.copytree(final, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMMARY))
+        return json.loads((final / SUMMARY).read_text())
+
+
+def _name(config: Config, base: Path, pairs: Path) -> str:
+    """Same inputs and configuration, same name."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+    for path in (*sorted(base.glob("*.safetensors")), pairs):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"train-{digest.hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def _fit_in_process(job: Job, state: Path) -> Iterator[Path]:
+    folder = state / job.name
+    loop(job, LocalCheckpoints(folder))
+    yield folder / "final"
+    shutil.rmtree(folder)
+
+
+@dataclasses.dataclass
+class LocalCheckpoints:
+    """Checkpoints of the in-process run: one folder, replaced by rename."""
+
+    folder: Path
+    workers: int = 1
+
+    @contextlib.contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        """The kept checkpoint."""
+        kept = self.folder / "checkpoint"
+        yield kept if kept.exists() else None
+
+    def save(self, folder: Path) -> None:
+        """Replace the kept checkpoint (or the final result, which is a folder with a summary)."""
+        target = self.folder / ("final" if (folder / SUMMARY).exists() else "checkpoint")
+        fresh = self.folder / "fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(folder, fresh)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+
+
+@contextlib.contextmanager
+def _fit_with_ray(job: Job, state: Path) -> Iterator[Path]:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    where = cluster.checkpoints(state)
+    with _ray(job.config.workers):
+        gpus = ray.cluster_resources().get("GPU", 0)
+        trainer = TorchTrainer(
+            _worker_loop,
+            train_loop_config={"job": job},
+            scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=gpus >= job.config.workers),
+            run_config=RunConfig(
+                name=job.name,
+                **where,
+                failure_config=FailureConfig(max_failures=job.config.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        result = trainer.fit()
+        assert result.checkpoint is not None, "the loop ends by reporting its result"
+        with result.checkpoint.as_directory() as final:
+            yield Path(final)
+        result.checkpoint.filesystem.delete_dir(f"{where['storage_path']}/{job.name}")
+
+
+@contextlib.contextmanager
+def _ray(workers: int) -> Iterator[None]:
+    """A Ray to train on: the cluster this process runs in, or a local one that ends with the block."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=True)
+    else:
+        # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
+        ray.init(
+            address="local",
+            num_cpus=max(workers, os.cpu_count() or 1),
+            include_dashboard=False,
+            object_store_memory=256 * 1024**2,
+            logging_level="ERROR",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _worker_loop(settings: dict[str, Any]) -> None:
+    loop(settings["job"], RayCheckpoints())
+
+
+class RayCheckpoints:
+    """Checkpoints of a Ray Train worker; Ray merges the workers' files and hands all of them back."""
+
+    def __init__(self) -> None:
+        import ray.train
+
+        self.workers = ray.train.get_context().get_world_size()
+
+    @contextlib.contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        """The last checkpoint that Ray has registered."""
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+        else:
+            with checkpoint.as_directory() as folder:
+                yield Path(folder)
+
+    def save(self, folder: Path) -> None:
+        """Report the folder; a barrier over all workers."""
+        import ray.train
+
+        ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+
+
+def loop(job: Job, checkpoints: Checkpoints) -> None:
+    """What each worker does: load, train (from the last checkpoint if there is one), save the result once."""
+    from adapt.preference.build import build_trainer
+    from adapt.preference.report import ReportCallback, summary, write_history
+
+    with tempfile.TemporaryDirectory() as scratch:
+        base, pairs = cluster.fetch(job.base), cluster.fetch(job.pairs)
+        trainer = build_trainer(job.config, base, pairs, Path(scratch) / "trainer", checkpoints.workers)
+        trainer.add_callback(ReportCallback(job.log, checkpoints, job.config.steps))
+        with checkpoints.latest() as latest:
+            if latest is not None and (latest / SUMMARY).exists():
+                return  # restarted after the result was saved: nothing is left to do
+            if latest is not None and trainer.is_world_process_zero():
+                print(f"train: resuming from {json.loads((latest / 'trainer_state.json').read_text())['global_step']}"
+                      f" of {job.config.steps} steps", file=sys.stderr)  # fmt: skip
+            trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
+        final = Path(scratch) / "final"
+        final.mkdir()
+        if trainer.is_world_process_zero():
+            _save_model(trainer, final / "model")
+            write_history(trainer.state.log_history, final / "history.csv")
+            (final / SUMMARY).write_text(json.dumps(summary(trainer.state.log_history)))
+        checkpoints.save(final)
+
+
+def _save_model(trainer: Any, folder: Path) -> None:
+    from adapt.models.load import save
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):  # LoRA: the result is a plain model again
+        model = model.merge_and_unload()
+    save(model, trainer.processing_class, folder)
