@@ -15,7 +15,6 @@ DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRL_EXPERIMENTAL_SILENCE": "1",
     # Ray Train polls its workers every 2 s by default, which is most of the wall time of a small job.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Its patched print makes `datasets` fingerprints spill bytecode into the log.
@@ -26,6 +25,8 @@ DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
+    # Spinning threads of two processes on few cores slow each other down tenfold; waiting ones hardly.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 

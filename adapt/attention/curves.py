@@ -15,7 +15,7 @@ from adapt.attention.decode import Answers, first_maps, token_ends
 from adapt.attention.signals import SIGNALS, all_signals
 
 LABELS = ("other", "grounded", "hallucinated")
-MIN_TOKENS = 10  # positions with fewer tokens are noise, not a curve
+MIN_TOKENS = 5  # a mean over fewer tokens is noise, not a curve
 Z95 = 1.96
 
 Span = tuple[int, int]

@@ -1,5 +1,6 @@
-"""Attention-degradation signals: one value per generated token. METHOD: three signals named in the paper
-(arXiv 2606.31054), formulas ours.
+"""Attention-degradation signals, one value per generated token: docs/method.md, section 1.
+
+Three of them are named in the paper (arXiv 2606.31054); the formulas are ours.
 
 Shapes: B batch, T generated tokens, L layers, N image tokens. `maps_BTLN` is attention to the image, mean over heads.
 """

@@ -104,6 +104,7 @@ def build_model(tokenizer: Any, shape: Shape, seed: int) -> Any:
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
+        tie_word_embeddings=True,  # copying a word of the question into the answer is learnt much sooner
         image_seq_length=(shape.image_size // shape.patch_size) ** 2,
         eos_token_id=tokenizer.eos_token_id,
         **ids,

@@ -1,4 +1,4 @@
-"""The terms of the ADAPT loss that are not TRL's, as pure functions of tensors. METHOD section 4.
+"""The terms of the ADAPT loss that are not TRL's, as pure functions of tensors. docs/method.md, section 4.
 
     L_ADAPT = w_vag L_VAG + w_dpo L_DPO(same image) + w_sft L_SFT(chosen) + w_attn L_attn
 

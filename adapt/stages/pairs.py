@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.attention.anchor import AnchorConfig
+from adapt.data.schema import KINDS
 from adapt.params import InputError, require, shared
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Config:
     """Section `pairs`, with the shared `anchor` and `seed`."""
 
     images: int
+    kinds: tuple[str, ...]
     samples: int
     temperature: float
     min_gap: float
@@ -37,6 +39,9 @@ class Config:
 
     def __post_init__(self) -> None:
         require(self.images >= 1, "images", f"must be at least 1, got {self.images}")
+        require(bool(self.kinds), "kinds", f"must name at least one of {', '.join(KINDS)}")
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        require(not unknown, "kinds", f"{', '.join(unknown)} is not one of {', '.join(KINDS)}")
         require(self.batch >= 1, "batch", f"must be at least 1, got {self.batch}")
         require(self.samples >= 2, "samples", f"a pair needs at least 2 answers, got {self.samples}")
         require(self.temperature > 0, "temperature", f"must be positive, got {self.temperature}")
@@ -53,7 +58,10 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
 
     splits, base = results / "data" / "splits", results / "base" / "model"
     vocabulary = read_vocabulary(splits / "vocabulary.json")
-    rows = chosen_rows(read_split(splits / "train.parquet"), config.images, config.seed)
+    rows = [e for e in read_split(splits / "train.parquet") if e.kind in config.kinds]
+    if not rows:
+        raise InputError(f"pairs.kinds: the training split has no {' or '.join(config.kinds)} questions")
+    rows = chosen_rows(rows, config.images, config.seed)
     model, processor = load_model(base), load_processor(base)
     questions = sorted({e.question for e in rows if e.kind == "describe"} or {e.question for e in rows})
     debias_N = estimate_debias(model, processor, questions, open_image(rows[0]).size, count=config.anchor.noise_images,

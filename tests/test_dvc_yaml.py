@@ -1,0 +1,49 @@
+"""dvc.yaml says what the code says: import closures, parameters, and one word per stage."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapt import params
+from adapt.launch import STAGES, configs, stage_module
+from tests.closure import ROOT, closure
+
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_stages_are_the_launchers():
+    assert tuple(GRAPH) == STAGES
+    assert all(GRAPH[stage]["cmd"] == f"python -m adapt.stages.{stage}" for stage in STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_import_closure(stage):
+    listed = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
+    assert listed == closure(f"adapt.stages.{stage}"), "python -m tests.closure prints the lists"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_what_the_config_reads(stage):
+    fields = dataclasses.fields(stage_module(stage).Config)
+    assert set(GRAPH[stage]["params"]) == {stage} | {f.name for f in fields if f.metadata.get("shared")}
+
+
+def test_packages_hold_no_code():
+    for path in ROOT.glob("adapt/*/__init__.py"):
+        assert not path.read_text().strip(), f"{path.name}: a change here would not re-run a stage"
+
+
+def test_every_section_of_params_yaml_loads():
+    content = params.read(ROOT / "params.yaml")
+    assert set(configs(content)) == {*STAGES, "gate", "tracking"}
+
+
+def test_every_option_is_read_somewhere():
+    """No option that nothing reads: each key occurs as an attribute outside the class that declares it."""
+    source = "\n".join(p.read_text() for folder in ("adapt", "flows") for p in Path(ROOT / folder).rglob("*.py"))
+    content = params.read(ROOT / "params.yaml")
+    keys = [key for section in content.values() if isinstance(section, dict) for key in section]
+    unread = [key for key in keys if f".{key}" not in source]
+    assert not unread
