@@ -116,6 +116,8 @@ class Bench:
             yes_no = pope.aggregate(labels, [bool(yes) for yes in exists.yes])
             metrics |= {f"pope_{key}": value for key, value in yes_no.items()}
         if len(colour):
-            said, true = ([named(text, self.vocabulary.colours) for text in c] for c in (colour.response, colour.reference))
+            said, true = (
+                [named(text, self.vocabulary.colours) for text in c] for c in (colour.response, colour.reference)
+            )
             metrics["colour_accuracy"] = 100 * sum(a == b for a, b in zip(said, true, strict=True)) / len(said)
         return metrics

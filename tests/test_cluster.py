@@ -197,7 +197,7 @@ class Anchor:
 class Config:
     layers: tuple[int, ...]
     name: str | None
-    anchor: Anchor = shared()  # noqa: RUF009
+    anchor: Anchor = shared()
     seed: int = shared()
 
 

@@ -42,7 +42,7 @@ def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
 
 
 def smoothness_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
-    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L], on the map scaled to [0, 1] (unscaled it is 1 everywhere [ours])."""
+    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L], on maps scaled to [0, 1] [ours: unscaled it is 1 everywhere]."""
     low, high = maps_BLN.amin(-1, keepdim=True), maps_BLN.amax(-1, keepdim=True)
     a = ((maps_BLN - low) / (high - low).clamp_min(EPS)).view(*maps_BLN.shape[:2], *grid)
     down, right = a.diff(dim=-2).square(), a.diff(dim=-1).square()

@@ -58,7 +58,7 @@ def _attention(
     observer = _observers.get(module)
     if observer is not None:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        layer: int = module.layer_idx  # type: ignore[assignment]
+        layer: int = module.layer_idx
         output = observer.observe(Call(layer, query, key, value, attention_mask, scaling, output))
     return output, None
 

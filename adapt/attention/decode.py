@@ -65,24 +65,24 @@ def answer(
         return_tensors="pt",
         add_special_tokens=False,  # the chat template has placed them
     ).to(device)
-    columns_BN = image_columns(inputs["input_ids"], model.config.image_token_id)  # type: ignore[union-attr,arg-type]
+    columns_BN = image_columns(inputs["input_ids"], model.config.image_token_id)
     grid = patch_grid(model.config, inputs, columns_BN)
     debias_N = torch.ones(columns_BN.shape[1], device=device) if debias_N is None else debias_N.to(device)
     observer = DecodeObserver(columns_BN, layer_count(model), first, grid, debias_N, steer)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     with observed(model, observer), torch.random.fork_rng():
         torch.manual_seed(seed)
-        sequences = model.generate(  # type: ignore[operator]
-            **inputs, max_new_tokens=max_new_tokens, num_return_sequences=samples, **sampling
-        )
+        sequences = model.generate(**inputs, max_new_tokens=max_new_tokens, num_return_sequences=samples, **sampling)
     tokens_BT = sequences[:, inputs["input_ids"].shape[1] :]
     mask_BT = _before_end(tokens_BT, processor.tokenizer.eos_token_id)
-    texts = processor.batch_decode(tokens_BT * mask_BT + processor.tokenizer.pad_token_id * ~mask_BT,
-                                   skip_special_tokens=True)
+    texts = processor.batch_decode(
+        tokens_BT * mask_BT + processor.tokenizer.pad_token_id * ~mask_BT, skip_special_tokens=True
+    )
     maps_BTLN = observer.maps()
     assert maps_BTLN.shape[1] == tokens_BT.shape[1], "one observed step per generated token"
-    return Answers(texts=texts, tokens_BT=tokens_BT, mask_BT=mask_BT, maps_BTLN=maps_BTLN,
-                   fired_BTL=observer.fired(), grid=grid)
+    return Answers(
+        texts=texts, tokens_BT=tokens_BT, mask_BT=mask_BT, maps_BTLN=maps_BTLN, fired_BTL=observer.fired(), grid=grid
+    )
 
 
 def _before_end(tokens_BT: Tensor, eos: int) -> Tensor:

@@ -71,4 +71,3 @@ def all_signals(maps_BTLN: Tensor, anchor_BN: Tensor, first: int) -> dict[str, T
         "responsiveness": responsiveness(maps_BTLN),
         "drift": drift(maps_BTLN, anchor_BN),
     }
-

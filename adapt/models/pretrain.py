@@ -110,7 +110,7 @@ def _train_tower(
         hidden = _hidden(model, pixels[pick])
         logits = [head(hidden) for head in heads]
         loss = sum(F.cross_entropy(p.flatten(0, 1), labels[pick, i].flatten()) for i, p in enumerate(logits))
-        _step(loss, parameters, optimiser, schedule)  # type: ignore[arg-type]
+        _step(loss, parameters, optimiser, schedule)
         if step % LOG_EVERY == 0:
             on_object = labels[pick, 0] > 0
             right = (logits[0].argmax(-1) == labels[pick, 0])[on_object].float().mean()

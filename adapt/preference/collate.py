@@ -47,7 +47,7 @@ class GuidedCollator(DataCollatorForVisionPreference):
         assert all(tuple(e["grid"]) == grid for e in own), "one grid per batch"
         image_processor = self.processor.image_processor
         mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
-        mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])  # type: ignore[arg-type]
+        mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])
         noise = [_noise(e["id"], pixels_BCXY.shape[1:]) for e in own]
         return [
             enhanced(pixels_BCXY, mask_B1XY, (1 - mean) / std),

@@ -8,7 +8,6 @@ returns the loss and the figures one wants to plot.
 Shapes: B pairs, L layers, R response tokens (padded), N image tokens.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,6 +30,7 @@ def vag_dpo(
     A hand count: with chosen -1, rejected -3, both references -2 and beta 0.5 the margin is 1 - (-1) = 2 and the loss
     -log sigmoid(1) = 0.3133.
 
+    >>> import torch
     >>> loss, seen = vag_dpo(*(torch.tensor([x]) for x in (-1.0, -3.0, -2.0, -2.0)), beta=0.5)
     >>> round(loss.item(), 4), seen["vag/margins"].item()
     (0.3133, 1.0)

@@ -40,7 +40,8 @@ class AdaptTrainer(DPOTrainer):
 
     Args:
         weights: of the loss terms.
-        anchor_tokens: K, the tokens that the anchor is read from. attn_layers: supervised decoder layers, empty for all.
+        anchor_tokens: K, the tokens that the anchor is read from.
+        attn_layers: supervised decoder layers, empty for all.
     """
 
     def __init__(

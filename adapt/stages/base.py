@@ -74,8 +74,8 @@ def _from_scratch(config: Config, splits: Path, vocabulary: "Vocabulary", log: L
 
     rows = read_split(splits / "train.parquet")
     width, height = open_image(rows[0]).size
-    require(width == height and width % config.patch_size == 0, "data.image_size",
-            f"must be square and divisible by base.patch_size ({config.patch_size}), got {width} x {height}")  # fmt: skip
+    fits = width == height and width % config.patch_size == 0
+    require(fits, "base.patch_size", f"{config.patch_size} does not divide square images of {width} x {height} pixels")
     shape = Shape(width=config.width, vision_layers=config.vision_layers, text_layers=config.text_layers,
                   heads=config.heads, patch_size=config.patch_size, image_size=width)  # fmt: skip
     tokenizer = build_tokenizer(text for e in rows for text in (e.question, e.answer, e.noisy_answer))

@@ -16,6 +16,7 @@ from adapt.params import require, shared
 
 if TYPE_CHECKING:
     import pandas as pd
+
     from adapt.figures import PanelRow
     from adapt.measure import Bench, Measured
 
@@ -93,7 +94,7 @@ def _differences(config: Config, after: "pd.DataFrame", before: "pd.DataFrame") 
         "chair_i": (lambda t: t["hallucinated"].map(len), lambda t: t["objects_mentioned"].map(len)),
     }
     after, before = (t[t.kind == "describe"].sort_values("id") for t in (after, before))
-    found = {}
+    found: dict[str, float] = {}
     for name, (above, below) in pairs.items():
         change = difference(above(after).to_numpy(int), below(after).to_numpy(int), above(before).to_numpy(int),
                             below(before).to_numpy(int), resamples=config.bootstrap, seed=config.seed)  # fmt: skip

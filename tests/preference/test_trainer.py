@@ -91,10 +91,8 @@ def test_vag_with_equal_images_equals_dpo(base, tmp_path):
 
 
 def test_terms_add_up_with_their_weights(base, tmp_path):
-    one = {
-        term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0), term: 1.0})))
-        for term in ("vag", "dpo", "sft", "attn")
-    }  # fmt: skip
+    none = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
+    one = {term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**none, term: 1.0}))) for term in none}
     total = loss_of(adapt_trainer(base, tmp_path, Weights(vag=0.5, dpo=0.25, sft=2.0, attn=3.0)))
     expected = 0.5 * one["vag"] + 0.25 * one["dpo"] + 2.0 * one["sft"] + 3.0 * one["attn"]
     torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
