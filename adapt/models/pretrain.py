@@ -22,7 +22,7 @@ from adapt.progress import track
 
 Log = Callable[[int, Mapping[str, float]], None]
 LOG_EVERY = 10
-DESCRIBE_SHARE = 0.3  # of the rows drawn in phase 2: descriptions are long, the other kinds are a few words
+DESCRIBE_SHARE = 0.5  # of the rows drawn in phase 2: descriptions are long, the other kinds are a few words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

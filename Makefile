@@ -1,0 +1,46 @@
+# What one does with this project; `make` alone lists it. Everything runs in .venv, made from exact pins when it is missing.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test lint serve serve-stop ui clean
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/' | expand -t 20
+
+env: $(READY)  ## create the environment (some minutes, once; again only when the pins change)
+
+run: $(READY)  ## retrain, evaluate and promote; only what has changed runs (ARGS=--help tells the options)
+	@$(BIN)/python -m flows.retrain $(ARGS)
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: $(READY)  ## start Prefect server, worker and MLflow server on loopback; retrains every night
+	@$(BIN)/python -m flows.services start
+
+serve-stop: $(READY)  ## stop them
+	@$(BIN)/python -m flows.services stop
+
+ui: $(READY)  ## open the runs of all retrainings in MLflow's UI
+	@$(BIN)/python -m flows.services ui
+
+clean:  ## remove caches of the tools; results, runs and registered models stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find adapt flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and there is no python3 here" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, $(PYTHON) is older; name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

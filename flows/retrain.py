@@ -1,0 +1,229 @@
+"""Retrain: bring every stage up to date, register the tuned model, and promote it if the gate agrees.
+
+    python -m flows.retrain              # what `make run` does
+    python -m flows.retrain --dry-run    # say what would run
+    python -m flows.retrain --help
+
+DVC decides which stages run; this decides when one is retried, stopped or refused. Nothing has to be started before:
+without PREFECT_API_URL, Prefect brings a temporary server along, and if no stage is out of date not even that. The same
+flow is what `infra/prefect.yaml` schedules.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Failed, State
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adapt import tracking
+from adapt.params import InputError
+from flows import plan, process, promote, report, services, tasks
+
+MINUTE = 60.0
+
+
+class Retraining(BaseModel):
+    """What can be said about one retraining; what it computes is said in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    force: Annotated[bool, Field(description="run every stage, also those whose inputs have not changed")] = False
+    dry_run: Annotated[bool, Field(description="say what would run and why, and stop")] = False
+    promote: Annotated[bool, Field(description="let the champion move when the gate agrees, not only say so")] = True
+    timeout_minutes: Annotated[
+        int, Field(description="stop a stage, with all its processes, when it takes longer", ge=1, le=20160)
+    ] = 1440
+
+
+@flow(name="retrain", flow_run_name="retrain", validate_parameters=True)
+def retrain(options: Retraining = Retraining()) -> State[Any]:  # noqa: B008 (frozen)
+    """Bring the pipeline in the working folder up to date and let the gate decide on the result."""
+    root = Path.cwd()
+    try:
+        with plan.exclusive(root):
+            todo = plan.make(root, options.force)
+            known = nothing_to_do(root, todo, options)
+            if options.dry_run:
+                return Completed(message=" ".join(outlook(todo, known)))
+            if known:
+                return Completed(name="Unchanged", message="nothing changed, no stage ran")
+            return carry_out(root, todo, options)
+    except InputError as error:
+        return Failed(name="InputError", message=str(error))
+
+
+def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
+    """Run what is due inside one MLflow run, then promote, then report."""
+    config, tags = todo.config["tracking"], {"adapt.flow_run": str(flow_run.id or "")}
+    run_id = tracking.start_retraining(root, config, tags)
+    env = process.environment({"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]})
+    try:
+        stages, failure = run_stages(root, todo, env, options.timeout_minutes * MINUTE)
+        if failure:
+            tracking.fail_retraining(root, run_id, failure.message or "")
+            return failure
+        result, decision = promote_task(root, todo.config, run_id, options.promote)
+        cached = {stage: "ran" if what != "unchanged" else "cached" for stage, what in stages.items()}
+        tracking.finish_retraining(
+            root, run_id, root / "results", decision, cached, {"adapt.model_version": result.version}
+        )
+    except Exception as error:
+        tracking.fail_retraining(root, run_id, f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:  # Ctrl-C, cancellation, SIGTERM
+        tracking.fail_retraining(root, run_id, f"stopped ({type(error).__name__})", killed=True)
+        raise
+    ending = report.Ending(
+        model=config.model, result=result, stages=stages, seconds=time.time() - psutil.Process().create_time(),
+        finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", question=plan.question(root, todo.config, options.promote),
+    )  # fmt: skip
+    report.save(root, ending)
+    report.artifact(ending)
+    return Completed(message=result.sentence(config.model))
+
+
+def run_stages(
+    root: Path, todo: plan.Plan, env: dict[str, str], timeout_seconds: float
+) -> tuple[dict[str, str], State[Any] | None]:
+    """Run the stages that are due, one task each; returns what became of every stage, and the failure that ended it."""
+    log = get_run_logger()
+    for note in todo.notes:
+        log.info(note)
+    became = {stage: "unchanged" for stage in todo.stages}
+    log.info(f"due: {', '.join(todo.due) or 'no stage'}")
+    for stage in todo.due:
+        run = tasks.task_for(stage, timeout_seconds)
+        state = run(root, stage, env, stage in todo.forced, return_state=True)
+        if not state.is_completed():
+            name = state.name if state.name in ("InputError", "Busy") else "Failed"
+            message = state.message or ""
+            return became, Failed(name=name, message=message if stage in message else f"{stage}: {message}")
+        outcome = state.result()
+        if outcome.kind == "ran":
+            became[stage] = report.duration(outcome.seconds)
+    return became, None
+
+
+@task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
+def promote_task(root: Path, config: dict[str, Any], run_id: str, move: bool) -> tuple[promote.Result, Any]:
+    """Register the tuned model and let the gate decide."""
+    result, decision = promote.promote(root, config, run_id, move)
+    log = get_run_logger()
+    for line in (result.sentence(config["tracking"].model), *result.reasons):
+        log.info(line)
+    return result, decision
+
+
+def nothing_to_do(root: Path, todo: plan.Plan, options: Retraining) -> report.Ending | None:
+    """The last ending, if no stage is out of date and the gate would be asked the same question as then."""
+    if todo.due:
+        return None
+    known = report.last(root)
+    return known if known and known.question == plan.question(root, todo.config, options.promote) else None
+
+
+def outlook(todo: plan.Plan, known: report.Ending | None) -> list[str]:
+    """What a retraining would do, in sentences."""
+    if known:
+        return ["Nothing has changed; no stage would run."]
+    unchanged = [stage for stage in todo.stages if stage not in todo.due]
+    return [
+        *(f"{note}." for note in todo.notes),
+        f"Would run: {', '.join(todo.due) or 'no stage'}.",
+        f"Unchanged: {', '.join(unchanged) or 'none'}.",
+        "Then the gate decides on the result.",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 0 also for a refusal by the gate, 2 for a user's mistake."""
+    options = parse(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    root = Path.cwd()
+    try:
+        with plan.exclusive(root):
+            todo = plan.make(root, options.force)
+            known = nothing_to_do(root, todo, options)
+        if options.dry_run:
+            print("\n".join(outlook(todo, known)))
+            return 0
+        if known:
+            # No task, no flow run: starting Prefect's server to record that nothing happened would take longer than
+            # finding it out. A scheduled retraining has its flow run already and ends it in state "Unchanged".
+            print(f"Nothing has changed since {known.finished}; no stage ran. The last result:")
+            report.show(root, known)
+            return 0
+        with prefect_here(root):
+            state = retrain(options, return_state=True)
+    except InputError as error:
+        print(f"retrain: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, TerminationSignal):
+        print("retrain: stopped; finished stages are kept, the next retraining goes on from there", file=sys.stderr)
+        return 130
+    # The table is to be the last thing on the screen; Prefect still tells when its temporary server ends.
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    ending = report.last(root)
+    if state.is_completed() and ending:
+        report.show(root, ending)
+        return 0
+    print(f"retrain: {state.message}", file=sys.stderr)
+    return 2 if state.name == "InputError" else 1
+
+
+def prefect_here(root: Path) -> AbstractContextManager[Any]:
+    """Use the server that `make serve` has started, if there is one: a temporary one would share its database."""
+    server = services.running(root, "prefect-server")
+    if os.environ.get("PREFECT_API_URL") or server is None:
+        return nullcontext()
+    return temporary_settings({PREFECT_API_URL: f"{server.address}/api"})
+
+
+def parse(arguments: Sequence[str] | None) -> Retraining:
+    """`Retraining` from the command line: its fields are the options, its descriptions the help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="exit code: 0 done (a refusal by the gate is a normal ending), 1 a stage failed, "
+               "2 a mistake in what you gave, 130 stopped",
+    )  # fmt: skip
+    for name, field in Retraining.model_fields.items():
+        flag = name.replace("_", "-")
+        if field.default is True:
+            parser.add_argument(f"--no-{flag}", dest=name, action="store_false", help=f"do not {field.description}")
+        elif field.default is False:
+            parser.add_argument(f"--{flag}", action="store_true", help=field.description)
+        else:
+            text = f"{field.description} (default: {field.default})"
+            parser.add_argument(f"--{flag}", type=int, default=field.default, help=text, metavar="N")
+    given = vars(parser.parse_args(arguments))
+    try:
+        return Retraining(**given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parser.error(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A closed terminal or a SIGTERM ends a retraining as Ctrl-C does: its processes first."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
