@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapt import tracking
 from adapt.params import InputError
-from flows import plan, process, promote, report, services, tasks
+from flows import daemons, plan, process, promote, report, tasks
 
 MINUTE = 60.0
 
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prefect_here(root: Path) -> AbstractContextManager[Any]:
     """Use the server that `make serve` has started, if there is one: a temporary one would share its database."""
-    server = services.running(root, "prefect-server")
+    server = daemons.running(root, "prefect-server")
     if os.environ.get("PREFECT_API_URL") or server is None:
         return nullcontext()
     return temporary_settings({PREFECT_API_URL: f"{server.address}/api"})

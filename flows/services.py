@@ -15,49 +15,23 @@ import base64
 import json
 import os
 import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from adapt import environment, store
 from adapt.params import InputError
-from flows.process import alive, end, stream
+from flows import daemons
+from flows.daemons import Service, launch, running, wait
 from flows.process import environment as child_environment
+from flows.process import stream
 
 POOL = "local"
 DEPLOYMENTS = "infra/prefect.yaml"
-PATIENCE = 180.0
-"""Seconds a service gets to answer; Prefect's first start makes its tables and takes up to 30 s on a busy machine."""
-GRACE = 30.0
-"""Seconds to end: a worker that is stopped lets its retraining end its stage first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """One process to keep: how it is started, and how one sees that it works."""
-
-    name: str
-    command: tuple[str, ...]
-    address: str
-    port: int | None
-    variable: str
-    answers: Callable[[], bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """What the pid file says. `born` tells the process from a later one with the same id."""
-
-    pid: int
-    born: float
-    address: str
 
 
 def services(root: Path) -> list[Service]:
@@ -163,34 +137,6 @@ def start(root: Path) -> None:
         raise
 
 
-def launch(root: Path, service: Service, env: dict[str, str]) -> None:
-    """Start one service in the background, in a process group of its own."""
-    folder = _folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{service.name}.log").open("wb") as log:
-        child = subprocess.Popen(service.command, cwd=root, env=env, stdin=subprocess.DEVNULL, stdout=log,
-                                 stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
-    kept = Running(pid=child.pid, born=psutil.Process(child.pid).create_time(), address=service.address)
-    (folder / f"{service.name}.json").write_text(json.dumps(asdict(kept)) + "\n", encoding="utf-8")
-
-
-def wait(root: Path, service: Service) -> None:
-    """Return when `service` answers; `InputError` with its last words when it ends before, or does not answer."""
-    began = said = time.monotonic()
-    log = _folder(root) / f"{service.name}.log"
-    while not service.answers():
-        now = time.monotonic()
-        if running(root, service.name) is None:
-            words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
-            raise InputError(f"{service.name} ended at once: {words[-1].strip()} (all of it: {log})")
-        if now - began > PATIENCE:
-            raise InputError(f"{service.name} does not answer after {PATIENCE:.0f} s; see {log}")
-        if now - said > 5:
-            said = now
-            print(f"{service.name}: starting, {now - began:.0f} s", flush=True)
-        time.sleep(0.3)
-
-
 def deploy(root: Path, env: dict[str, str]) -> None:
     """Hand the deployments and schedules of infra/prefect.yaml to the server."""
     command = (sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS)
@@ -202,18 +148,15 @@ def deploy(root: Path, env: dict[str, str]) -> None:
 
 def stop(root: Path, names: Sequence[str] | None = None) -> None:
     """End the services (all, or those of `names`) and everything they have started, the worker first."""
-    known = sorted(path.stem for path in _folder(root).glob("*.json"))
+    known = daemons.known(root)
     order = [name for name in ("prefect-worker", "prefect-server", "mlflow") if name in known]
     for name in order:
         if names is not None and name not in names:
             continue
-        found = running(root, name)
-        if found:
-            if name == "prefect-worker":
-                end_runs(found.pid)
-            end(found.pid, GRACE)
-        (_folder(root) / f"{name}.json").unlink(missing_ok=True)
-        print(f"{name}: {'stopped' if found else 'did not run any more'}", flush=True)
+        worker = running(root, name) if name == "prefect-worker" else None
+        if worker:
+            end_runs(worker.pid)
+        print(f"{name}: {'stopped' if daemons.stop(root, name) else 'did not run any more'}", flush=True)
     if not order and names is None:
         print("nothing runs")
 
@@ -224,7 +167,7 @@ def end_runs(worker: int) -> None:
     for run in runs:
         print("prefect-worker: a retraining is under way and is stopped", flush=True)
         run.terminate()
-    psutil.wait_procs(runs, timeout=GRACE)
+    psutil.wait_procs(runs, timeout=daemons.GRACE)
 
 
 def status(root: Path) -> int:
@@ -253,20 +196,6 @@ def ui(root: Path) -> int:
     store.client(root)
     print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     os.execve(sys.executable, mlflow_command(root, port), child_environment({}))
-
-
-def running(root: Path, name: str) -> Running | None:
-    """The process of a service, if the one that we started still runs; not another one that has got its id since."""
-    try:
-        kept = Running(**json.loads((_folder(root) / f"{name}.json").read_text(encoding="utf-8")))
-        process = psutil.Process(kept.pid)
-    except (FileNotFoundError, json.JSONDecodeError, TypeError, psutil.NoSuchProcess):
-        return None
-    return kept if alive(process) and abs(process.create_time() - kept.born) < 1 else None
-
-
-def _folder(root: Path) -> Path:
-    return environment.state_dir(root) / "services"
 
 
 def _port(variable: str, default: int) -> int:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from prefect.client.schemas.schedules import CronSchedule
 
-from flows import services
+from adapt.params import InputError
+from flows import daemons, retrain, services
 from tests import workspace
 
 
@@ -76,7 +79,7 @@ def test_stopping_twice_and_stopping_nothing(root: Path, capfd: pytest.CaptureFi
 def test_a_pid_that_another_process_has_got_is_not_touched(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Our own process stands for it: stopping it would end the tests."""
     path = remember(root, "mlflow", os.getpid(), psutil.Process().create_time() - 1000)
-    assert services.running(root, "mlflow") is None
+    assert daemons.running(root, "mlflow") is None
     assert services.main(["stop"]) == 0
     assert capfd.readouterr().out == "mlflow: did not run any more\n"
     assert not path.exists()
@@ -84,10 +87,10 @@ def test_a_pid_that_another_process_has_got_is_not_touched(root: Path, capfd: py
 
 def test_a_broken_or_dead_pid_file_counts_as_not_running(root: Path) -> None:
     path = remember(root, "mlflow", 2**22 + 1, 0.0)
-    assert services.running(root, "mlflow") is None
+    assert daemons.running(root, "mlflow") is None
     for text in ("", "{", '{"pid": 1}', "[]"):
         path.write_text(text)
-        assert services.running(root, "mlflow") is None
+        assert daemons.running(root, "mlflow") is None
 
 
 def test_stop_ends_what_a_service_has_started(root: Path) -> None:
@@ -111,10 +114,23 @@ def test_what_is_configured_elsewhere_is_not_started(root: Path, monkeypatch: py
 
 
 def test_a_service_that_ends_at_once_says_why(root: Path) -> None:
-    service = services.Service(
+    service = daemons.Service(
         name="mlflow", command=(sys.executable, "-c", "raise SystemExit('no such store')"), address="", port=None,
         variable="", answers=lambda: False,
     )  # fmt: skip
-    services.launch(root, service, dict(os.environ))
-    with pytest.raises(services.InputError, match="mlflow ended at once: no such store"):
-        services.wait(root, service)
+    daemons.launch(root, service, dict(os.environ))
+    with pytest.raises(InputError, match="mlflow ended at once: no such store"):
+        daemons.wait(root, service)
+
+
+def test_the_shipped_deployment_fits_the_flow() -> None:
+    content = yaml.safe_load((workspace.ROOT / services.DEPLOYMENTS).read_text(encoding="utf-8"))
+    (nightly,) = content["deployments"]
+    assert nightly["entrypoint"] == "flows/retrain.py:retrain"
+    assert retrain.retrain.name == "retrain"
+    assert set(nightly["parameters"]) == set(retrain.retrain.parameters.properties)
+    retrain.Retraining(**nightly["parameters"]["options"])
+    assert nightly["work_pool"]["name"] == services.POOL
+    (schedule,) = nightly["schedules"]
+    CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+    assert str(workspace.ROOT) not in (workspace.ROOT / services.DEPLOYMENTS).read_text(encoding="utf-8")
