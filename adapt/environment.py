@@ -17,7 +17,10 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # Ray Train polls its workers every 2 s by default, which is most of the wall time of a small job.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # Its patched print makes `datasets` fingerprints spill bytecode into the log.
+    # Two helpers of Ray Train that a job of minutes does not need.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # Ray Train's patched print makes `datasets` fingerprints spill bytecode into the log.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_COLOR_PREFIX": "0",
     # An unreachable MLflow server should fail in seconds, not after four minutes of retries.

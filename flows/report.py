@@ -68,7 +68,7 @@ def show(root: Path, ending: Ending) -> None:
     console.print(table)
     for line in ending.lines():
         console.print(line, markup=False)
-    address = store.uri(root)
+    address = store.without_credentials(store.uri(root))
     console.print(f"Compare runs in MLflow: {address if address.startswith('http') else 'make ui'}", markup=False)
 
 

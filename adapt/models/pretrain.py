@@ -114,7 +114,7 @@ def _train_tower(
         if step % LOG_EVERY == 0:
             on_object = labels[pick, 0] > 0
             right = (logits[0].argmax(-1) == labels[pick, 0])[on_object].float().mean()
-            log(step, {"vision_loss": float(loss), "vision_accuracy": float(right)})
+            log(step, {"vision_loss": float(loss.detach()), "vision_accuracy": float(right)})
 
 
 @torch.no_grad()
@@ -151,11 +151,8 @@ def _train_language(
     tokens = _tokens(model, processor, rows)
     images = torch.tensor(image_of_row)
     chance = _row_chances(rows)
-    parameters = [
-        *model.model.multi_modal_projector.parameters(),
-        *model.model.language_model.parameters(),
-        *model.lm_head.parameters(),
-    ]
+    trained = (model.model.multi_modal_projector, model.model.language_model, model.lm_head)
+    parameters = list(dict.fromkeys(p for part in trained for p in part.parameters()))  # tied weights once
     optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
     for step in track(range(1, plan.language_steps + 1), "language model"):
         pick = torch.multinomial(chance, plan.language_batch, replacement=True, generator=generator)
@@ -165,7 +162,7 @@ def _train_language(
         loss = model(**batch, mm_encoder_outputs={"image": encoded}, use_cache=False).loss
         _step(loss, parameters, optimiser, schedule)
         if step % LOG_EVERY == 0:
-            log(plan.vision_steps + step, {"language_loss": float(loss)})
+            log(plan.vision_steps + step, {"language_loss": float(loss.detach())})
 
 
 def _row_chances(rows: Sequence[Example]) -> Tensor:

@@ -89,7 +89,7 @@ def _arguments(config: Config, weights: Any, output: Path, workers: int) -> Any:
         loss_type=losses,
         loss_weights=loss_weights,
         max_length=None,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         seed=config.seed,
         logging_steps=config.log_every,
         save_steps=config.checkpoint_every,

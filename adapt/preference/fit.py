@@ -101,7 +101,7 @@ class LocalCheckpoints:
 @contextlib.contextmanager
 def _fit_with_ray(job: Job, state: Path) -> Iterator[Path]:
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     where = cluster.checkpoints(state)
@@ -116,6 +116,7 @@ def _fit_with_ray(job: Job, state: Path) -> Iterator[Path]:
                 **where,
                 failure_config=FailureConfig(max_failures=job.config.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
+                logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )
         result = trainer.fit()
@@ -138,7 +139,8 @@ def _ray(workers: int) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=max(workers, os.cpu_count() or 1),
-            include_dashboard=False,
+            include_dashboard=True,  # without it Ray Train's cleaner complains once a second
+            dashboard_host="127.0.0.1",
             object_store_memory=256 * 1024**2,
             logging_level="ERROR",
         )

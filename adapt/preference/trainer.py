@@ -7,14 +7,17 @@ tokens.
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor, nn
 from trl import DPOTrainer
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
+from adapt.models.load import load_model
 from adapt.preference.collate import ANCHOR, GUIDED
 from adapt.preference.losses import attention_supervision, vag_dpo
 
@@ -96,6 +99,17 @@ class AdaptTrainer(DPOTrainer):
         mode = "train" if self.model.training else "eval"
         for key, value in seen.items():
             self._metrics[mode][key].append(self.accelerator.gather_for_metrics(value).mean().item())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Resume from the weights of a checkpoint, whatever names they were saved under.
+
+        transformers compares the file's keys with the model's and only warns when none fits; LLaVA and others are
+        saved under older names, so that a resumed run would silently go on from the base weights.
+        """
+        if is_peft_model(self.model):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        model = self.model if model is None else model
+        model.load_state_dict(load_model(Path(resume_from_checkpoint)).state_dict())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints are runtime state, not a release: no card."""

@@ -55,6 +55,7 @@ def first(prefect: None, tmp_path_factory: pytest.TempPathFactory) -> First:
         enter(root, patch)
         quick.make(root)
         state = run()
+        show(root)
     return First(root, state, shown.getvalue())
 
 
@@ -89,6 +90,13 @@ def run(**options: Any) -> Any:
     return retrain.retrain(retrain.Retraining(**options), return_state=True)
 
 
+def show(root: Path) -> None:
+    """Print what the command line prints at the end."""
+    ending = report.last(root)
+    assert ending is not None
+    report.show(root, ending)
+
+
 def stages(root: Path) -> dict[str, str]:
     """What became of each stage in the last retraining, without how long it took."""
     ending = report.last(root)
@@ -109,7 +117,6 @@ def test_a_better_model_becomes_champion(first: First, trained: Path) -> None:
 def test_a_second_one_runs_nothing(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
     state = run()
     assert (state.name, state.message) == ("Unchanged", "nothing changed, no stage ran")
-    assert "promoted to champion" in capfd.readouterr().out
     assert retrain.main([]) == 0
     out, err = capfd.readouterr()
     assert "no stage ran" in out and "promoted to champion" in out
@@ -156,6 +163,7 @@ def test_a_refusal_is_a_normal_ending_and_is_judged_against_the_champion(
     assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {"train": "ran", "evaluate": "ran"}
     assert len(measured) == 1 and not measured[0].exists()
     assert registry.champion(trained, config(trained)) == "1"
+    show(trained)
     shown = capfd.readouterr().out
     assert "failed: Hal 10.0 % -> 15.0 %" in shown
     assert "before = champion, version 1" in shown
