@@ -17,7 +17,7 @@ run: $(READY)  ## retrain, evaluate and promote; only what has changed runs (ARG
 	@$(BIN)/python -m flows.retrain $(ARGS)
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -79,7 +79,9 @@ def _patch_labels(example: Example, config: Any, vocabulary: Vocabulary) -> Tens
 
 def _optimiser(parameters: list[nn.Parameter], plan: Schedule, steps: int) -> tuple[Any, Any]:
     optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.learning_rate, total_steps=steps, pct_start=0.1)
+    # The warm-up must not be exactly one step: OneCycleLR then divides by zero.
+    share = 0.1 if steps > 20 else 0.3
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.learning_rate, total_steps=steps, pct_start=share)
     return optimiser, schedule
 
 
