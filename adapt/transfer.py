@@ -155,7 +155,7 @@ def _storage_errors() -> tuple[type[Exception], ...]:
     """Unknown protocol, missing driver, no access; botocore's own errors (no credentials) are no OSErrors."""
     kinds: list[type[Exception]] = [OSError, ImportError, ValueError]
     if "botocore" in sys.modules:
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError
 
         kinds.append(BotoCoreError)
     return tuple(kinds)
