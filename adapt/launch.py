@@ -83,16 +83,15 @@ def execute(stage: str, root: Path) -> dict[str, float]:
 
 def launch(stage: str) -> None:
     """The command line of a stage: no options of its own, `--help` tells what it reads and writes."""
-    module_doc = stage_module(stage).__doc__
+    root = Path.cwd()
+    environment.prepare(root)
     parser = argparse.ArgumentParser(
         prog=f"python -m adapt.stages.{stage}",
-        description=module_doc,
+        description=stage_module(stage).__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"Options are in params.yaml, section '{stage}'. `dvc repro {stage}` runs it after what it needs.",
     )
     parser.parse_args()
-    root = Path.cwd()
-    environment.prepare(root)
     try:
         metrics = execute(stage, root)
     except params.InputError as error:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from adapt import environment
 from adapt.data import scenes
 from adapt.data.schema import Example, write_split, write_vocabulary
 from adapt.launch import launch, published
@@ -24,6 +25,9 @@ def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADAPT_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # What a launcher sets for its own process must not outlive the test.
+    for key, value in {**environment.DEFAULTS, "PREFECT_HOME": str(tmp_path / "prefect")}.items():
+        monkeypatch.setenv(key, value)
     return tmp_path
 
 
