@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +105,7 @@ def _fit_with_ray(job: Job, state: Path) -> Iterator[Path]:
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    print(f"train: starting {job.config.workers} Ray workers, which takes about half a minute", file=sys.stderr)
     where = cluster.checkpoints(state)
     with _ray(job.config.workers):
         gpus = ray.cluster_resources().get("GPU", 0)
@@ -186,7 +188,8 @@ def loop(job: Job, checkpoints: Checkpoints) -> None:
     from adapt.preference.build import build_trainer
     from adapt.preference.report import ReportCallback, summary, write_history
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecations among TRL, accelerate and transformers
         base, pairs = cluster.fetch(job.base), cluster.fetch(job.pairs)
         trainer = build_trainer(job.config, base, pairs, Path(scratch) / "trainer", checkpoints.workers)
         trainer.add_callback(ReportCallback(job.log, checkpoints, job.config.steps))
