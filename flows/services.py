@@ -16,6 +16,7 @@ import json
 import os
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -162,12 +163,29 @@ def stop(root: Path, names: Sequence[str] | None = None) -> None:
 
 
 def end_runs(worker: int) -> None:
-    """Let the retrainings of a worker end first: told to stop, it would give them no time to close what they opened."""
-    runs = psutil.Process(worker).children()
+    """Let the retrainings of a worker end first: told to stop, it would give them no time to close what they opened.
+
+    The worker is halted meanwhile, and wakes up to find that it must stop: it would start the next scheduled one.
+    """
+    process = psutil.Process(worker)
+    process.suspend()
+    runs = process.children()
     for run in runs:
         print("prefect-worker: a retraining is under way and is stopped", flush=True)
         run.terminate()
-    psutil.wait_procs(runs, timeout=daemons.GRACE)
+    deadline = time.monotonic() + daemons.GRACE
+    while any(_works(run) for run in runs) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.terminate()
+    process.resume()
+
+
+def _works(process: psutil.Process) -> bool:
+    """Whether it is alive; a halted parent leaves its dead children as zombies."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def status(root: Path) -> int:

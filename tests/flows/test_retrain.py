@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +305,9 @@ def test_a_stopped_retraining_leaves_no_process(root: Path, number: int, tempora
     command = [sys.executable, "-m", "flows.retrain"]
     env = quick.environment(root) | ({} if temporary else {"PREFECT_API_URL": PREFECT_API_URL.value()})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=env, start_new_session=True, **pipes) as process:
+    # A shell starts its background jobs with Ctrl-C ignored, and a child inherits that.
+    usual = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=usual, **pipes) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.rstrip().endswith("sleeping"):
