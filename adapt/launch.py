@@ -35,7 +35,7 @@ def configs(content: Mapping[str, Any]) -> dict[str, Any]:
     from adapt.gate import Rules
     from adapt.tracking import TrackingConfig
 
-    known = {*STAGES, "seed", "anchor", "steer", "gate", "tracking"}
+    known = {*STAGES, "seed", "max_new_tokens", "anchor", "steer", "gate", "tracking"}
     for key in content:
         params.require(key in known, f"params.yaml: unknown section {key}", f"known: {', '.join(sorted(known))}")
     loaded = {stage: params.load(content, stage, stage_module(stage).Config) for stage in STAGES}

@@ -23,7 +23,8 @@ SMOKE: dict[str, Any] = {
              "vision_layers": 1, "text_layers": 2},
     "pairs": {"images": 24, "samples": 3, "min_gap": 0.01},
     "train": {"workers": 0, "batch_pairs": 4, "steps": 4, "checkpoint_every": 2},
-    "evaluate": {"max_new_tokens": 12, "bootstrap": 100, "panels": 1},
+    "max_new_tokens": 12,
+    "evaluate": {"bootstrap": 100, "panels": 1},
     "anchor": {"noise_images": 2},
 }  # fmt: skip
 """Small enough for a retraining in well under a minute; the model it makes is useless."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from adapt.data.schema import Example, Vocabulary
 
 Log = Callable[[int, Mapping[str, float]], None]
-MAX_NEW_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,12 +34,13 @@ class Config:
     text_layers: int
     heads: int
     patch_size: int
+    max_new_tokens: int = shared()
     seed: int = shared()
 
     def __post_init__(self) -> None:
         require(bool(self.source), "source", "must name a model: scratch, a folder, a hub id or models:/NAME@ALIAS")
         for key in ("vision_steps", "vision_batch", "language_steps", "language_batch", "width", "vision_layers",
-                    "text_layers", "heads", "patch_size"):  # fmt: skip
+                    "text_layers", "heads", "patch_size", "max_new_tokens"):  # fmt: skip
             require(getattr(self, key) >= 1, key, f"must be at least 1, got {getattr(self, key)}")
         require(self.learning_rate > 0, "learning_rate", f"must be positive, got {self.learning_rate}")
         require(self.width % self.heads == 0, "width", f"must be divisible by heads ({self.heads}), got {self.width}")
@@ -64,7 +64,8 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     save(model, processor, out / "model")
     history.write(out / "history.csv")
     (out / "source.json").write_text(json.dumps({"source": config.source, "version": version}) + "\n")
-    return validate(model, processor, read_split(splits / "validation.parquet"), vocabulary)
+    rows = read_split(splits / "validation.parquet")
+    return validate(model, processor, rows, vocabulary, config.max_new_tokens)
 
 
 def _from_scratch(config: Config, splits: Path, vocabulary: "Vocabulary", log: Log) -> tuple[Any, Any]:
@@ -98,7 +99,12 @@ def _resolve(source: str, root: Path, folder: Path) -> tuple[str | Path, str]:
 
 
 def validate(
-    model: Any, processor: Any, rows: Sequence["Example"], vocabulary: "Vocabulary", batch: int = 100
+    model: Any,
+    processor: Any,
+    rows: Sequence["Example"],
+    vocabulary: "Vocabulary",
+    max_new_tokens: int,
+    batch: int = 100,
 ) -> dict[str, float]:
     """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens) of greedy descriptions."""
     from adapt.attention.decode import answer
@@ -111,7 +117,7 @@ def validate(
     for start in track(range(0, len(rows), batch), "validating"):
         part = rows[start : start + batch]
         answers = answer(model, processor, [open_image(e) for e in part], [e.question for e in part],
-                         first=1, max_new_tokens=MAX_NEW_TOKENS)  # fmt: skip
+                         first=1, max_new_tokens=max_new_tokens)  # fmt: skip
         lengths += answers.mask_BT.sum(1).tolist()
         counts += [count(t, e, vocabulary) for t, e in zip(answers.texts, part, strict=True)]
     return {**aggregate(counts), "length": sum(lengths) / max(len(lengths), 1)}

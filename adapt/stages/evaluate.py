@@ -28,11 +28,11 @@ class Config:
     """Section `evaluate`, with the shared `anchor`, `steer` and `seed`."""
 
     batch: int
-    max_new_tokens: int
     bootstrap: int
     panels: int
     anchor: AnchorConfig = shared()
     steer: SteerConfig = shared()
+    max_new_tokens: int = shared()
     seed: int = shared()
 
     def __post_init__(self) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from adapt.preference.pairs import Pair
 
 Log = Callable[[int, Mapping[str, float]], None]
-MAX_NEW_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,7 @@ class Config:
     min_gap: float
     batch: int
     anchor: AnchorConfig = shared()
+    max_new_tokens: int = shared()
     seed: int = shared()
 
     def __post_init__(self) -> None:
@@ -43,6 +43,7 @@ class Config:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         require(not unknown, "kinds", f"{', '.join(unknown)} is not one of {', '.join(KINDS)}")
         require(self.batch >= 1, "batch", f"must be at least 1, got {self.batch}")
+        require(self.max_new_tokens >= 1, "max_new_tokens", f"must be at least 1, got {self.max_new_tokens}")
         require(self.samples >= 2, "samples", f"a pair needs at least 2 answers, got {self.samples}")
         require(self.temperature > 0, "temperature", f"must be positive, got {self.temperature}")
         require(self.min_gap > 0, "min_gap", f"must be positive, got {self.min_gap}")
@@ -103,7 +104,7 @@ def _pairs_of(
 
     n, first = config.samples, config.anchor.tokens
     answers = answer(model, processor, [open_image(e) for e in rows], [e.question for e in rows], first=first,
-                     max_new_tokens=MAX_NEW_TOKENS, samples=n, temperature=config.temperature,
+                     max_new_tokens=config.max_new_tokens, samples=n, temperature=config.temperature,
                      seed=config.seed * 100_003 + step)  # fmt: skip
     maps_BLN = first_maps(answers, first).unflatten(0, (len(rows), n)).mean(1)
     anchors = visual_anchor(maps_BLN, answers.grid, debias_N).tolist()
