@@ -1,0 +1,57 @@
+"""What scoring a file of answers gives: the official figures, their counters, and what an interval needs.
+
+`official` mode counts as the benchmark's published code does, quirks included; `strict` mode mends what each module
+names, and `moved` says by how much the figures move. A `Ratio` holds one numerator and one denominator per *image*,
+which is what the bootstrap draws (`bootstrap`); its pooled value is the metric without the official roundings.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapt.metrics import bootstrap
+
+Mode = Literal["official", "strict"]
+Ratio: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """`metrics` as the official code prints them (its rounding, its scale), `counts` under its counters' names.
+
+    `ratios` has an entry for each metric that is a ratio of sums over images; `variant` says what was computed: the
+    benchmark, the mode, the tables and their versions.
+    """
+
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    ratios: dict[str, Ratio]
+    variant: dict[str, str]
+
+
+def ratio(above: list[int], below: list[int]) -> Ratio:
+    """Two columns, one row per image, as `Scored.ratios` holds them."""
+    return np.array(above, dtype=np.int64), np.array(below, dtype=np.int64)
+
+
+def intervals(scored: Scored, resamples: int, seed: int, scale: float) -> dict[str, list[float]]:
+    """The 95 % bounds [low, high] of every ratio, where a ratio of one is `scale` (100 for percent, 1 for fractions).
+
+    >>> alike = Scored(metrics={}, counts={}, ratios={"hal": ratio([1, 1], [2, 2])}, variant={})
+    >>> intervals(alike, resamples=10, seed=0, scale=1)
+    {'hal': [0.5, 0.5]}
+    """
+    found = {name: bootstrap.interval(*ratio, resamples, seed) for name, ratio in scored.ratios.items()}
+    return {name: [scale * of.low / 100, scale * of.high / 100] for name, of in found.items()}
+
+
+def moved(official: Scored, strict: Scored) -> dict[str, float]:
+    """By how much each figure moves when the quirks are mended: strict minus official.
+
+    >>> moved(Scored(metrics={"hal": 50.0}, counts={}, ratios={}, variant={}),
+    ...       Scored(metrics={"hal": 47.5}, counts={}, ratios={}, variant={}))
+    {'hal': -2.5}
+    """
+    return {name: round(strict.metrics[name] - value, 6) for name, value in official.metrics.items()}
