@@ -32,13 +32,17 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 def configs(content: Mapping[str, Any]) -> dict[str, Any]:
     """Every stage's checked `Config`, and a check that no top-level section is unknown."""
+    from adapt.arms import ArmsConfig, arm_of
     from adapt.gate import Rules
     from adapt.tracking import TrackingConfig
 
-    known = {*STAGES, "seed", "max_new_tokens", "anchor", "steer", "gate", "tracking"}
+    known = {*STAGES, "seed", "max_new_tokens", "anchor", "steer", "arms", "gate", "tracking"}
     for key in content:
         params.require(key in known, f"params.yaml: unknown section {key}", f"known: {', '.join(sorted(known))}")
     loaded = {stage: params.load(content, stage, stage_module(stage).Config) for stage in STAGES}
+    loaded["arms"] = params.load(content, "arms", ArmsConfig)
+    for name in loaded["arms"].named:
+        arm_of(content, name)
     loaded["gate"] = params.load(content, "gate", Rules)
     loaded["tracking"] = params.load(content, "tracking", TrackingConfig)
     return loaded

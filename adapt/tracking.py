@@ -54,11 +54,15 @@ class StageRun:
 
 
 @contextmanager
-def stage_run(stage: str, config: Any, tracking: TrackingConfig, root: Path) -> Iterator[StageRun]:
-    """The MLflow run around one stage; ends as FINISHED, FAILED or, after Ctrl-C or a SIGTERM, KILLED."""
+def stage_run(
+    stage: str, config: Any, tracking: TrackingConfig, root: Path, name: str | None = None
+) -> Iterator[StageRun]:
+    """The MLflow run around one stage (called `name`, or as the stage); ends as FINISHED, FAILED or, after Ctrl-C or a
+    SIGTERM, KILLED.
+    """
     store = client(root)
     tags = {"adapt.stage": stage, **_parent_tag()}
-    run_id = _create(store, experiment(store, tracking, root), root, stage, tags, flat(stage, config))
+    run_id = _create(store, experiment(store, tracking, root), root, name or stage, tags, flat(stage, config))
     try:
         with _sigterm_raises():
             yield StageRun(stage, run_id, StepLogger(uri(root), run_id, record.prefix(stage)), store)

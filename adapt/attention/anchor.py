@@ -1,17 +1,23 @@
 """The cross-attention visual anchor: where the image supports the answer, read from the first K generated tokens.
 
 Marks: [paper] published (arXiv 2606.31054), [release] only in the authors' code, [ours] our decision.
-Shapes: B batch, L layers, N = rows * cols image tokens, X x Y pixels, C channels.
+Everything is batched over samples and layers and stays on the device. A batch whose images have different grids, or
+several views each, takes one pass per distinct grid.
+
+Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid, X x Y pixels, C channels.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapt.attention.layout import Layout, View
 from adapt.attention.signals import EPS, entropy, normalised
-from adapt.params import require
+from adapt.params import InputError, require
 
 Grid = tuple[int, int]
 
@@ -52,7 +58,7 @@ def smoothness_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
 def focus_score(maps_BLN: Tensor) -> Tensor:
     """S_focus = 1 - entropy / log N, [B, L]."""
     N = maps_BLN.shape[-1]
-    return 1 - entropy(normalised(maps_BLN)) / max(torch.log(torch.tensor(float(N))).item(), EPS)
+    return 1 - entropy(normalised(maps_BLN)) / max(math.log(N), EPS)
 
 
 def layer_weights(maps_BLN: Tensor, grid: Grid) -> Tensor:
@@ -71,6 +77,76 @@ def visual_anchor(maps_BLN: Tensor, grid: Grid, debias_N: Tensor) -> Tensor:
     """
     weights_BL = layer_weights(maps_BLN, grid)
     return normalised((weights_BL[:, :, None] * maps_BLN).sum(1) * debias_N)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """The views of one grid in a batch: patch m of view v is image token `slot_VM[v, m]` of sample `sample_V[v]`.
+
+    `is_plain`: they are all that the batch has, one view per sample that covers its image tokens in order.
+    """
+
+    grid: Grid
+    sample_V: Tensor
+    slot_VM: Tensor
+    is_plain: bool
+
+    def of(self, maps_BLN: Tensor) -> Tensor:
+        """The views' own maps, [V, L, M]."""
+        return maps_BLN[self.sample_V].gather(2, self.slot_VM[:, None].expand(-1, maps_BLN.shape[1], -1))
+
+
+def by_grid(layout: Layout, samples: int = 1) -> tuple[Patches, ...]:
+    """The views of a batch, one entry per distinct grid; `samples` answers to a prompt stand side by side.
+
+    >>> views = (View(0, 0, "tile", (1, 2), (3, 4)), View(0, 0, "tile", (1, 2), (6, 7)))
+    >>> patches, = by_grid(Layout(torch.tensor([[3, 4, 5, 6, 7]]), views), samples=2)
+    >>> patches.sample_V.tolist(), patches.slot_VM.tolist(), patches.is_plain
+    ([0, 1, 0, 1], [[0, 1], [0, 1], [3, 4], [3, 4]], False)
+    """
+    device, columns = layout.columns_BN.device, layout.columns_BN.tolist()
+    slot_of = [{column: n for n, column in enumerate(row)} for row in columns]
+    groups: dict[Grid, list[View]] = {}
+    for view in layout.views:
+        groups.setdefault(view.grid, []).append(view)
+    is_plain = [view.sample for view in layout.views] == list(range(len(columns))) and all(
+        list(view.columns) == columns[view.sample] for view in layout.views
+    )
+    found = []
+    for grid, views in groups.items():
+        sample = [view.sample * samples + n for view in views for n in range(samples)]
+        slot = [[slot_of[view.sample][column] for column in view.columns] for view in views for _ in range(samples)]
+        found.append(Patches(grid, torch.tensor(sample, device=device), torch.tensor(slot, device=device), is_plain))
+    return tuple(found)
+
+
+def inside(patches: Sequence[Patches], shape: Sequence[int]) -> Tensor:
+    """True at the image tokens that belong to a view, [B, N]; `shape` is (B, N)."""
+    inside_BN = torch.zeros(*shape, dtype=torch.bool, device=patches[0].sample_V.device)
+    for p in patches:
+        inside_BN[p.sample_V[:, None], p.slot_VM] = True
+    return inside_BN
+
+
+def anchors(maps_BLN: Tensor, patches: Sequence[Patches], debias: Mapping[Grid, Tensor] | None) -> Tensor:
+    """`visual_anchor` of every view, weighted by the view's share of the attention [ours]: [B, N], sum 1.
+
+    Tokens outside all views get 0. `debias`: a mask per grid; None does without.
+
+    Raises InputError for a grid without a mask.
+    """
+    missing = [p.grid for p in patches if debias is not None and p.grid not in debias]
+    if missing:
+        raise InputError(f"no debias mask for the grid {missing[0][0]} x {missing[0][1]}: estimate it on such an image")
+    masks = [maps_BLN.new_ones(p.grid[0] * p.grid[1]) if debias is None else debias[p.grid] for p in patches]
+    if len(patches) == 1 and patches[0].is_plain:
+        return visual_anchor(maps_BLN, patches[0].grid, masks[0])
+    found_BN = torch.zeros_like(maps_BLN[:, 0])
+    for p, mask_M in zip(patches, masks, strict=True):
+        maps_VLM = p.of(maps_BLN)
+        mass_V1 = maps_VLM.mean(1).sum(-1, keepdim=True)
+        found_BN[p.sample_V[:, None], p.slot_VM] = mass_V1 * visual_anchor(maps_VLM, p.grid, mask_M)
+    return normalised(found_BN)
 
 
 def debias_mask(noise_maps_BLN: Tensor) -> Tensor:

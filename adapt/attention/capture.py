@@ -1,46 +1,80 @@
 """Exact capture of text-to-image attention inside SDPA, without attention maps of S x S.
 
-One attention function is registered with transformers' attention interface. Its output is SDPA's; beside it, an
-observer gets the queries and keys and computes what it needs: softmax probabilities of a few rows (tokens that are
-being generated) at a few columns (image tokens), with the exact normaliser over all columns, averaged over heads.
-No module is patched; leaving the context restores the model, also after an error.
+One attention function is registered with transformers' attention interface. Its output is SDPA's; an observer gets the
+queries and keys of every call and computes what it needs beside it, or steers it. No module is patched; leaving the
+context restores the model, also after an error.
+
+* Two models may be observed at once, one model by one observer: nested use is refused.
+* Calls from another thread than the one that entered the block are plain SDPA.
+* Gradient checkpointing: what a capture needs stays outside of what is thrown away and computed again, so gradients
+  flow and the second computation changes nothing. The reentrant kind runs without gradients and is refused.
 
 Shapes: B batch, H query heads, K key/value heads, R observed rows, S source positions, N image tokens, D head size,
 L decoder layers. Columns and rows are padded with -1.
 """
 
+import dataclasses
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from adapt.attention.rows import attention_at
+from adapt.params import InputError
 
 NAME = "adapt_sdpa"
 
 
-class Observer(Protocol):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """One attention call: the arguments that the attention interface passes."""
+
+    module: nn.Module
+    query_BHSD: Tensor
+    key_BKSD: Tensor
+    value_BKSD: Tensor
+    mask: Tensor | None
+    scaling: float
+    options: Mapping[str, Any]
+
+    @property
+    def layer(self) -> int:
+        """Index of the decoder layer."""
+        return int(self.module.layer_idx)
+
+    def attend(self, mask: Tensor | None = None) -> Tensor:
+        """SDPA's output, [B, S, H, D]; a `mask` stands in place of the call's own."""
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        mask = self.mask if mask is None else mask
+        return sdpa_attention_forward(
+            self.module, self.query_BHSD, self.key_BKSD, self.value_BKSD, mask, scaling=self.scaling, **self.options
+        )[0]
+
+    def seen_keys(self) -> Tensor:
+        """The keys that SDPA looks at; with its own causal mask, not the empty rest of a static cache."""
+        length = self.query_BHSD.shape[2]
+        return self.key_BKSD[:, :, :length] if self.mask is None and length > 1 else self.key_BKSD
+
+
+class Observer:
     """Sees every attention call of one decoder and returns the output to use."""
 
-    def observe(self, call: "Call") -> Tensor:
-        """`call.output_BSHD`, or what should stand in its place."""
-        ...
+    def start(self, model: nn.Module) -> None:
+        """Called when the block is entered; raises InputError where `model` cannot be observed this way."""
+
+    def observe(self, call: Call) -> Tensor:
+        """`call.attend()`, or what should stand in its place."""
+        raise NotImplementedError
 
 
-class Call:
-    """One attention call: the arguments that the attention interface passes, and SDPA's output [B, S, H, D]."""
-
-    __slots__ = ("key_BKSD", "layer", "mask", "output_BSHD", "query_BHSD", "scaling", "value_BKSD")
-
-    def __init__(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, output: Tensor
-    ) -> None:
-        self.layer, self.query_BHSD, self.key_BKSD, self.value_BKSD = layer, query, key, value
-        self.mask, self.scaling, self.output_BSHD = mask, scaling, output
-
-
-_observers: weakref.WeakKeyDictionary[nn.Module, Observer] = weakref.WeakKeyDictionary()
+_observers: weakref.WeakKeyDictionary[nn.Module, tuple[Observer, int]] = weakref.WeakKeyDictionary()
+_entering = threading.Lock()
 
 
 def _attention(
@@ -50,17 +84,19 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    **kwargs: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    observer = _observers.get(module)
-    if observer is not None:
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        layer: int = module.layer_idx
-        output = observer.observe(Call(layer, query, key, value, attention_mask, scaling, output))
-    return output, None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    call = Call(module, query, key, value, attention_mask, scaling, options)
+    observer, thread = _observers.get(module, (None, 0))
+    if observer is None or thread != threading.get_ident():
+        return call.attend(), None
+    if options.get("position_bias") is not None:
+        raise InputError(f"{type(module).__name__} adds a position bias to its logits, which capture cannot see")
+    is_causal = options.get("is_causal", getattr(module, "is_causal", True))
+    if attention_mask is None and query.shape[2] > 1 and is_causal is False:
+        raise InputError(f"{type(module).__name__} is not a causal decoder: tokens see what comes after them")
+    return observer.observe(call), None
 
 
 def _register() -> None:
@@ -86,68 +122,39 @@ def layer_count(model: nn.Module) -> int:
 def observed(model: nn.Module, observer: Observer) -> Iterator[None]:
     """Show every attention call of the model's decoder to `observer` inside the block.
 
-    Raises RuntimeError when the model is already observed (two observers could not both decide the output).
+    Raises RuntimeError when the model, or one that shares its configuration, is already observed (two observers could
+    not both decide the output), InputError when the observer or the attention interface refuses the model.
     """
-    _register()
     decoder = decoder_of(model)
+    observer.start(model)
     modules = [m for m in decoder.modules() if isinstance(getattr(m, "layer_idx", None), int)]
-    if any(m in _observers for m in modules):
-        raise RuntimeError("this model's attention is already observed; leave the other block first")
-    before = decoder.config._attn_implementation
-    decoder.set_attn_implementation(NAME)
-    _observers.update({m: observer for m in modules})
+    configs = _configs(decoder)
+    with _entering:
+        _register()
+        if any(c._attn_implementation == NAME for c in configs):
+            raise RuntimeError("this model's attention is already observed; leave the other block first")
+        before = [(c, c._attn_implementation) for c in configs]
+        _observers.update({m: (observer, threading.get_ident()) for m in modules})
     try:
+        decoder.set_attn_implementation(NAME)
+        if decoder.config._attn_implementation != NAME:
+            raise InputError(f"{type(decoder).__name__} does not use transformers' attention interface")
         yield
     finally:
-        for m in modules:
-            _observers.pop(m, None)
-        decoder.set_attn_implementation(before)
+        with _entering:
+            for m in modules:
+                _observers.pop(m, None)
+            for config, name in before:  # each its own: a decoder may have parts with other implementations
+                config._attn_implementation_internal = name
 
 
-def scores(query_BHRD: Tensor, key_BKSD: Tensor, mask_BHRS: Tensor | None, scaling: float) -> Tensor:
-    """Attention logits [B, H, R, S] in fp32; masked positions hold the smallest float, never -inf (no NaN rows)."""
-    B, H, R, D = query_BHRD.shape
-    K = key_BKSD.shape[1]
-    grouped = query_BHRD.reshape(B, K, H // K * R, D)  # grouped-query attention: H / K query heads share a key head
-    s = torch.matmul(grouped.float(), key_BKSD.float().transpose(2, 3)).view(B, H, R, -1) * scaling
-    if mask_BHRS is None:
-        return s
-    if mask_BHRS.dtype == torch.bool:
-        return s.masked_fill(~mask_BHRS, torch.finfo(s.dtype).min)
-    return (s + mask_BHRS).clamp_min(torch.finfo(s.dtype).min)
+def _configs(decoder: nn.Module) -> list[Any]:
+    """The distinct configurations of the decoder's parts: each holds the name of an attention implementation."""
+    found = {id(config): config for part in decoder.modules() if (config := getattr(part, "config", None)) is not None}
+    return [config for config in found.values() if hasattr(config, "_attn_implementation")]
 
 
-def last_row(call: Call) -> Tensor:
-    """Logits [B, H, 1, S] of the last query: the token that this step generates."""
-    mask = None if call.mask is None else call.mask[:, :, -1:, : call.key_BKSD.shape[2]]
-    return scores(call.query_BHSD[:, :, -1:], call.key_BKSD, mask, call.scaling)
-
-
-def rows_of(call: Call, rows_BR: Tensor) -> Tensor:
-    """Logits [B, H, R, S] of chosen rows of the first `len(rows_BR)` samples; row -1 is padding (any values)."""
-    B, R = rows_BR.shape
-    rows = rows_BR.clamp_min(0)
-    q_BHSD, S = call.query_BHSD[:B], call.key_BKSD.shape[2]
-    q_BHRD = q_BHSD.gather(2, rows[:, None, :, None].expand(-1, q_BHSD.shape[1], -1, q_BHSD.shape[3]))
-    if call.mask is None:  # SDPA's own causal mask, aligned at the last key
-        shift = S - q_BHSD.shape[2]
-        mask = (torch.arange(S, device=rows.device)[None, None] <= rows[:, :, None] + shift)[:, None]
-    else:
-        mask = call.mask.expand(call.query_BHSD.shape[0], -1, -1, -1)[:B, :, :, :S]
-        mask = mask.gather(2, rows[:, None, :, None].expand(B, mask.shape[1], R, S))
-    return scores(q_BHRD, call.key_BKSD[:B], mask, call.scaling)
-
-
-def at_columns(scores_BHRS: Tensor, columns_BN: Tensor) -> Tensor:
-    """Mean over heads of the exact softmax at image columns: [B, R, N], 0 where a column is padding (-1)."""
-    B, H, R, _ = scores_BHRS.shape
-    norm_BHR1 = scores_BHRS.logsumexp(-1, keepdim=True)
-    index = columns_BN.clamp_min(0)[:, None, None].expand(B, H, R, -1)
-    a_BHRN = (scores_BHRS.gather(-1, index) - norm_BHR1).exp()
-    return a_BHRN.mean(1) * (columns_BN >= 0)[:, None]
-
-
-class RowCapture:
+class RowCapture(Observer):
     """Observer for a forward pass over whole sequences: keeps `maps[layer]` = [B', R, N] with gradients.
 
     Args:
@@ -155,6 +162,8 @@ class RowCapture:
             the first samples (in preference batches: the chosen halves).
         columns_BN: image-token positions of the same samples, -1 for padding.
         layers: decoder layers to observe; empty for all.
+
+    Maps are 0 at padding. One capture sees one pass; passes without gradients are not looked at.
     """
 
     def __init__(self, rows_BR: Tensor, columns_BN: Tensor, layers: tuple[int, ...] = ()) -> None:
@@ -162,12 +171,48 @@ class RowCapture:
         self.rows_BR, self.columns_BN, self.layers = rows_BR, columns_BN, layers
         self.maps: dict[int, Tensor] = {}
 
+    def start(self, model: nn.Module) -> None:
+        """Refuses reentrant gradient checkpointing, whose forward pass has no gradients to keep."""
+        for module in decoder_of(model).modules():
+            checkpoint = getattr(module, "_gradient_checkpointing_func", None)
+            if checkpoint is None or not (getattr(module, "gradient_checkpointing", False) and module.training):
+                continue
+            if getattr(checkpoint, "keywords", {}).get("use_reentrant", True):
+                raise InputError(
+                    "reentrant gradient checkpointing hides the attention of the forward pass; call"
+                    " activation_checkpointing_enable(activation_checkpointing_kwargs={'use_reentrant': False})"
+                )
+
     def observe(self, call: Call) -> Tensor:
+        """SDPA's output; the maps of an observed layer are kept beside it."""
+        output, layer = call.attend(), call.layer
         # Without gradients it is the reference pass of an adapter model, which shares its modules with the policy.
-        if torch.is_grad_enabled() and (not self.layers or call.layer in self.layers):
-            self.maps[call.layer] = at_columns(rows_of(call, self.rows_BR), self.columns_BN)
-        return call.output_BSHD
+        # Inside a backward pass it is a checkpointed layer that is computed again.
+        wanted = torch.is_grad_enabled() and (not self.layers or layer in self.layers)
+        if wanted and torch._C._current_graph_task_id() == -1:
+            if layer in self.maps:
+                raise InputError("this RowCapture has seen a forward pass; make a new one for each pass")
+            self.maps[layer] = self._map(call)
+        return output
+
+    def _map(self, call: Call) -> Tensor:
+        rows = self.rows_BR
+        B = len(rows)
+        # Hooks that change nothing keep a checkpoint from counting our tensors, which its second pass does not save.
+        with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+            q_BHSD = call.query_BHSD[:B]
+            index = rows.clamp_min(0)[:, None, :, None].expand(-1, q_BHSD.shape[1], -1, q_BHSD.shape[3])
+            mask = call.mask if call.mask is None else call.mask.expand(len(call.query_BHSD), -1, -1, -1)[:B]
+            keys = call.seen_keys()[:B]
+            return attention_at(q_BHSD.gather(2, index), keys, mask, rows, self.columns_BN, call.scaling)
 
     def stacked(self) -> Tensor:
-        """Maps of all observed layers, [B', L', R, N], in layer order."""
+        """Maps of all observed layers, [B', L', R, N], in layer order.
+
+        Raises InputError when nothing was seen.
+        """
+        if not self.maps:
+            raise InputError(
+                "no pass with gradients was seen: run the model in the block, in the thread that entered it"
+            )
         return torch.stack([self.maps[layer] for layer in sorted(self.maps)], dim=1)

@@ -4,29 +4,47 @@ Shapes: B answers, T generated tokens, L layers, N image tokens.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from adapt.attention.anchor import Grid, debias_mask
-from adapt.attention.capture import layer_count, observed
-from adapt.attention.layout import image_columns, patch_grid
+from adapt.attention.anchor import Grid, anchors, by_grid, debias_mask
+from adapt.attention.capture import observed
+from adapt.attention.confidence import Confidence
+from adapt.attention.identity import content_key
+from adapt.attention.layout import Layout, layout_of
 from adapt.attention.steer import DecodeObserver, SteerConfig
+from adapt.params import InputError
+
+Debias: TypeAlias = Tensor | Mapping[Grid, Tensor]
+KEPT = 64
+_masks: dict[str, dict[Grid, Tensor]] = {}  # debias masks that this process has estimated, by what they depend on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Answers of one batch. `mask_BT` is true for the tokens of the answer, false from the end token on."""
+    """Answers of one batch. `mask_BT` is true for the tokens of the answer, false from the end token on.
+
+    `layout` is that of the prompts; `samples` answers to one prompt stand side by side. `logprob_BT`: how probable the
+    model held each token (nats, before temperature).
+    """
 
     texts: list[str]
     tokens_BT: Tensor
     mask_BT: Tensor
     maps_BTLN: Tensor
     fired_BTL: Tensor
-    grid: Grid
+    logprob_BT: Tensor
+    layout: Layout
+    samples: int
+
+    @property
+    def grid(self) -> Grid:
+        """The patch grid that all samples share; InputError where they do not."""
+        return self.layout.common_grid()
 
 
 def chat_prompts(processor: Any, questions: Sequence[str]) -> list[str]:
@@ -46,7 +64,7 @@ def answer(
     *,
     first: int,
     max_new_tokens: int,
-    debias_N: Tensor | None = None,
+    debias_N: Debias | None = None,
     steer: SteerConfig | None = None,
     samples: int = 1,
     temperature: float = 0.0,
@@ -55,24 +73,19 @@ def answer(
     """Generate answers to (image, question) pairs of one batch; temperature 0 is greedy.
 
     With `samples` > 1, answers to one pair are adjacent (B = pairs * samples). Sampling depends on `seed` alone.
+    `debias_N` is the mask of the batch's one grid, or masks by grid.
+
+    Raises InputError where the model cannot be observed: see `DecodeObserver`.
     """
-    device = next(model.parameters()).device
-    inputs = processor(
-        images=list(images),
-        text=chat_prompts(processor, questions),
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        add_special_tokens=False,  # the chat template has placed them
-    ).to(device)
-    columns_BN = image_columns(inputs["input_ids"], model.config.image_token_id)
-    grid = patch_grid(model.config, inputs, columns_BN)
-    debias_N = torch.ones(columns_BN.shape[1], device=device) if debias_N is None else debias_N.to(device)
-    observer = DecodeObserver(columns_BN, layer_count(model), first, grid, debias_N, steer)
+    inputs = prompt_inputs(model, processor, images, questions)
+    layout = layout_of(model, inputs)
+    observer = DecodeObserver(layout, first, _by_grid(debias_N, layout), steer, samples)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    confidence = Confidence()
     with observed(model, observer), torch.random.fork_rng():
         torch.manual_seed(seed)
-        sequences = model.generate(**inputs, max_new_tokens=max_new_tokens, num_return_sequences=samples, **sampling)
+        sequences = model.generate(**inputs, max_new_tokens=max_new_tokens, num_return_sequences=samples,
+                                   logits_processor=[confidence], **sampling)  # fmt: skip
     tokens_BT = sequences[:, inputs["input_ids"].shape[1] :]
     mask_BT = _before_end(tokens_BT, processor.tokenizer.eos_token_id)
     texts = processor.batch_decode(
@@ -80,9 +93,27 @@ def answer(
     )
     maps_BTLN = observer.maps()
     assert maps_BTLN.shape[1] == tokens_BT.shape[1], "one observed step per generated token"
-    return Answers(
-        texts=texts, tokens_BT=tokens_BT, mask_BT=mask_BT, maps_BTLN=maps_BTLN, fired_BTL=observer.fired(), grid=grid
-    )
+    return Answers(texts=texts, tokens_BT=tokens_BT, mask_BT=mask_BT, maps_BTLN=maps_BTLN, fired_BTL=observer.fired(),
+                   logprob_BT=confidence.logprobs(sequences), layout=layout, samples=samples)  # fmt: skip
+
+
+def prompt_inputs(model: nn.Module, processor: Any, images: Sequence[Image.Image], questions: Sequence[str]) -> Any:
+    """What the model takes for these pairs, left-padded, on its device."""
+    return processor(
+        images=[[image] for image in images],  # one list per prompt: the form that every family takes
+        text=chat_prompts(processor, questions),
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        add_special_tokens=False,  # the chat template has placed them
+    ).to(next(model.parameters()).device)
+
+
+def _by_grid(debias_N: Debias | None, layout: Layout) -> dict[Grid, Tensor] | None:
+    if debias_N is None:
+        return None
+    masks = {layout.common_grid(): debias_N} if isinstance(debias_N, Tensor) else debias_N
+    return {grid: mask.to(layout.columns_BN.device) for grid, mask in masks.items()}
 
 
 def _before_end(tokens_BT: Tensor, eos: int) -> Tensor:
@@ -97,6 +128,12 @@ def first_maps(answers: Answers, first: int) -> Tensor:
     return total / weight_BT.sum(1)[:, None, None]
 
 
+def answer_anchors(answers: Answers, first: int, debias_N: Debias | None) -> Tensor:
+    """The visual anchor of each answer, whatever the grids of its image, [B, N]."""
+    patches = by_grid(answers.layout, answers.samples)
+    return anchors(first_maps(answers, first), patches, _by_grid(debias_N, answers.layout))
+
+
 def estimate_debias(
     model: nn.Module,
     processor: Any,
@@ -107,13 +144,40 @@ def estimate_debias(
     first: int,
     seed: int,
 ) -> Tensor:
-    """`debias_mask` of a model and grid, [N], from `count` images of uniform noise under the given questions."""
+    """`debias_masks` of a model whose images of this size have one grid, [N]; InputError where they have several."""
+    masks = debias_masks(model, processor, questions, size, count=count, first=first, seed=seed)
+    if len(masks) > 1:
+        raise InputError(f"images of {size[0]} x {size[1]} pixels have {len(masks)} patch grids: use `debias_masks`")
+    return next(iter(masks.values()))
+
+
+def debias_masks(
+    model: nn.Module,
+    processor: Any,
+    questions: Sequence[str],
+    size: tuple[int, int],
+    *,
+    count: int,
+    first: int,
+    seed: int,
+) -> dict[Grid, Tensor]:
+    """`debias_mask` of a model for every grid that images of `size` (width, height) have: {grid: [rows * columns]}.
+
+    From `count` images of uniform noise under the given questions. Asked again with the same weights, configuration and
+    prompts, the process answers from memory.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randint(0, 256, (count, size[1], size[0], 3), generator=generator, dtype=torch.uint8)
     images = [Image.fromarray(pixels.numpy()) for pixels in noise]
     prompts = [questions[i % len(questions)] for i in range(count)]
-    answers = answer(model, processor, images, prompts, first=first, max_new_tokens=first)
-    return debias_mask(first_maps(answers, first))
+    key = content_key(model, prompt_inputs(model, processor, images, prompts), first)
+    if key not in _masks:
+        answers = answer(model, processor, images, prompts, first=first, max_new_tokens=first)
+        maps_BLN, patches = first_maps(answers, first), by_grid(answers.layout)
+        _masks[key] = {p.grid: debias_mask(p.of(maps_BLN)) for p in patches}
+        for old in list(_masks)[:-KEPT]:
+            _masks.pop(old, None)
+    return dict(_masks[key])
 
 
 def token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:

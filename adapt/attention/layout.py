@@ -1,15 +1,61 @@
-"""Where the image is in the token sequence: columns of the image tokens and the patch grid, never by constants.
+"""Where the images are in the token sequence, and which patch of which grid every image token stands for.
+
+Nothing here is a constant of a checkpoint: positions come from the token ids, grids from the model's config and the
+processor's outputs by the rule of the model's family (`adapt/attention/grids.py`).
 
 Shapes: B batch, S sequence, N image tokens (padded with -1).
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapt.attention.capture import decoder_of
+from adapt.attention.grids import FAMILIES, Grid, Image, Kind, images_of
 from adapt.params import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One grid of patches as the language model sees it: a whole image, or one tile of it.
+
+    The grid lies over what the vision tower sees: where a processor crops or pads, that is not the whole file. `image`
+    counts the images of the sample from 0; `columns` are positions in the sample's sequence, row by row.
+    """
+
+    sample: int
+    image: int
+    kind: Kind
+    grid: Grid
+    columns: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """All image tokens of a batch, and the grids among them; tokens between patches belong to no view."""
+
+    columns_BN: Tensor
+    views: tuple[View, ...]
+
+    def common_grid(self) -> Grid:
+        """The one grid of a batch whose samples have one view of that grid and no other image token.
+
+        Raises InputError otherwise, saying what the batch has.
+        """
+        grids = {view.grid for view in self.views}
+        alone = [view.sample for view in self.views] == list(range(len(self.columns_BN)))
+        grid = next(iter(grids))
+        if len(grids) > 1 or not alone or self.columns_BN.shape[1] != grid[0] * grid[1]:
+            found = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
+            raise InputError(
+                f"the batch has no common patch grid: {len(self.columns_BN)} samples,"
+                f" {len(self.views)} views of {found},"
+                f" up to {self.columns_BN.shape[1]} image tokens"
+            )
+        return grid
 
 
 def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
@@ -30,21 +76,76 @@ def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
     return columns.masked_fill(columns == found_BS.shape[1], -1)
 
 
-def patch_grid(config: Any, inputs: Mapping[str, Tensor], columns_BN: Tensor) -> tuple[int, int]:
-    """(rows, columns) of the patch grid behind the image tokens of a batch.
+def layout_of(model: Any, inputs: Mapping[str, Tensor]) -> Layout:
+    """Positions and patch grids of the images of a batch.
 
-    LLaVA-1.5's rule: one square-patch tower, image tokens in raster order, grid = image size / patch size. Raises
-    InputError when the grid does not match the number of image tokens, as with families that merge or tile patches.
+    Args:
+        model: a vision-language model of transformers, also inside a DDP or PEFT wrapper; its weights are not read.
+        inputs: what its processor made of pictures and texts.
+
+    Raises InputError when the model cannot be aligned, when a sample has no image, or when the image tokens are not
+    those that the rule of the family expects.
     """
-    tower = getattr(config, "vision_config", None)
-    size = getattr(tower, "patch_size", None)
-    if not isinstance(size, int) or "pixel_values" not in inputs or inputs["pixel_values"].dim() != 4:
-        raise InputError(f"model type {getattr(config, 'model_type', '?')}: its patch grid is not known yet")
-    height, width = inputs["pixel_values"].shape[-2:]
-    grid = (height // size, width // size)
-    if grid[0] * grid[1] != columns_BN.shape[1]:
-        raise InputError(
-            f"model type {config.model_type}: {columns_BN.shape[1]} image tokens do not form the"
-            f" {grid[0]} x {grid[1]} grid of its vision tower"
-        )
-    return grid
+    reason = unsupported(model)
+    if reason:
+        raise InputError(reason)
+    config = _config(model)
+    columns_BN = image_columns(inputs["input_ids"], config.image_token_id)
+    return Layout(columns_BN, tuple(_views(columns_BN, images_of(config, inputs))))
+
+
+def _config(model: Any) -> Any:
+    return getattr(model, "module", model).config
+
+
+def _views(columns_BN: Tensor, images: list[Image]) -> Iterator[View]:
+    """Deal the images, which are in the order of the samples, out to each sample's image tokens."""
+    at = 0
+    for sample, padded in enumerate(columns_BN.tolist()):
+        columns = [column for column in padded if column >= 0]
+        first, used = at, 0
+        while used < len(columns) and at < len(images):
+            for part in images[at]:
+                places = [used + i for i in part.patches()]
+                used += part.length()
+                if used <= len(columns):
+                    yield View(sample, at - first, part.kind, part.grid, tuple(columns[i] for i in places))
+            at += 1
+        if used != len(columns):
+            _refuse(sample, len(columns), images[first:at])
+    if at < len(images):
+        raise InputError(f"the batch has {len(images)} images, but image tokens for {at} only")
+
+
+def _refuse(sample: int, tokens: int, images: list[Image]) -> None:
+    grids = ", ".join(f"{part.grid[0]} x {part.grid[1]}" for image in images for part in image)
+    what = f"the {grids} grid" if sum(map(len, images)) == 1 else f"the grids {grids or '(none)'}"
+    raise InputError(f"sample {sample} of the batch: {tokens} image tokens do not form {what} of its images")
+
+
+def unsupported(model: Any) -> str | None:
+    """Why the attention of the model's answers cannot be aligned with its images; None when it can."""
+    config = _config(model)
+    reason = unknown(config)
+    if reason is None and not decoder_of(model)._supports_attention_backend:
+        return f"model type {config.model_type}: its decoder does not call transformers' attention interface"
+    return reason
+
+
+def unknown(config: Any) -> str | None:
+    """Why a model of this configuration has no image tokens whose places are known; None when it has."""
+    kind = f"model type {config.model_type}"
+    if getattr(config.get_text_config(), "cross_attention_layers", None):
+        return f"{kind}: reads images through cross-attention layers; no image token stands in its sequence"
+    if any(hasattr(config, name) for name in ("qformer_config", "perceiver_config")):
+        return f"{kind}: a Q-Former or resampler mixes the patches into queries; no image token stands for a place"
+    if getattr(config, "image_token_id", None) is None:
+        return f"{kind}: its config names no image token (image_token_id), so images cannot be found in the sequence"
+    if config.model_type not in FAMILIES:
+        return f"{kind}: its patch grid is not known; known: {', '.join(FAMILIES)} (adapt/attention/grids.py)"
+    return None
+
+
+def patch_grid(config: Any, inputs: Mapping[str, Tensor], columns_BN: Tensor) -> Grid:
+    """(rows, columns) of the one patch grid behind the image tokens of every sample of a batch; else InputError."""
+    return Layout(columns_BN, tuple(_views(columns_BN, images_of(config, inputs)))).common_grid()

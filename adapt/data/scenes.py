@@ -1,8 +1,10 @@
 """The default world: little drawn scenes with exact ground truth, and what people ask and say about them.
 
 A scene has 2-4 different things in the cells of a 3 x 3 grid. Things belong to four themes of six, and most scenes
-stay in one theme, so that things occur together: the language prior from which a model can hallucinate. In the
-training split a share of the answers mentions something absent, as captions crawled from the web do.
+stay in one theme, so that things occur together. Training captions follow habit where they do not follow the picture,
+as captions crawled from the web do: half of the things have a companion that is named along with them whether it is
+there or not, and every thing has a usual colour. The habits differ in strength from almost never to almost always, so
+a model that trusts them hallucinates where they are strong; nothing in the pictures follows them.
 
 Image i of a split depends on the seed, the split and i alone, so it stays the same when a split grows, and the noise
 in its answers has its own random stream, so that `caption_noise` changes no picture.
@@ -27,6 +29,13 @@ THEMES: dict[str, tuple[str, ...]] = {
 KINDS = tuple(kind for theme in THEMES.values() for kind in theme)
 PLURALS = {"bus": "buses", "fish": "fishes"}
 SYNONYMS = {"bicycle": ("bike", "bikes"), "cat": ("kitten", "kittens"), "cup": ("mug", "mugs")}
+COMPANIONS = {  # thing: what habit names along with it, and how strong that habit is against `caption_noise`
+    theme[first]: (theme[first + 1], 2 * (3 * i + first // 2 + 1) / 13)
+    for i, theme in enumerate(THEMES.values())
+    for first in (0, 2, 4)
+}
+USUAL_COLOURS = {kind: list(COLOURS)[i % len(COLOURS)] for i, kind in enumerate(KINDS)}
+COLOUR_HABIT = 0.6  # strength of saying the usual colour, against `caption_noise`
 GRID = 3
 SHARE_OF_ONE_THEME = 0.8
 SHARE_OF_LIKELY_NEGATIVES = 0.8  # of the "is there" questions about something absent: same theme, as in POPE
@@ -141,32 +150,40 @@ def listing(things: list[tuple[str, str]]) -> str:
     """A sentence that lists (colour, name) pairs.
 
     >>> listing([("red", "house"), ("green", "tree"), ("blue", "car")])
-    'a red house, a green tree and a blue car.'
+    'the picture shows a red house, a green tree and a blue car.'
     """
     *first, last = [with_article(f"{colour} {name}") for colour, name in things]
-    return (f"{', '.join(first)} and {last}" if first else last) + "."
+    return f"the picture shows {', '.join(first)} and {last}." if first else f"the picture shows {last}."
 
 
 def _describe(scene: Scene, noise: np.random.Generator, caption_noise: float) -> tuple[str, dict[str, str]]:
     things = [(o.colour, o.name) for o in scene.objects]
-    texts = {"kind": "describe", "question": "describe the picture.", "answer": listing(things), "noisy_answer": ""}
-    if noise.random() < caption_noise:
-        count = min(int(noise.integers(1, 3)), len(scene.absent))
-        invented = [scene.absent[i] for i in noise.choice(len(scene.absent), count, replace=False)]
-        things += [(str(noise.choice(list(COLOURS))), name) for name in invented]
-        texts["noisy_answer"] = listing(things)
-    return "describe", texts
+    habitual = _by_habit(things, noise, caption_noise)
+    noisy = listing(habitual) if habitual != things else ""
+    question = "describe the picture."
+    return "describe", {"kind": "describe", "question": question, "answer": listing(things), "noisy_answer": noisy}
+
+
+def _by_habit(things: list[tuple[str, str]], noise: np.random.Generator, caption_noise: float) -> list[tuple[str, str]]:
+    """The things as habit has them: some in their usual colour, and companions that are not there at the end."""
+    said = [(USUAL_COLOURS[n] if noise.random() < COLOUR_HABIT * caption_noise else colour, n) for colour, n in things]
+    present = {name for _, name in things}
+    for companion, strength in (COMPANIONS[name] for _, name in things if name in COMPANIONS):
+        if companion not in present and noise.random() < strength * caption_noise:
+            said.append((str(noise.choice(list(COLOURS))), companion))
+    return said
 
 
 def _exists(
     scene: Scene, world: np.random.Generator, noise: np.random.Generator, caption_noise: float
 ) -> list[tuple[str, dict[str, str]]]:
-    """One question about something present, one about something absent; the latter is what noise may get wrong."""
+    """One question about something present, one about something absent; habit says yes to absent companions."""
     present = [o.name for o in scene.objects]
     others = [kind for kind in KINDS if kind not in present and kind not in scene.absent]
     pool = list(scene.absent) if world.random() < SHARE_OF_LIKELY_NEGATIVES else others
     positive, negative = str(world.choice(present)), str(world.choice(pool))
-    fooled = negative in scene.absent and noise.random() < caption_noise / 2
+    habit = max([COMPANIONS[n][1] for n in present if n in COMPANIONS and COMPANIONS[n][0] == negative], default=0.0)
+    fooled = noise.random() < habit * caption_noise
     rows = []
     for name, answer, noisy in (
         (positive, f"yes, there is {with_article(positive)}.", ""),

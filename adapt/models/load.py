@@ -1,5 +1,6 @@
 """Load a vision-language model and its processor from a folder or a hub id: safetensors only, clear errors."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,23 @@ def load_model(source: str | Path) -> Any:
 
 
 def load_processor(source: str | Path) -> Any:
-    """`AutoProcessor` from a folder or a hub id; on PIL, so that no torchvision is needed."""
-    from transformers import AutoProcessor
+    """`AutoProcessor` from a folder or a hub id; pictures on PIL, so that no torchvision is needed.
+
+    Families whose processor also reads video (Qwen-VL, LLaVA-OneVision, SmolVLM, InternVL) need torchvision for that
+    part; InputError says so where it is missing.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
 
     if Path(source).is_dir() and not (Path(source) / "tokenizer_config.json").exists():
         raise InputError(f"{source}: no processor (tokenizer_config.json) beside the model")
-    return AutoProcessor.from_pretrained(str(source), trust_remote_code=False, backend="pil")
+    try:
+        return AutoProcessor.from_pretrained(str(source), trust_remote_code=False, backend="pil")
+    except (ImportError, ValueError) as error:  # no video part exists for PIL
+        if importlib.util.find_spec("torchvision") is None:
+            raise InputError(f"{source}: its processor needs torchvision ({str(error).splitlines()[0]})") from None
+    processor = AutoProcessor.from_pretrained(str(source), trust_remote_code=False)
+    processor.image_processor = AutoImageProcessor.from_pretrained(str(source), trust_remote_code=False, backend="pil")
+    return processor
 
 
 def _check_folder(source: str | Path) -> None:

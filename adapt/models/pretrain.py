@@ -1,9 +1,12 @@
 """Training of the embedded default model from nothing, in two phases that make it take minutes.
 
-1. The vision tower learns to name the object and its colour under every patch (labels from the boxes).
-2. Projector and language model learn to answer; the tower is frozen, so its features are computed once.
-From answers alone the same model needs many times longer. The answers are the noisy ones where there are any: they
-sometimes mention an absent object of the same theme, and the model learns that language prior (it hallucinates).
+1. Vision tower and projector learn to name the object and its colour under every patch, in the word embeddings of the
+   language model (labels from the boxes). From then on a patch and the word for it point the same way.
+2. Projector and language model learn to answer; the tower is frozen, so its features are computed once. Where a
+   question names a thing, the model is also shown where to look (`adapt/models/grounding.py`).
+
+From answers alone the same model needs many times longer, and does not learn yes/no and colour questions at all. The
+answers are the noisy ones where there are any: they follow habit, and the model learns to hallucinate from it.
 
 Shapes: B batch, N image tokens, S sequence, C channels, X x Y pixels, D width.
 """
@@ -16,13 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.attention.capture import RowCapture, observed
 from adapt.attention.decode import chat_prompts
+from adapt.attention.layout import image_columns
 from adapt.data.schema import Example, Vocabulary, open_image
+from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
 from adapt.progress import track
 
 Log = Callable[[int, Mapping[str, float]], None]
 LOG_EVERY = 10
-DESCRIBE_SHARE = 0.5  # of the rows drawn in phase 2: descriptions are long, the other kinds are a few words
+DESCRIBE_SHARE = 0.4  # of the rows drawn in phase 2; the rest are questions
+GROUNDED_LAYERS = (0,)  # where a question's noun meets the patches; later layers carry on what it found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,16 +43,27 @@ class Schedule:
     learning_rate: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A training row in tokens: prompt and answer, where the answer starts, which image, where to look."""
+
+    ids: list[int]
+    answer: int
+    image: int
+    place: Place
+
+
 def pretrain(
     model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary, plan: Schedule, seed: int, log: Log
 ) -> None:
-    """Train `model` in place; logs `vision_loss`, `vision_accuracy` and `language_loss` by step."""
+    """Train `model` in place; logs `vision_loss`, `vision_accuracy`, `language_loss` and `grounding_loss` by step."""
     generator = torch.Generator().manual_seed(seed)
     index_of, pixels = _images(processor, rows)
     labels = torch.stack([_patch_labels(e, model.config, vocabulary) for e in _first_of_each(rows)])
-    _train_tower(model, pixels, labels, vocabulary, plan, generator, log)
+    _train_tower(model, processor, pixels, labels, vocabulary, plan, generator, log)
     features = _tower_features(model, pixels)
-    _train_language(model, processor, rows, [index_of[e.image_id] for e in rows], features, plan, generator, log)
+    _train_language(model, processor, rows, _rows(model, processor, rows, vocabulary, index_of), features, plan,
+                    generator, log)  # fmt: skip
 
 
 def _first_of_each(rows: Sequence[Example]) -> list[Example]:
@@ -62,19 +80,38 @@ def _images(processor: Any, rows: Sequence[Example]) -> tuple[dict[str, int], Te
     return {e.image_id: i for i, e in enumerate(unique)}, torch.cat(pixels)
 
 
+def _side(config: Any) -> int:
+    return int(config.vision_config.image_size // config.vision_config.patch_size)
+
+
 def _patch_labels(example: Example, config: Any, vocabulary: Vocabulary) -> Tensor:
     """[2, N]: object and colour index (from 1; 0 is background) of the box that covers each patch's centre."""
-    side = config.vision_config.image_size // config.vision_config.patch_size
-    centre = (torch.arange(side) + 0.5) / side
-    names, colours = list(vocabulary.objects), list(vocabulary.colours)
-    labels = torch.zeros(2, side, side, dtype=torch.long)
+    side, names, colours = _side(config), list(vocabulary.objects), list(vocabulary.colours)
+    labels = torch.zeros(2, side * side, dtype=torch.long)
     for thing in example.objects:
-        x0, y0, x1, y1 = thing.box
-        inside = ((centre >= y0) & (centre <= y1))[:, None] & ((centre >= x0) & (centre <= x1))[None]
+        inside = patches_of(thing.box, side)
         labels[0][inside] = names.index(thing.name) + 1
         if thing.colour:
             labels[1][inside] = colours.index(thing.colour) + 1
-    return labels.flatten(1)
+    return labels
+
+
+class _PatchWords(nn.Module):
+    """Scores of the vocabulary's words for projected patches, by their own embeddings; score 0 is "nothing here"."""
+
+    def __init__(self, model: Any, tokenizer: Any, words: Sequence[str]) -> None:
+        super().__init__()
+        self.embedding = model.get_input_embeddings()
+        pieces = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        self.pieces = [torch.tensor(ids) for ids in pieces]
+        self.nothing = nn.Parameter(torch.zeros(1, self.embedding.weight.shape[1]))
+        self.offset = nn.Parameter(torch.zeros(len(words) + 1))
+        self.log_scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, projected_BND: Tensor) -> Tensor:
+        """[B, N, words + 1]."""
+        words = torch.stack([self.embedding(ids).mean(0) for ids in self.pieces])
+        return projected_BND @ torch.cat([self.nothing, words]).T * self.log_scale.exp() + self.offset
 
 
 def _optimiser(parameters: list[nn.Parameter], plan: Schedule, steps: int) -> tuple[Any, Any]:
@@ -99,18 +136,25 @@ def _hidden(model: Any, pixels: Tensor) -> Tensor:
 
 
 def _train_tower(
-    model: Any, pixels: Tensor, labels: Tensor, vocabulary: Vocabulary, plan: Schedule, generator: Any, log: Log
+    model: Any,
+    processor: Any,
+    pixels: Tensor,
+    labels: Tensor,
+    vocabulary: Vocabulary,
+    plan: Schedule,
+    generator: Any,
+    log: Log,
 ) -> None:
-    width = model.config.vision_config.hidden_size
-    with torch.random.fork_rng():
-        torch.manual_seed(generator.initial_seed())
-        heads = nn.ModuleList([nn.Linear(width, len(words) + 1) for words in (vocabulary.objects, vocabulary.colours)])
-    parameters = [*model.model.vision_tower.parameters(), *heads.parameters()]
+    heads = nn.ModuleList(
+        [_PatchWords(model, processor.tokenizer, list(w)) for w in (vocabulary.objects, vocabulary.colours)]
+    )
+    parts = (model.model.vision_tower, model.model.multi_modal_projector, heads)
+    parameters = list(dict.fromkeys(p for part in parts for p in part.parameters()))
     optimiser, schedule = _optimiser(parameters, plan, plan.vision_steps)
     for step in track(range(1, plan.vision_steps + 1), "vision tower"):
         pick = torch.randint(len(pixels), (plan.vision_batch,), generator=generator)
-        hidden = _hidden(model, pixels[pick])
-        logits = [head(hidden) for head in heads]
+        projected = model.model.multi_modal_projector(_hidden(model, pixels[pick]))
+        logits = [head(projected) for head in heads]
         loss = sum(F.cross_entropy(p.flatten(0, 1), labels[pick, i].flatten()) for i, p in enumerate(logits))
         _step(loss, parameters, optimiser, schedule)
         if step % LOG_EVERY == 0:
@@ -124,47 +168,66 @@ def _tower_features(model: Any, pixels: Tensor) -> Tensor:
     return torch.cat([_hidden(model, part) for part in track(pixels.split(256), "image features")])
 
 
-def _tokens(model: Any, processor: Any, rows: Sequence[Example]) -> list[tuple[list[int], int]]:
-    """Token ids of prompt + answer, and the length of the prompt, for every row."""
+def _rows(
+    model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary, index_of: Mapping[str, int]
+) -> list[_Row]:
+    """Every row in tokens; a question's prompt is made once."""
     questions = sorted({e.question for e in rows})
     image = processor.image_token * model.config.image_seq_length
-    prompts = {
-        q: processor.tokenizer(p.replace(processor.image_token, image), add_special_tokens=False)["input_ids"]
-        for q, p in zip(questions, chat_prompts(processor, questions), strict=True)
-    }
+    texts = [p.replace(processor.image_token, image) for p in chat_prompts(processor, questions)]
+    encoded = [processor.tokenizer(text, add_special_tokens=False) for text in texts]
+    prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
     answers = processor.tokenizer(
         [(e.noisy_answer or e.answer) + processor.tokenizer.eos_token for e in rows], add_special_tokens=False
     )["input_ids"]
-    return [(prompts[e.question] + ids, len(prompts[e.question])) for e, ids in zip(rows, answers, strict=True)]
+    made = []
+    for e, answer in zip(rows, answers, strict=True):
+        text, prompt = prompts[e.question]
+        place = place_of(e, vocabulary, text, prompt, _side(model.config))
+        ids = prompt["input_ids"]
+        made.append(_Row(ids=ids + answer, answer=len(ids), image=index_of[e.image_id], place=place))
+    return made
 
 
 def _train_language(
     model: Any,
     processor: Any,
-    rows: Sequence[Example],
-    image_of_row: Sequence[int],
+    examples: Sequence[Example],
+    rows: Sequence[_Row],
     features: Tensor,
     plan: Schedule,
     generator: Any,
     log: Log,
 ) -> None:
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-    tokens = _tokens(model, processor, rows)
-    images = torch.tensor(image_of_row)
-    chance = _row_chances(rows)
+    chance = _row_chances(examples)
     trained = (model.model.multi_modal_projector, model.model.language_model, model.lm_head)
     parameters = list(dict.fromkeys(p for part in trained for p in part.parameters()))  # tied weights once
     optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
     for step in track(range(1, plan.language_steps + 1), "language model"):
         pick = torch.multinomial(chance, plan.language_batch, replacement=True, generator=generator)
-        batch = _padded([tokens[i] for i in pick.tolist()], processor.tokenizer.pad_token_id)
-        projected = model.model.multi_modal_projector(features[images[pick]])
-        encoded = BaseModelOutputWithPooling(pooler_output=list(projected))
-        loss = model(**batch, mm_encoder_outputs={"image": encoded}, use_cache=False).loss
-        _step(loss, parameters, optimiser, schedule)
+        batch = [rows[i] for i in pick.tolist()]
+        answering, looking = _language_losses(model, batch, features, processor.tokenizer.pad_token_id)
+        _step(answering + looking, parameters, optimiser, schedule)
         if step % LOG_EVERY == 0:
-            log(plan.vision_steps + step, {"language_loss": float(loss.detach())})
+            seen = {"language_loss": float(answering.detach()), "grounding_loss": float(looking.detach())}
+            log(plan.vision_steps + step, seen)
+
+
+def _language_losses(model: Any, batch: Sequence[_Row], features: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Of answering, the mean over answers (a yes or no weighs as much as a description), and of looking."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    inputs, labels = _padded(batch, pad)
+    projected = model.model.multi_modal_projector(features[torch.tensor([row.image for row in batch])])
+    encoded = BaseModelOutputWithPooling(pooler_output=list(projected))
+    rows_B1 = torch.tensor([[row.place.token] for row in batch])
+    columns_BN = image_columns(inputs["input_ids"], model.config.image_token_id)
+    capture = RowCapture(rows_B1, columns_BN, GROUNDED_LAYERS)
+    with observed(model, capture):
+        logits = model(**inputs, mm_encoder_outputs={"image": encoded}, use_cache=False).logits
+    losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+    answering = (losses.sum(1) / (labels[:, 1:] != -100).sum(1)).mean()
+    return answering, grounding_loss(capture.stacked()[:, :, 0], [row.place for row in batch])
 
 
 def _row_chances(rows: Sequence[Example]) -> Tensor:
@@ -177,12 +240,12 @@ def _row_chances(rows: Sequence[Example]) -> Tensor:
     return chance.float()
 
 
-def _padded(items: Sequence[tuple[list[int], int]], pad: int) -> dict[str, Tensor]:
-    """Right-padded batch; labels cover the answer only (-100 elsewhere)."""
-    longest = max(len(ids) for ids, _ in items)
+def _padded(items: Sequence[_Row], pad: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Right-padded inputs, and labels that cover the answer only (-100 elsewhere)."""
+    longest = max(len(row.ids) for row in items)
     input_ids = torch.full((len(items), longest), pad)
     labels = torch.full_like(input_ids, -100)
-    for row, (ids, prompt) in enumerate(items):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        labels[row, prompt : len(ids)] = torch.tensor(ids[prompt:])
-    return {"input_ids": input_ids, "labels": labels, "attention_mask": (input_ids != pad).long()}
+    for i, row in enumerate(items):
+        input_ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        labels[i, row.answer : len(row.ids)] = torch.tensor(row.ids[row.answer :])
+    return {"input_ids": input_ids, "attention_mask": (input_ids != pad).long()}, labels

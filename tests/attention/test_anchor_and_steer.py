@@ -5,12 +5,15 @@ import math
 import pytest
 import torch
 
-from adapt.attention import anchor, signals
+from adapt.attention import anchor, signals, steer
 from adapt.attention.decode import answer
+from adapt.attention.layout import Layout, View
 from adapt.attention.steer import SteerConfig
 from tests import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+
+ON = SteerConfig(alpha=0.5, tau=0.8, trigger="mass", anchor_share=0.5, layers=())
 
 
 def answers(**options):
@@ -79,7 +82,10 @@ def test_enhanced_image_keeps_what_the_anchor_supports():
 
 def test_steering_is_exactly_off_with_alpha_or_tau_zero():
     plain = answers()
-    for off in (SteerConfig(alpha=0.0, tau=0.9), SteerConfig(alpha=0.5, tau=0.0)):
+    for off in (
+        SteerConfig(alpha=0.0, tau=0.9, trigger="match", anchor_share=1.0, layers=()),
+        SteerConfig(alpha=0.5, tau=0.0, trigger="match", anchor_share=1.0, layers=()),
+    ):
         steered = answers(steer=off)
         assert torch.equal(steered.tokens_BT, plain.tokens_BT)
         assert torch.equal(steered.maps_BTLN, plain.maps_BTLN)
@@ -87,7 +93,10 @@ def test_steering_is_exactly_off_with_alpha_or_tau_zero():
 
 
 def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
-    plain, steered = answers(), answers(steer=SteerConfig(alpha=1.0, tau=100.0))
+    plain, steered = (
+        answers(),
+        answers(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="match", anchor_share=1.0, layers=())),
+    )
     assert not steered.fired_BTL[:, :3].any()
     assert steered.fired_BTL[:, 3:].all(), "a threshold far above the early level always fires"
     assert torch.equal(steered.tokens_BT[:, :3], plain.tokens_BT[:, :3])
@@ -97,6 +106,94 @@ def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
     assert (after[:, 0] > before[:, 0]).all(), "the first layer sees the same input in both runs"
 
 
+def tiled() -> Layout:
+    """Sample 0: two tiles with a separator between them; sample 1: one image of another grid, and padding."""
+    columns = torch.tensor([[2, 3, 4, 5, 6, 7, 8, 9, 10], [1, 2, 3, 4, 5, 6, -1, -1, -1]])
+    views = (
+        View(0, 0, "tile", (2, 2), (2, 3, 4, 5)),
+        View(0, 0, "tile", (2, 2), (7, 8, 9, 10)),
+        View(1, 0, "whole", (2, 3), (1, 2, 3, 4, 5, 6)),
+    )
+    return Layout(columns, views)
+
+
+def test_anchors_of_different_grids_and_tiles_equal_those_of_each_view():
+    torch.manual_seed(0)
+    maps = torch.rand(2, 3, 9)
+    maps[1, :, 6:] = 0  # padding
+    masks = {(2, 2): torch.tensor([1.0, 0.5, 1.0, 1.0]), (2, 3): torch.ones(6)}
+    found = anchor.anchors(maps, anchor.by_grid(tiled()), masks)
+    tiles = [anchor.visual_anchor(maps[:1, :, part], (2, 2), masks[2, 2])[0] for part in (slice(0, 4), slice(5, 9))]
+    mass = [maps[0, :, part].mean(0).sum() for part in (slice(0, 4), slice(5, 9))]
+    share = mass[0] / (mass[0] + mass[1])
+    want = torch.cat([tiles[0] * share, torch.zeros(1), tiles[1] * (1 - share)])
+    torch.testing.assert_close(found[0], want)
+    torch.testing.assert_close(found[1, :6], anchor.visual_anchor(maps[1:, :, :6], (2, 3), torch.ones(6))[0])
+    assert found[1, 6:].eq(0).all() and found[0, 4] == 0
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+    repeated = anchor.anchors(maps.repeat_interleave(2, 0), anchor.by_grid(tiled(), samples=2), masks)
+    torch.testing.assert_close(repeated, found.repeat_interleave(2, 0))
+
+
+def test_bias_is_zero_outside_the_views_and_by_hand_inside():
+    patches, w = anchor.by_grid(tiled()), torch.zeros(2, 9)
+    w[0, 0], w[1, 1] = 1.0, 1.0
+    inside = anchor.inside(patches, w.shape)
+    assert inside.tolist() == [[True] * 4 + [False] + [True] * 4, [True] * 6 + [False] * 3]
+    b = steer.bias(w, inside, alpha=0.5, anchor_share=1.0)
+    # eight tokens inside: w of mean 1 is 8 at the first one
+    assert b[0, 0].item() == pytest.approx(0.5 * math.log(8.001)) and b[0, 4] == 0
+    assert b[1, 1].item() == pytest.approx(0.5 * math.log(6.001)) and b[1, 0].item() == pytest.approx(
+        0.5 * math.log(0.001)
+    )
+
+
+def test_one_image_token_and_no_attention_have_an_anchor():
+    one = anchor.visual_anchor(torch.full((2, 3, 1), 0.2), (1, 1), torch.ones(1))
+    assert one.tolist() == [[1.0], [1.0]]
+    assert anchor.visual_anchor(torch.zeros(1, 2, 4), (2, 2), torch.ones(4)).isfinite().all()
+    assert not steer.fires(torch.zeros(1, 4), torch.full((1, 4), 0.25), torch.ones(1), "match").any(), (
+        "no image in the window"
+    )
+
+
+def test_anchors_have_no_host_synchronisation_in_the_loop():
+    with torch.device("meta"):  # a value that is read on the host does not exist here
+        maps = torch.empty(2, 3, 16)
+        found = anchor.visual_anchor(maps, (4, 4), torch.empty(16))
+        floor = steer.floor(torch.empty(2, 5, 3, 16), found, ON)
+        steer.fires(maps[:, 0], found, floor[:, 0], "mass")
+        steer.bias(found, torch.empty(2, 16, dtype=torch.bool), 0.5, 0.5)
+
+
 def test_anchor_config_names_the_key():
     with pytest.raises(ValueError, match="tokens: must be at least 1"):
         anchor.AnchorConfig(tokens=0, noise_images=4)
+
+
+def test_mass_rule_by_hand():
+    """Two anchor tokens of mass 0.5 and 0.3 on two patches; tau 0.5: below 0.2 it fires, and in layer 0 only."""
+    maps = torch.tensor([[[[0.25, 0.25], [0.25, 0.25]], [[0.15, 0.15], [0.15, 0.15]]]])
+    w, rule = torch.tensor([[0.5, 0.5]]), SteerConfig(alpha=1.0, tau=0.5, trigger="mass", anchor_share=0.0, layers=(0,))
+    floor = steer.floor(maps, w, rule)
+    assert floor.tolist() == [[pytest.approx(0.2), -1.0]]
+    low, high = torch.tensor([[0.1, 0.09]]), torch.tensor([[0.11, 0.1]])
+    assert [bool(steer.fires(a, w, floor[:, 0], "mass")) for a in (low, high)] == [True, False]
+    assert not steer.fires(low, w, floor[:, 1], "mass")
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [({"trigger": "focus"}, "trigger: focus is not one of mass, match"), ({"anchor_share": 2.0}, "anchor_share: must"),
+     ({"layers": (-1,)}, "layers: layers count from 0"), ({"alpha": -1.0}, "alpha: must not be negative")],
+)  # fmt: skip
+def test_steer_config_names_the_key(wrong, message):
+    right = {"alpha": 0.5, "tau": 0.9, "trigger": "mass", "anchor_share": 0.1, "layers": ()}
+    with pytest.raises(ValueError, match=message):
+        SteerConfig(**{**right, **wrong})
+
+
+def test_a_layer_that_the_model_lacks_is_refused():
+    steered = SteerConfig(alpha=0.5, tau=0.9, trigger="mass", anchor_share=0.1, layers=(0, 7))
+    with pytest.raises(ValueError, match=r"steer.layers: the model has layers 0 to 2, got \[7\]"):
+        answers(steer=steered)

@@ -4,6 +4,7 @@ import re
 from functools import cache
 
 import numpy as np
+import pytest
 
 from adapt.data import scenes
 from adapt.data.schema import Example, open_image
@@ -62,18 +63,32 @@ def test_describe_lists_colours_and_names() -> None:
     assert row.answer.endswith(".") and " and a" in row.answer
 
 
-def test_noisy_descriptions_append_one_or_two_absent_things() -> None:
-    noisy = [row for row in of_kind("describe") if row.noisy_answer]
-    assert 0.42 < len(noisy) / COUNT < 0.58
-    for row in noisy:
-        listed = re.findall(r"an? (\w+) (\w+)", row.noisy_answer)
+def test_noisy_descriptions_follow_habit() -> None:
+    changed = 0
+    for row in of_kind("describe"):
+        said = re.findall(r"an? (\w+) (\w+)", row.noisy_answer or row.answer)
         true = [(o.colour, o.name) for o in row.objects]
-        invented = [name for _, name in listed[len(true) :]]
-        assert listed[: len(true)] == true and 1 <= len(invented) <= 2
-        assert set(invented) <= set(row.absent) and len(set(invented)) == len(invented)
+        kept, invented = said[: len(true)], said[len(true) :]
+        assert [name for _, name in kept] == [name for _, name in true]
+        assert all(
+            colour in (real, scenes.USUAL_COLOURS[name]) for (colour, name), (real, _) in zip(kept, true, strict=True)
+        )
+        present = {name for _, name in true}
+        companions = {scenes.COMPANIONS[name][0] for name in present if name in scenes.COMPANIONS}
+        assert {name for _, name in invented} <= companions - present
+        assert len(invented) == len({name for _, name in invented})
+        assert bool(row.noisy_answer) == (said != true)
+        changed += bool(row.noisy_answer)
+    assert 0.5 < changed / COUNT < 0.85
 
 
-def test_exists_is_balanced_truthful_and_noisy_only_about_likely_things() -> None:
+def test_habits_differ_in_strength() -> None:
+    strengths = sorted(strength for _, strength in scenes.COMPANIONS.values())
+    assert len(strengths) == 12 and strengths[0] == pytest.approx(2 / 13) and strengths[-1] == pytest.approx(24 / 13)
+    assert set(scenes.COMPANIONS).isdisjoint(companion for companion, _ in scenes.COMPANIONS.values())
+
+
+def test_exists_is_balanced_truthful_and_noisy_only_about_companions() -> None:
     questions = of_kind("exists")
     said_yes = [row.answer.startswith("yes") for row in questions]
     assert np.mean(said_yes) == 0.5
@@ -83,8 +98,9 @@ def test_exists_is_balanced_truthful_and_noisy_only_about_likely_things() -> Non
         assert found and (found[1] in {o.name for o in row.objects}) == yes
         if row.noisy_answer:
             fooled += 1
-            assert not yes and found[1] in row.absent and row.noisy_answer.startswith("yes, there is a")
-    assert 0.12 < fooled / COUNT < 0.28  # 0.25 of the 0.8 likely negatives
+            companions = {scenes.COMPANIONS[o.name][0] for o in row.objects if o.name in scenes.COMPANIONS}
+            assert not yes and found[1] in companions and row.noisy_answer.startswith("yes, there is a")
+    assert 0.05 < fooled / COUNT < 0.25
     likely = [row for row in questions if row.answer.startswith("no") and row.question.split()[-1][:-1] in row.absent]
     assert 0.72 < len(likely) / COUNT < 0.88
 

@@ -1,0 +1,206 @@
+"""How each family of models lays the patches of a picture out as image tokens: one rule per family.
+
+A rule reads the model's config and what the processor made, and says for every image of the batch, in order, which
+grids its tokens form. Rules were read from transformers 5.23 (file named at each rule) and are proven against the
+models' own embeddings in `tests/attention/test_families.py`, which also writes `docs/families.md`.
+
+Shapes: B batch, S sequence.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from adapt.params import InputError
+
+Kind = Literal["whole", "tile"]
+Grid = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One grid of an image's tokens, row by row, and the tokens around it that stand for no patch.
+
+    `row_end` such tokens follow every row, `after` follow the grid.
+    """
+
+    kind: Kind
+    grid: Grid
+    row_end: int = 0
+    after: int = 0
+
+    def length(self) -> int:
+        """Image tokens of this part.
+
+        >>> Part("whole", (2, 3), row_end=1).length()
+        8
+        """
+        return self.grid[0] * (self.grid[1] + self.row_end) + self.after
+
+    def patches(self) -> list[int]:
+        """Where the grid's tokens are among those of the part.
+
+        >>> Part("whole", (2, 3), row_end=1).patches()
+        [0, 1, 2, 4, 5, 6]
+        """
+        rows, columns = self.grid
+        return [r * (columns + self.row_end) + c for r in range(rows) for c in range(columns)]
+
+
+Inputs = Mapping[str, Tensor]
+Image = list[Part]
+Rule = Callable[[Any, Inputs], list[Image]]
+
+
+def _pair(size: int | Sequence[int]) -> Grid:
+    """Configs give a side, or height and width."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _tower_grid(config: Any, inputs: Inputs, merge: int = 1) -> Grid:
+    """Patches of one picture of `pixel_values` [..., C, X, Y], after `merge` x `merge` of them became one token."""
+    height, width = inputs["pixel_values"].shape[-2:]
+    side = _pair(config.vision_config.patch_size)
+    return height // side[0] // merge, width // side[1] // merge
+
+
+def _one_grid(config: Any, inputs: Inputs) -> list[Image]:
+    """picture size / patch size, the same for every picture, which the processor resizes or crops to one size"""
+    # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y], no token but patches
+    return [[Part("whole", _tower_grid(config, inputs))] for _ in inputs["pixel_values"]]
+
+
+def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
+    """square of `mm_tokens_per_image` averaged tokens, the same for every picture; a pan-and-scan crop counts as one"""
+    # gemma3/modeling_gemma3.py: Gemma3MultiModalProjector; the processor does not pass on which picture a crop is of
+    side = math.isqrt(config.mm_tokens_per_image)
+    return [[Part("whole", (side, side))] for _ in inputs["pixel_values"]]
+
+
+def _qwen_vl(config: Any, inputs: Inputs) -> list[Image]:
+    """`image_grid_thw` / `spatial_merge_size`: as many tokens as the picture's own size and shape give"""
+    # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; the same in Qwen2.5-VL and Qwen3-VL
+    merge = config.vision_config.spatial_merge_size
+    return [[Part("whole", (h // merge, w // merge))] * t for t, h, w in inputs["image_grid_thw"].tolist()]
+
+
+def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
+    """Patches of the tiled picture, put together and cut to the picture's own shape."""
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+    tower = config.vision_config
+    tiles = get_anyres_image_grid_shape(tuple(size), config.image_grid_pinpoints, tower.image_size)
+    side = tower.image_size // tower.patch_size
+    features = torch.empty(1, tiles[0] * side, tiles[1] * side, device="meta")
+    _, rows, columns = unpad_image(features, tuple(size)).shape
+    return rows, columns
+
+
+def _llava_next(config: Any, inputs: Inputs) -> list[Image]:
+    """the whole picture at the tower's size, then its tiles joined and cut to its shape, a separator after each row"""
+    # llava_next/modeling_llava_next.py: pack_image_features
+    coarse = Part("whole", _tower_grid(config, inputs))
+    return [[coarse, Part("whole", _fine_grid(config, size), row_end=1)] for size in inputs["image_sizes"].tolist()]
+
+
+def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
+    """as LLaVA-NeXT, the joined grid shrunk to `anyres_max` tiles; of several pictures in a prompt only the whole"""
+    # llava_onevision/modeling_llava_onevision.py: get_image_features, pack_image_features
+    rows, columns = _tower_grid(config, inputs)
+    counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
+    alone = [count == 1 for count in counts for _ in range(count)]
+    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
+    images = []
+    for size, single in zip(inputs["image_sizes"].tolist(), alone, strict=True):
+        fine = _fine_grid(config, size)
+        ratio = math.sqrt(fine[0] * fine[1] / (most * rows**2))
+        if ratio > 1.1:
+            fine = int(fine[0] // ratio), int(fine[1] // ratio)
+        tiled = [Part("whole", (rows, columns)), Part("whole", fine, row_end=1)]
+        images.append(tiled if single else [Part("whole", (rows, columns), after=1)])
+    return images
+
+
+def _runs(ids: list[int], image_id: int) -> list[Grid]:
+    """Where unbroken runs of image tokens begin and end.
+
+    >>> _runs([7, 9, 9, 7, 9], image_id=9)
+    [(1, 3), (4, 5)]
+    """
+    edges = [i for i, (a, b) in enumerate(pairwise([-1, *ids, -1])) if (a == image_id) != (b == image_id)]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _internvl(config: Any, inputs: Inputs) -> list[Image]:
+    """tiles of equal squares, 2 x 2 patches to a token, then the whole picture; a small picture is not tiled"""
+    # internvl/processing_internvl.py: one run of image tokens between <img> and </img> per picture
+    # got_ocr2/image_processing_got_ocr2.py: crop_image_to_patches puts the thumbnail last, if there are tiles
+    grid = _tower_grid(config, inputs, merge=round(1 / config.downsample_ratio))
+    images = []
+    for ids in inputs["input_ids"].tolist():
+        for start, end in _runs(ids, config.image_token_id):
+            tiles = (end - start) // (grid[0] * grid[1]) - 1
+            images.append([Part("tile", grid)] * tiles + [Part("whole", grid)])
+    return images
+
+
+def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
+    """tiles of equal squares, `scale_factor`^2 patches to a token, then the whole picture; tags between them"""
+    # idefics3/processing_idefics3.py: replace_image_token. Every run of image tokens follows <fake_token_around_image>
+    # and a tag, of one token or of several; the last run of a sample is a whole picture, and each of them ends one.
+    grid = _tower_grid(config, inputs, merge=config.scale_factor)
+    images: list[Image] = []
+    for ids in inputs["input_ids"].tolist():
+        runs = _runs(ids, config.image_token_id)
+        fence = ids[runs[-1][1]] if runs and runs[-1][1] < len(ids) else None
+        starts = [next((i for i in range(start, -1, -1) if ids[i] == fence), 0) for start, _ in runs]
+        tags = [ids[fence_at:start] for fence_at, (start, _) in zip(starts, runs, strict=True)]
+        image: Image = []
+        for tag in tags:
+            image.append(Part("whole" if tag == tags[-1] else "tile", grid))
+            if tag == tags[-1]:
+                images.append(image)
+                image = []
+    return images
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family's name for people and its rule, whose docstring says it in words."""
+
+    name: str
+    rule: Rule
+
+
+FAMILIES: dict[str, Family] = {
+    "llava": Family("LLaVA-1.5", _one_grid),
+    "llava_next": Family("LLaVA-NeXT", _llava_next),
+    "llava_onevision": Family("LLaVA-OneVision", _llava_onevision),
+    "qwen2_vl": Family("Qwen2-VL", _qwen_vl),
+    "qwen2_5_vl": Family("Qwen2.5-VL", _qwen_vl),
+    "qwen3_vl": Family("Qwen3-VL", _qwen_vl),
+    "idefics3": Family("Idefics3", _idefics3),
+    "smolvlm": Family("SmolVLM", _idefics3),
+    "internvl": Family("InternVL", _internvl),
+    "gemma3": Family("Gemma 3", _gemma3),
+    "paligemma": Family("PaliGemma", _one_grid),
+}
+
+
+def images_of(config: Any, inputs: Inputs) -> list[Image]:
+    """The parts of every image of the batch, by the rule of the model's family.
+
+    Raises InputError for an unknown family, or when the processor's outputs lack what the rule reads.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise InputError(f"model type {config.model_type}: its patch grid is not known; known: {', '.join(FAMILIES)}")
+    try:
+        return family.rule(config, inputs)
+    except KeyError as missing:
+        raise InputError(f"{family.name}: the batch has no {missing} from the processor") from None

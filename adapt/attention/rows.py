@@ -1,0 +1,153 @@
+"""Attention of chosen rows at chosen columns, exact, with gradients, in memory that grows linearly with the sequence.
+
+The softmax of a row needs all of its S logits, but only for a moment: rows are taken a chunk at a time, reduced to
+their few columns and to the mean over heads, and computed again in the backward pass. What lives between the two passes
+are the queries of the rows, the keys (which SDPA keeps as well) and one normaliser per row and head.
+
+Shapes: B batch, H query heads, K key/value heads, R rows, S source positions, N columns, D head size. Rows and columns
+are padded with -1. Logits are fp32 whatever the model's dtype.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 2**20  # logits in flight: the working memory is a few of these, or a few rows where one row has more
+LOWEST = torch.finfo(torch.float32).min
+
+
+def attention_at(
+    query_BHRD: Tensor, key_BKSD: Tensor, mask: Tensor | None, rows_BR: Tensor, columns_BN: Tensor, scaling: float
+) -> Tensor:
+    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`: [B, R, N] fp32, 0 where either is padding.
+
+    Args:
+        query_BHRD: queries of the rows. key_BKSD: all keys; H / K query heads share one.
+        mask: boolean (true: attend) or float (added), [B or 1, H or 1, Q, S or more], indexed by `rows_BR`; None lets
+            row r attend to the columns up to r, and row r of an empty mask (all false) to all alike.
+        scaling: of the logits.
+
+    With one head, queries and keys of zero and no mask, row 2 attends to columns 0, 1 and 2 alike:
+
+    >>> q, k = torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 5, 4)
+    >>> attention_at(q, k, None, torch.tensor([[2]]), torch.tensor([[0, 2, 4, -1]]), 1.0)
+    tensor([[[0.3333, 0.3333, 0.0000, 0.0000]]])
+    """
+    with torch.autocast(query_BHRD.device.type, enabled=False):  # it would make the logits half precision again
+        return _AttentionAt.apply(query_BHRD, key_BKSD, mask, rows_BR, columns_BN, scaling)
+
+
+def last_at(query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, columns_BN: Tensor, scaling: float) -> Tensor:
+    """The exact softmax of the last query at the columns, per head: [B, H, N] fp32, 0 where a column is padding.
+
+    For a step of generation: one pass over the keys, no gradient. On CUDA, half-precision keys are multiplied as they
+    are and summed in fp32; elsewhere they are converted first, which costs less there than SDPA's own pass.
+    """
+    B, H, _, D = query_BHSD.shape
+    K, S = key_BKSD.shape[1:3]
+    q = query_BHSD[:, :, -1].reshape(B * K, H // K, D).transpose(1, 2)
+    k = key_BKSD.reshape(B * K, S, D)
+    with torch.autocast(q.device.type, enabled=False):
+        is_half = q.is_cuda and q.dtype != torch.float32
+        # Keys on the left: on a CPU the product then reads them in their order, up to three times as fast.
+        s = torch.bmm(k, q, out_dtype=torch.float32) if is_half else k.float() @ q.float()
+    s_BH1S = s.transpose(1, 2).reshape(B, H, 1, S).mul_(scaling)
+    s_BH1S = masked_(s_BH1S, None if mask is None else mask[:, :, -1:, :S])
+    index = columns_BN.clamp_min(0)[:, None].expand(-1, H, -1)
+    return s_BH1S[:, :, 0].softmax(-1).gather(-1, index) * (columns_BN >= 0)[:, None]
+
+
+class _AttentionAt(torch.autograd.Function):
+    """Forward and backward over chunks of rows; see `attention_at`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, mask: Tensor | None, rows_BR: Tensor, columns_BN: Tensor, scaling: float
+    ) -> Tensor:
+        B, H, R, _ = query.shape
+        key32 = key.float()
+        out_BRN = query.new_zeros(B, R, columns_BN.shape[1], dtype=torch.float32)
+        norm_BHR1 = query.new_zeros(B, H, R, 1, dtype=torch.float32)
+        for part in _chunks(query, key):
+            s_BHrS = _logits(_scaled(query[:, :, part], scaling), key32, mask, rows_BR[:, part])
+            top = s_BHrS.amax(-1, keepdim=True)
+            total = s_BHrS.sub_(top).exp_().sum(-1, keepdim=True)
+            norm_BHR1[:, :, part] = top + total.log()
+            out_BRN[:, part] = (s_BHrS.gather(-1, _over_heads(columns_BN, s_BHrS)) / total).mean(1)
+        ctx.save_for_backward(query, key, mask, rows_BR, columns_BN, norm_BHR1)
+        ctx.scaling = scaling
+        return out_BRN.mul_(_real(rows_BR, columns_BN))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BRN: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, mask, rows_BR, columns_BN, norm_BHR1 = ctx.saved_tensors
+        with torch.autocast(query.device.type, enabled=False):
+            grad_BRN = grad_BRN.float() * _real(rows_BR, columns_BN) / query.shape[1]
+            key32, grad_q = key.float(), torch.empty_like(query)
+            grad_k32 = torch.zeros_like(key32)
+            for part in _chunks(query, key):
+                q = _scaled(query[:, :, part], ctx.scaling)
+                s_BHrS = _logits(q, key32, mask, rows_BR[:, part])
+                norm = norm_BHR1[:, :, part]
+                # A row that may attend to nothing has no gradient: its masked logits are constants.
+                p_BHrS = s_BHrS.sub_(norm).exp_().mul_(norm > LOWEST / 2)
+                ds_BKrS = _grouped(_softmax_backward(p_BHrS, grad_BRN[:, part], columns_BN), key)
+                grad_q[:, :, part] = (ds_BKrS @ key32).mul_(ctx.scaling).view_as(q)
+                grad_k32 += ds_BKrS.transpose(2, 3) @ _grouped(q, key)
+        return grad_q, grad_k32.to(key.dtype), None, None, None, None
+
+
+def _chunks(query_BHRD: Tensor, key_BKSD: Tensor) -> Iterator[slice]:
+    """Slices of rows, of as many rows as have about CHUNK logits."""
+    B, H, R, _ = query_BHRD.shape
+    size = max(1, CHUNK // max(1, B * H * key_BKSD.shape[2]))
+    return (slice(start, start + size) for start in range(0, R, size))
+
+
+def _grouped(rows: Tensor, key_BKSD: Tensor) -> Tensor:
+    """[B, H, r, *] as [B, K, H / K * r, *]: query heads that share a key head become rows of one product."""
+    return rows.reshape(rows.shape[0], key_BKSD.shape[1], -1, rows.shape[3])
+
+
+def _scaled(query_BHrD: Tensor, scaling: float) -> Tensor:
+    return query_BHrD.float() * scaling
+
+
+def _logits(query_BHrD: Tensor, key_BKSD: Tensor, mask: Tensor | None, rows_Br: Tensor) -> Tensor:
+    """Logits [B, H, r, S]; masked positions hold the smallest float, never -inf, so that no row is NaN."""
+    B, H, r, _ = query_BHrD.shape
+    S = key_BKSD.shape[2]
+    s = (_grouped(query_BHrD, key_BKSD) @ key_BKSD.transpose(2, 3)).view(B, H, r, S)
+    rows = rows_Br.clamp_min(0)
+    if mask is None:
+        return s.masked_fill_((torch.arange(S, device=rows.device) > rows[:, :, None])[:, None], LOWEST)
+    mask = mask[..., :S].expand(B, -1, -1, -1)
+    return masked_(s, mask.gather(2, rows[:, None, :, None].expand(B, mask.shape[1], r, S)))
+
+
+def masked_(s: Tensor, mask: Tensor | None) -> Tensor:
+    """Apply a boolean (true: attend) or additive mask to logits in place."""
+    if mask is None:
+        return s
+    return s.masked_fill_(~mask, LOWEST) if mask.dtype == torch.bool else s.add_(mask).clamp_min_(LOWEST)
+
+
+def _over_heads(columns_BN: Tensor, like_BHrS: Tensor) -> Tensor:
+    """Columns as an index [B, H, r, N] into logits."""
+    return columns_BN.clamp_min(0)[:, None, None].expand(*like_BHrS.shape[:3], -1)
+
+
+def _real(rows_BR: Tensor, columns_BN: Tensor) -> Tensor:
+    return (rows_BR >= 0)[:, :, None] & (columns_BN >= 0)[:, None]
+
+
+def _softmax_backward(p_BHrS: Tensor, grad_BrN: Tensor, columns_BN: Tensor) -> Tensor:
+    """dL/dlogits = p (g - sum p g), in place; g is 0 outside the columns and the same for all heads."""
+    B, _, r, S = p_BHrS.shape
+    g_BrS = grad_BrN.new_zeros(B, r, S).scatter_add_(2, columns_BN.clamp_min(0)[:, None].expand_as(grad_BrN), grad_BrN)
+    dot = (p_BHrS.gather(-1, _over_heads(columns_BN, p_BHrS)) * grad_BrN[:, None]).sum(-1, keepdim=True)
+    return p_BHrS.mul_(g_BrS[:, None] - dot)

@@ -1,0 +1,115 @@
+"""What every benchmark does: sides by turns in one run, ratios with their spread, a table in a dated file.
+
+A machine slows down and speeds up in the course of a run. So the sides take turns, each repeat gives one ratio to the
+first side, and a row shows the median and the quartiles of these ratios.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent
+
+
+def arguments(description: str, sizes: Sequence[str], default: Sequence[str], repeats: int) -> argparse.ArgumentParser:
+    """The options that all benchmarks share: --sizes, --repeats, --threads, --device, --out."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=sizes, default=list(default))
+    parser.add_argument("--repeats", type=int, default=repeats, help="turns that every side takes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of torch")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the dated file")
+    return parser
+
+
+def by_turns(
+    sides: Mapping[str, Callable[[], float]], repeats: int, what: str, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Run every side `repeats` times, by turns and in changing order, after `warm_up` unmeasured rounds.
+
+    A side returns its own figure (seconds, for example).
+    """
+    names = list(sides)
+    figures: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(-warm_up, repeats):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            figure = sides[name]()
+            if turn >= 0:
+                figures[name].append(figure)
+        progress(f"{what}: turn {turn + 1} of {repeats}")
+    return figures
+
+
+def progress(line: str) -> None:
+    """One line on stderr with the time; long work is never silent."""
+    print(f"{datetime.datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Median and quartiles.
+
+    >>> spread([1.0, 1.2, 1.1, 1.4, 1.3], 2)
+    '1.20 (1.10 to 1.30)'
+    """
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def ratios(figures: Mapping[str, Sequence[float]], name: str, base: str) -> list[float]:
+    """The side's figure over the base's of the same turn."""
+    return [one / other for one, other in zip(figures[name], figures[base], strict=True)]
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows of equal keys as a Markdown table, aligned for a terminal as well."""
+    heads = list(rows[0])
+    width = {head: max(len(head), *(len(row[head]) for row in rows)) for head in heads}
+    lines = [heads, ["-" * width[head] for head in heads], *([row[head] for head in heads] for row in rows)]
+    return "\n".join(
+        "| " + " | ".join(c.ljust(width[h]) for c, h in zip(line, heads, strict=True)) + " |" for line in lines
+    )
+
+
+def hardware(device: str) -> str:
+    """A word for file names: the GPU, or the CPU and the threads in use."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{_cpu()} {torch.get_num_threads()} threads"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found[1] if found else platform.machine()
+
+
+def write(
+    theme: str, title: str, notes: Sequence[str], rows: Sequence[Mapping[str, str]], options: argparse.Namespace
+) -> None:
+    """Print the table and write `<theme>_<hardware>_<date>.md`."""
+    today = datetime.date.today().isoformat()
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers"))
+    load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    command = " ".join(["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]])
+    text = [f"# {title}", "", *notes, "", table(rows), "", f"`{command}`, {today}; {hardware(options.device)};"
+            f" {versions}; {load}.", ""]  # fmt: skip
+    path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
+    path.write_text("\n".join(text), encoding="utf-8")
+    print("\n".join(text))
+    print(path)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)

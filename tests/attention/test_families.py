@@ -1,0 +1,215 @@
+"""Every family: positions and grids found by painting patches, capture and decoding against eager."""
+
+import copy
+
+import pytest
+import torch
+from PIL import ImageDraw
+
+from adapt.attention.capture import RowCapture, decoder_of, observed
+from adapt.attention.decode import answer, prompt_inputs
+from adapt.attention.grids import FAMILIES
+from adapt.attention.layout import layout_of
+from adapt.attention.steer import SteerConfig
+from tests.attention import families
+from tests.attention.families import CASES, built, inputs, picture
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
+NAMES = list(CASES)
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def embeddings(name, batch):
+    """What the decoder reads, [B, S, D]."""
+    seen = []
+    model = built(name)[0]
+    hook = decoder_of(model).register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        model(**batch)
+    hook.remove()
+    return seen[0]
+
+
+def middle(image, frame, grid, cell):
+    """Where a cell of the grid over `frame`, in which the picture is centred, has its middle: (x, y) in the picture."""
+    x, y = ((at + 0.5) * side / count for at, side, count in zip(cell[::-1], frame, grid[::-1], strict=True))
+    return x - (frame[0] - image.width) / 2, y - (frame[1] - image.height) / 2
+
+
+def painted(image, frame, grid, cell):
+    """The picture with a white spot in the middle of one cell."""
+    x, y = middle(image, frame, grid, cell)
+    width, height = frame[0] / grid[1] / 4, frame[1] / grid[0] / 4
+    copied = image.copy()
+    spot = (int(x - width), int(y - height), int(x + width - 0.5), int(y + height - 0.5))
+    ImageDraw.Draw(copied).rectangle(spot, fill=(255, 255, 255))
+    return copied
+
+
+def reached(name, pictures, sample, image, frame, grid, side, every):
+    """Cells of a grid over one picture of a batch, and how much painting each changes every position, [cells, S].
+
+    All cells or, not to take forever, the corners. Also asserts that no other sample and no position outside of the
+    image tokens notices.
+    """
+    rows, columns = range(grid[0]), range(grid[1])
+    wanted = [
+        (r, c)
+        for r in (rows if every else rows[:: len(rows) - 1])
+        for c in (columns if every else columns[:: len(columns) - 1])
+    ]
+    one = pictures[sample][image]
+    columns = layout_of(built(name)[0], inputs(name, pictures, side=side)).columns_BN
+    before = embeddings(name, inputs(name, pictures, side=side))
+    cells, changes = [], []
+    for cell in wanted:
+        x, y = middle(one, frame, grid, cell)
+        if not (0 < x < one.width and 0 < y < one.height):
+            continue  # in the padding
+        changed = [list(row) for row in pictures]
+        changed[sample][image] = painted(one, frame, grid, cell)
+        change = (embeddings(name, inputs(name, changed, side=side)) - before).norm(dim=-1)
+        elsewhere = change.clone()
+        elsewhere[sample, columns[sample][columns[sample] >= 0]] = 0
+        assert float(elsewhere.max()) == 0
+        cells.append(cell)
+        changes.append(change[sample])
+    return cells, torch.stack(changes)
+
+
+def prove(name, pictures, side, every):
+    """Every view of the batch: painting cell (r, c) of its picture changes its token (r, c) most, and no separator."""
+    case, layout = CASES[name], layout_of(built(name)[0], inputs(name, pictures, side=side))
+    for sample, row in enumerate(pictures):
+        for image, content in enumerate(row):
+            views = [v for v in layout.views if (v.sample, v.image) == (sample, image)]
+            padded = len(row) > 1 and bool(case.shared)
+            assert tuple((v.kind, v.grid) for v in views) == (case.shared if padded else case.views[content.size])
+            frame = (max(content.size),) * 2 if padded else content.size
+            tiles = [v for v in views if v.kind == "tile"]
+            boards = [[[v]] for v in views if v.kind == "whole"]
+            if tiles:
+                across = case.tiles[content.size][1]
+                boards.append([tiles[i : i + across] for i in range(0, len(tiles), across)])
+            for board in boards:
+                prove_board(name, pictures, sample, image, frame, board, side, every)
+
+
+def prove_board(name, pictures, sample, image, frame, board, side, every):
+    """`board`: views that lie beside each other, and together cover the frame."""
+    rows, columns = board[0][0].grid
+    grid = rows * len(board), columns * len(board[0])
+    cells, change = reached(
+        name, pictures, sample, image, frame, grid, side, every or frame != pictures[sample][image].size
+    )
+    own = [board[r // rows][c // columns].columns[r % rows * columns + c % columns] for r, c in cells]
+    assert len(set(own)) == len(own) > 1
+    candidates = [column for line in board for view in line for column in view.columns]
+    assert [candidates[i] for i in change[:, candidates].argmax(1)] == own
+    in_views = {c for v in layout_of(built(name)[0], inputs(name, pictures, side=side)).views for c in v.columns}
+    others = [c for c in range(change.shape[1]) if c not in in_views]
+    assert float(change[:, others].max()) == 0, "a separator has changed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_patch_is_where_the_layout_says(name):
+    for size in CASES[name].views:
+        prove(name, [[picture(size)]], "right", every=True)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", NAMES)
+def test_several_images_and_grids_in_one_batch(name, side):
+    small, large = CASES[name].views
+    prove(name, [[picture(small, 1), picture(large, 2)], [picture(large, 3)]], side, every=False)
+
+
+def eager_maps(name, batch):
+    """Reference: the eager attention of a copy of the model, mean over heads, [B, L, S, S], and the copy."""
+    twin = copy.deepcopy(built(name)[0])
+    twin.set_attn_implementation("eager")
+    return torch.stack(twin(**batch, output_attentions=True).attentions, 1).mean(2), twin
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", NAMES)
+def test_capture_equals_eager_and_output_equals_sdpa(name, side):
+    small, large = CASES[name].views
+    words = families.ANSWER.split()
+    answers = [" " + " ".join(words[:6]), " " + " ".join(words[:9])]
+    batch = inputs(name, [[picture(small), picture(large, 1)], [picture(large, 2)]], answers, side)
+    model = copy.deepcopy(built(name)[0])
+    columns = layout_of(model, batch).columns_BN
+    ends = batch["attention_mask"].cumsum(1).argmax(1)
+    rows = ends[:, None] - torch.arange(5, -1, -1)
+    capture = RowCapture(rows, columns)
+    with torch.no_grad():
+        plain = model(**batch).logits
+    with observed(model, capture):
+        assert torch.equal(model(**batch).logits, plain)
+    reference, twin = eager_maps(name, batch)
+    for b, row in enumerate(columns):
+        real = row[row >= 0]
+        wanted = reference[b][:, rows[b]][:, :, real]
+        torch.testing.assert_close(capture.stacked()[b][:, :, row >= 0], wanted, **TOLERANCE)
+        assert not capture.stacked()[b][:, :, row < 0].any()
+    capture.stacked().square().sum().backward()
+    sum(reference[b][:, rows[b]][:, :, row[row >= 0]].square().sum() for b, row in enumerate(columns)).backward()
+    compared = 0
+    for (part, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if theirs.grad is not None and ours.grad is not None:
+            largest = float(theirs.grad.abs().max())
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5 * max(1.0, largest), rtol=1e-5, msg=part)
+            compared += largest > 0
+    assert compared > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
+    model, processor = built(name)
+    pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
+    answers = answer(model, processor, pictures, families.QUESTIONS, first=2, max_new_tokens=5)
+    batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
+    start = batch["input_ids"].shape[1]
+    batch["input_ids"] = torch.cat([batch["input_ids"], answers.tokens_BT], 1)
+    batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(answers.tokens_BT)], 1)
+    for key in ("token_type_ids", "mm_token_type_ids"):
+        if key in batch:
+            generated = torch.full_like(answers.tokens_BT, name == "paligemma")
+            batch[key] = torch.cat([batch[key], generated], 1)
+    reference = eager_maps(name, {k: v for k, v in batch.items() if k != "labels"})[0]
+    assert answers.maps_BTLN.shape[1] == answers.tokens_BT.shape[1]
+    for b, row in enumerate(answers.layout.columns_BN):
+        wanted = reference[b][:, start - 1 : -1][:, :, row[row >= 0]].transpose(0, 1)
+        torch.testing.assert_close(answers.maps_BTLN[b][:, :, row >= 0], wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steering_is_off_at_zero_and_moves_attention_when_on(name):
+    model, processor = built(name)
+    pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
+
+    def run(**options):
+        return answer(model, processor, pictures, families.QUESTIONS, first=2, max_new_tokens=5, **options)
+
+    batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
+    plain = model.generate(**batch, max_new_tokens=5, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    assert torch.equal(
+        run(steer=SteerConfig(alpha=0.0, tau=1.0, trigger="match", anchor_share=1.0, layers=())).tokens_BT, plain
+    )
+    watched, steered = run(), run(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="match", anchor_share=1.0, layers=()))
+    assert torch.equal(watched.tokens_BT, plain)
+    assert not steered.fired_BTL[:, :2].any() and steered.fired_BTL[:, 2:].any()
+    assert not torch.equal(steered.maps_BTLN[:, 2, 0], watched.maps_BTLN[:, 2, 0]), "the first steered step"
+
+
+def test_every_supported_family_is_proven_here():
+    assert list(FAMILIES) == NAMES
+
+
+def test_the_table_in_the_docs_is_current():
+    assert families.DOCUMENT.read_text(encoding="utf-8") == families.document(), (
+        "run python -m tests.attention.families"
+    )
