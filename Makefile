@@ -17,7 +17,8 @@ run: $(READY)  ## retrain, evaluate and promote; only what has changed runs (ARG
 	@$(BIN)/python -m flows.retrain $(ARGS)
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	# One thread each: two test processes with two threads of torch on two cores take many times longer.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

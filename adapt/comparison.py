@@ -36,7 +36,7 @@ def hal_counts(responses: pd.DataFrame) -> pd.Series:
 def hal_difference(ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame], resamples: int, seed: int) -> Interval:
     """Hal of one arm minus that of another, in points, over all seeds' images; one responses table per seed each."""
     a, b = ([hal_counts(table) for table in tables] for tables in (ours, theirs))
-    assert all((x.index == y.index).all() for x, y in zip(a, b, strict=True)), "arms answer the same questions"
+    assert all(x.index.equals(y.index) for x, y in zip(a, b, strict=True)), "arms answer the same questions"
     above_a, above_b = np.concatenate(a), np.concatenate(b)
     ones = np.ones_like(above_a)
     return difference(above_a, ones, above_b, ones, resamples, seed)

@@ -53,34 +53,44 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def curves_figure(curves: "pd.DataFrame", signal: str) -> Figure:
-    """How `signal` develops along an answer: every arm on the left, grounded against hallucinated words on the right.
+def curves_figure(curves: "pd.DataFrame", relative: "pd.DataFrame", signal: str) -> Figure:
+    """How `signal` develops along an answer, by position (above) and by relative position (below): every arm on the
+    left, grounded against hallucinated words on the right.
 
-    `curves`: columns arm, signal, split, position, mean, low, high, n, as `evaluate` writes them.
+    `curves`, `relative`: columns arm, signal, split, position, mean, low, high, n, as `adapt/attention/curves.py` has.
     """
     title, axis = SIGNALS.get(signal, (signal, signal))
-    rows = curves[(curves["signal"] == signal) & (curves["n"] >= FEWEST)]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    every, kinds = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
+    table = figure.subplots(2, 2, sharey=True)
+    scales = ((curves, "position in the answer (tokens)"), (relative, "position in the answer (0 first, 1 last token)"))
+    for (every, kinds), (points, name) in zip(table, scales, strict=True):
+        rows = points[(points["signal"] == signal) & (points["n"] >= FEWEST)]
+        _overlay(every, kinds, rows)
+        every.set_ylabel(axis)
+        for axes in (every, kinds):
+            axes.set_xlabel(name)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+    for axes, name in zip(table[0], ("all tokens of the answer", "object words only"), strict=True):
+        axes.set_title(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9)
+    for axes in table[1]:
+        axes.set_xlim(0, 1)
+    left_out = f"points of fewer than {FEWEST} tokens left out"
+    figure.suptitle(f"{title} along the answer (mean and 95 % band; {left_out})", fontsize=12)
+    return figure
+
+
+def _overlay(every: Any, kinds: Any, rows: "pd.DataFrame") -> None:
+    """All arms into `every`; grounded and hallucinated words, before and after, into `kinds`."""
     for arm, (name, colour, line) in ARMS.items():
         _band(every, rows, arm, "all", colour, line, name)
     for arm in ("base", "tuned"):
         name, colour, _ = ARMS[arm]
         _band(kinds, rows, arm, "grounded", colour, "-", f"{name}, grounded")
         _band(kinds, rows, arm, "hallucinated", colour, ":", f"{name}, hallucinated")
-    every.set_title("all tokens of the answer")
-    kinds.set_title("object words only")
-    every.set_ylabel(axis)
-    for axes in (every, kinds):
-        axes.set_xlabel("position in the answer (tokens)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=9)
-    left_out = f"positions with fewer than {FEWEST} tokens left out"
-    figure.suptitle(f"{title} along the answer (mean and 95 % band; {left_out})", fontsize=12)
-    return figure
 
 
 def _band(axes: Any, rows: "pd.DataFrame", arm: str, split: str, colour: str, line: str, label: str) -> None:
@@ -141,7 +151,7 @@ def panel(image: "Image.Image", rows: Sequence[PanelRow], path: Path, title: str
     for column, row in enumerate(rows, start=1):
         axes = figure.add_subplot(grid[0, column])
         axes.set_title(row.title, fontsize=11)
-        _heat_map(axes, pixels, row.heat, scale)
+        heat_map(axes, pixels, row.heat, scale)
         _answer(figure.add_subplot(grid[1, column]), row.marked)
     bar = figure.colorbar(ScalarMappable(scale, HEAT), cax=figure.add_subplot(grid[0, -1]), extend="max")
     bar.set_label("attention on the patch", fontsize=9)
@@ -150,7 +160,7 @@ def panel(image: "Image.Image", rows: Sequence[PanelRow], path: Path, title: str
     save(figure, path)
 
 
-def _heat_map(axes: Any, pixels: np.ndarray, heat: np.ndarray, scale: Normalize) -> None:
+def heat_map(axes: Any, pixels: np.ndarray, heat: np.ndarray, scale: Normalize) -> None:
     """The picture, pale and grey, under its heat map; one cell per image token."""
     axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=-300, vmax=280, interpolation="nearest")
     axes.axis("off")

@@ -1,15 +1,17 @@
 """Measuring a model on a split: answers to every question, hallucination counts, and attention while answering."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from adapt.attention.anchor import AnchorConfig
 from adapt.attention.curves import late_early, token_table
-from adapt.attention.decode import Answers, answer, estimate_debias
+from adapt.attention.decode import Answers, answer, estimate_debias, token_ends
 from adapt.attention.steer import SteerConfig
 from adapt.data.schema import KINDS, Example, Vocabulary, open_image
 from adapt.metrics import chair, pope
@@ -30,6 +32,15 @@ class Measured:
     responses: pd.DataFrame
     tokens: pd.DataFrame
     metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """One description token by token: pieces of its text, rows of the token table, attention [T, rows, columns]."""
+
+    pieces: list[str]
+    tokens: pd.DataFrame
+    heat: np.ndarray
 
 
 class Bench:
@@ -75,6 +86,16 @@ class Bench:
             metrics["fire_rate"] = 100 * float(token_rows[token_rows.position >= self.anchor.tokens].fired.mean())
         return Measured(responses=responses, tokens=token_rows, metrics=metrics)
 
+    def trace(self, example: Example) -> Trace:
+        """Describe one picture, plainly, and keep where each token looked (mean over layers)."""
+        answers = self._answer([example], None)
+        tokens = self._tokens([example], answers, [chair.count(answers.texts[0], example, self.vocabulary)])
+        T, text = len(tokens), answers.texts[0]
+        ends = token_ends(self.processor.tokenizer, answers.tokens_BT[0, :T].tolist())
+        pieces = [text[start:end] for start, end in itertools.pairwise([0, *ends])]
+        heat_TN = answers.maps_BTLN[0, :T].mean(1).cpu().numpy()
+        return Trace(pieces, tokens, heat_TN.reshape(T, *answers.grid))
+
     def _answer(self, batch: Sequence[Example], steer: SteerConfig | None) -> Answers:
         return answer(self.model, self.processor, [open_image(e) for e in batch], [e.question for e in batch],
                       first=self.anchor.tokens, max_new_tokens=self.max_new_tokens, debias_N=self.debias_N,
@@ -105,8 +126,9 @@ class Bench:
     def _tokens(self, batch: Sequence[Example], answers: Answers, counts: Sequence[chair.Counts]) -> pd.DataFrame:
         hallucinated = [c.hallucinated_spans for c in counts]
         grounded = [[m.span for m in c.mentions if m.name in c.truth] for c in counts]
-        return token_table(answers, self.debias_N, self.anchor.tokens, [e.id for e in batch], grounded, hallucinated,
-                           self.processor.tokenizer)  # fmt: skip
+        table = token_table(answers, self.debias_N, self.anchor.tokens, [e.id for e in batch], grounded, hallucinated,
+                            self.processor.tokenizer)  # fmt: skip
+        return table.assign(image_id=table["id"].map({e.id: e.image_id for e in batch}))
 
     def _metrics(self, responses: pd.DataFrame, described: Sequence[chair.Counts]) -> dict[str, float]:
         describe, exists, colour = (responses[responses.kind == kind] for kind in KINDS)

@@ -37,7 +37,7 @@ def test_packages_hold_no_code():
 
 def test_every_section_of_params_yaml_loads():
     content = params.read(ROOT / "params.yaml")
-    assert set(configs(content)) == {*STAGES, "gate", "tracking"}
+    assert set(configs(content)) == {*STAGES, "arms", "gate", "tracking"}
 
 
 def test_every_option_is_read_somewhere():

@@ -23,6 +23,11 @@ def curves(arms: tuple[str, ...] = ("base", "tuned"), n: int = 20) -> pd.DataFra
     return pd.DataFrame(rows, columns=["arm", "signal", "split", "position", "mean", "low", "high", "n"])
 
 
+def drawn(frame: pd.DataFrame, signal: str = "mass") -> Figure:
+    relative = frame.assign(position=frame["position"] / 10 + 0.05)
+    return figures.curves_figure(frame, relative, signal)
+
+
 def labels(figure: Figure) -> list[list[str]]:
     return [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes if axes.get_legend()]
 
@@ -32,26 +37,30 @@ def test_every_signal_has_a_title_and_an_axis() -> None:
 
 
 def test_curves_show_arms_and_kinds_of_words() -> None:
-    figure = figures.curves_figure(curves(), "mass")
+    figure = drawn(curves())
     assert labels(figure) == [
         ["before", "after"],
         ["before, grounded", "before, hallucinated", "after, grounded", "after, hallucinated"],
     ]
     assert figure.axes[0].get_ylabel() == "attention on the image (share, 0 to 1)"
-    assert all("tokens" in axes.get_xlabel() for axes in figure.axes)
-    before = figure.axes[0].lines[0]
-    assert np.allclose(before.get_ydata(), [0.8, 0.79, 0.78, 0.77, 0.76])
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        *["position in the answer (tokens)"] * 2, *["position in the answer (0 first, 1 last token)"] * 2,
+    ]  # fmt: skip
+    for axes, x in ((figure.axes[0], [0, 1, 2, 3, 4]), (figure.axes[2], [0.05, 0.15, 0.25, 0.35, 0.45])):
+        assert np.allclose(axes.lines[0].get_xdata(), x)
+        assert np.allclose(axes.lines[0].get_ydata(), [0.8, 0.79, 0.78, 0.77, 0.76])
+        assert len(axes.collections) == 2, "a band for each arm"
 
 
 def test_positions_with_few_tokens_are_left_out() -> None:
     frame = curves()
     frame.loc[frame["position"] == 4, "n"] = figures.FEWEST - 1
-    assert list(figures.curves_figure(frame, "mass").axes[0].lines[0].get_xdata()) == [0, 1, 2, 3]
+    assert list(drawn(frame).axes[0].lines[0].get_xdata()) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("frame", [curves(arms=("base",)), curves(n=0)])
 def test_curves_with_gaps_are_drawn(frame: pd.DataFrame, tmp_path: Path) -> None:
-    figures.save(figures.curves_figure(frame, "mass"), tmp_path / "a.png")
+    figures.save(drawn(frame), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
@@ -105,7 +114,7 @@ def test_flat_heat_maps_are_drawn(heat: np.ndarray, tmp_path: Path) -> None:
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         figures.panel(Image.new("RGB", (48, 36), "white"), rows(), tmp_path / name / "panel.png")
-        figures.save(figures.curves_figure(curves(), "mass"), tmp_path / name / "curves.png")
+        figures.save(drawn(curves()), tmp_path / name / "curves.png")
         figures.save(figures.before_after_figure({"base/hal": 25.0}), tmp_path / name / "bars.png")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name

@@ -1,10 +1,14 @@
 """Degradation curves: the signals of many answers by token position, split by grounded and hallucinated words.
 
-The unit is one generated token: a row of the token table. Position counts from 0; an object word is judged at its
-first sub-token, with the attention of the step that produced it.
+The unit is one generated token: a row of the token table. Position counts from 0, relative position runs from 0 (the
+first token of an answer) to 1 (its last); an object word is judged at its first sub-token, with the attention of the
+step that produced it.
+
+Shapes: B answers, T generated tokens, L layers, N image tokens.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +21,7 @@ from adapt.attention.signals import SIGNALS, all_signals
 LABELS = ("other", "grounded", "hallucinated")
 MIN_TOKENS = 5  # a mean over fewer tokens is noise, not a curve
 Z95 = 1.96
+BINS = 10  # of relative position
 
 Span = tuple[int, int]
 
@@ -30,7 +35,8 @@ def token_table(
     hallucinated: Sequence[Sequence[Span]],
     tokenizer: object,
 ) -> pd.DataFrame:
-    """One row per generated token: id, position, length of its answer, label, fired, and every signal.
+    """One row per generated token: id, position, relative position, length of its answer, label, fired, every signal,
+    svar and logprob.
 
     Args:
         answers: of one batch, one per id. first: K.
@@ -38,7 +44,12 @@ def token_table(
     """
     anchor_BN = visual_anchor(first_maps(answers, first), answers.grid, debias_N)
     signals = {name: v.numpy() for name, v in all_signals(answers.maps_BTLN.cpu(), anchor_BN.cpu(), first).items()}
-    fired_BT = answers.fired_BTL.float().mean(2).cpu().numpy()
+    others = {
+        "fired": answers.fired_BTL.float().mean(2),
+        "svar": svar(answers.maps_BTLN),
+        "logprob": answers.logprob_BT,
+    }
+    values = {**signals, **{name: v.cpu().numpy() for name, v in others.items()}}
     frames = []
     for b, identity in enumerate(ids):
         length = int(answers.mask_BT[b].sum())
@@ -46,12 +57,25 @@ def token_table(
         label = np.full(length, LABELS[0], dtype=object)
         for name, spans in (("grounded", grounded[b]), ("hallucinated", hallucinated[b])):
             label[[t for t in (_token_at(ends, start) for start, _ in spans) if t is not None]] = name
-        columns = {name: values[b, :length] for name, values in signals.items()}
+        columns = {name: v[b, :length] for name, v in values.items()}
+        position = np.arange(length)
         frames.append(
-            pd.DataFrame({"id": identity, "position": np.arange(length), "length": length, "label": label,
-                          "fired": fired_BT[b, :length], **columns})
+            pd.DataFrame({"id": identity, "position": position, "relative": position / max(length - 1, 1),
+                          "length": length, "label": label, **columns})
         )  # fmt: skip
     return pd.concat(frames, ignore_index=True)
+
+
+def svar(maps_BTLN: Tensor) -> Tensor:
+    """Summed visual attention ratio (arXiv 2411.16724): visual mass over the middle third of the layers, [B, T].
+
+    The paper takes layers 5 to 18 of 32; at least one layer here. The masses of three layers are 0.25, 0.75 and 0.5:
+
+    >>> svar(Tensor([[[[0.125, 0.125], [0.25, 0.5], [0.5, 0.0]]]]))
+    tensor([[0.7500]])
+    """
+    L = maps_BTLN.shape[2]
+    return maps_BTLN[:, :, L // 3 : math.ceil(2 * L / 3)].sum(-1).mean(2)
 
 
 def _token_at(ends: Sequence[int], start: int) -> int | None:
@@ -60,8 +84,35 @@ def _token_at(ends: Sequence[int], start: int) -> int | None:
 
 
 def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Mean and 95 % band (normal approximation) of each signal by position: all, grounded and hallucinated tokens."""
-    splits = {"all": tokens, **{name: tokens[tokens.label == name] for name in LABELS[1:]}}
+    """Mean and 95 % band (normal approximation) of each signal by position: all, grounded and hallucinated tokens.
+
+    Columns arm, signal, split, position, mean, low, high, n; positions with fewer than five tokens are left out.
+    """
+    return _bands(_splits(tokens), arm)
+
+
+def relative_curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """`curves` by relative position: ten bins, each at its middle; an answer counts once a bin, with its mean.
+
+    >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], "label": "other", **dict.fromkeys(SIGNALS, 0.5)})
+    >>> tokens = pd.concat([tokens.assign(id=name) for name in "abcde"])
+    >>> relative_curves(tokens, "base").query("signal == 'mass'")[["split", "position", "mean", "n"]].values.tolist()
+    [['all', 0.05, 0.5, 5], ['all', 0.95, 0.5, 5]]
+    """
+    return _bands({split: _once_a_bin(part) for split, part in _splits(tokens).items()}, arm)
+
+
+def _splits(tokens: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {"all": tokens, **{name: tokens[tokens.label == name] for name in LABELS[1:]}}
+
+
+def _once_a_bin(tokens: pd.DataFrame) -> pd.DataFrame:
+    bin_ = np.minimum((tokens["relative"] * BINS).astype(int), BINS - 1)
+    binned = tokens.assign(position=((bin_ + 0.5) / BINS).round(6))
+    return binned.groupby(["id", "position"], as_index=False)[list(SIGNALS)].mean()
+
+
+def _bands(splits: Mapping[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     parts = []
     for split, part in splits.items():
         for signal in SIGNALS:

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapt.params import InputError
 from adapt.preference.settings import Config
 
 if TYPE_CHECKING:
+    from adapt.preference.reference import ReferenceCache
     from adapt.preference.trainer import AdaptTrainer
 
 
-def build_trainer(config: Config, base: Path, pairs: Path, output: Path, workers: int) -> "AdaptTrainer":
-    """Model, data, collator and TRL configuration of one of `workers` workers."""
+def build_trainer(
+    config: Config, base: Path, pairs: Path, reference: "ReferenceCache", output: Path, workers: int
+) -> "AdaptTrainer":
+    """Model, data, collator, reference and TRL configuration of one of `workers` workers."""
     from transformers import PrinterCallback
     from transformers.utils import logging
 
@@ -26,30 +28,24 @@ def build_trainer(config: Config, base: Path, pairs: Path, output: Path, workers
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     model, processor = load_model(base), load_processor(base)
-    _check_layers(config, model)
     for name, parameter in model.named_parameters():
         # As LLaVA's own fine-tuning: the vision tower stays as it is.
         parameter.requires_grad_(not any(part in name for part in ("vision_tower", "visual.")))
     weights = Weights(vag=config.w_vag, dpo=config.w_dpo, sft=config.w_sft, attn=config.w_attn)
     trainer = AdaptTrainer(
         model=model,
-        args=_arguments(config, weights, output, workers),
-        data_collator=GuidedCollator(processor=processor, noise=config.noise),
+        args=_arguments(config, output, workers),
+        data_collator=GuidedCollator(processor=processor, noise=config.noise, guide=config.w_vag > 0),
         train_dataset=_dataset(pairs),
         processing_class=processor,
         peft_config=_lora(config.lora_rank) if config.lora_rank else None,
         weights=weights,
         anchor_tokens=config.anchor.tokens,
         attn_layers=config.attn_layers,
+        reference=reference,
     )
     trainer.remove_callback(PrinterCallback)  # a dict of thirty figures a step; ReportCallback says what matters
     return trainer
-
-
-def _check_layers(config: Config, model: Any) -> None:
-    layers = model.config.get_text_config().num_hidden_layers
-    if any(layer >= layers for layer in config.attn_layers):
-        raise InputError(f"train.attn_layers: the model has layers 0 to {layers - 1}, got {list(config.attn_layers)}")
 
 
 def _dataset(pairs: Path) -> Any:
@@ -73,34 +69,35 @@ def _dataset(pairs: Path) -> Any:
     return Dataset.from_list(rows).cast_column("image", Image())
 
 
-def _arguments(config: Config, weights: Any, output: Path, workers: int) -> Any:
+def _arguments(config: Config, output: Path, workers: int) -> Any:
     from trl import DPOConfig
 
-    losses, loss_weights = weights.trl_losses()
     cuda = torch.cuda.is_available()
     return DPOConfig(
         output_dir=str(output),
         max_steps=config.steps,
-        per_device_train_batch_size=config.batch_pairs // workers,
+        per_device_train_batch_size=config.pass_pairs,
+        gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, config.steps // 20),
         beta=config.beta,
-        loss_type=losses,
-        loss_weights=loss_weights,
+        loss_type=[config.loss_type],
         max_length=None,
-        activation_checkpointing=False,
+        activation_checkpointing=config.gradient_checkpointing,
+        # The other kind hides the attention of the forward pass.
+        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         seed=config.seed,
         logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
         save_steps=config.checkpoint_every,
         save_total_limit=1,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=not cuda,
-        bf16=cuda and torch.cuda.is_bf16_supported(),
-        # Two forwards share one backward: nothing may be changed in place between them, and every trained
-        # parameter takes part in both.
+        bf16=config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
+        # Every trained parameter takes part in every pass.
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         **({"ddp_backend": "gloo"} if workers > 1 and not cuda else {}),

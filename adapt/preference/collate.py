@@ -17,42 +17,70 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from adapt.attention.anchor import enhanced, noise_injected, pixel_mask
 
-GUIDED = "guided_pixel_values"
+GUIDED = "guided_"
 ANCHOR = "anchor"
+IDS = "ids"
+# TRL's names for reference log-probabilities that were computed before.
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 @dataclasses.dataclass
 class GuidedCollator(DataCollatorForVisionPreference):
-    """Adds `guided_pixel_values` [2B, C, X, Y] (v+ first, then v-) and `anchor` [B, N] to TRL's batch.
+    """TRL's batch, and what our terms need beside it.
+
+    * `ids`: the rows' ids; `anchor` [B, N].
+    * `guided_pixel_values` [2B, C, X, Y]: v+ of the chosen half, then v- of the rejected half; with `guide` alone.
+    * reference log-probabilities [B] each, where the rows have them: `ref_chosen_logps`, `ref_rejected_logps`, and
+      under the guided images `guided_ref_chosen_logps`, `guided_ref_rejected_logps`.
 
     Args:
         noise: share of noise power in v-.
-        guide: False leaves `guided_pixel_values` equal to the plain pixel values (VAG-DPO is then DPO).
+        guide: whether to make guided images.
     """
 
     noise: float = dataclasses.field(kw_only=True)
     guide: bool = dataclasses.field(kw_only=True, default=True)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate `examples` (image, prompt, chosen, rejected, id, anchor, grid)."""
-        own = [{key: e[key] for key in ("id", "anchor", "grid")} for e in examples]
+        """Collate `examples` (image, prompt, chosen, rejected, id, anchor, grid, reference log-probabilities)."""
         batch = super().torch_call([{k: e[k] for k in ("image", "prompt", "chosen", "rejected")} for e in examples])
-        pixels_BCXY = batch["pixel_values"][: len(own)]
-        batch[ANCHOR] = torch.tensor([e["anchor"] for e in own], dtype=torch.float32)
-        batch[GUIDED] = torch.cat(self._guided(pixels_BCXY, own, batch[ANCHOR]) if self.guide else [pixels_BCXY] * 2)
+        batch[IDS] = [e["id"] for e in examples]
+        batch[ANCHOR] = torch.tensor([e["anchor"] for e in examples], dtype=torch.float32)
+        if self.guide:
+            pixels_BCXY = batch["pixel_values"][: len(examples)]
+            batch[f"{GUIDED}pixel_values"] = torch.cat(self._guided(pixels_BCXY, examples, batch[ANCHOR]))
+        for name in (*REFERENCE, *(GUIDED + name for name in REFERENCE)):
+            if name in examples[0]:
+                batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
         return batch
 
-    def _guided(self, pixels_BCXY: Tensor, own: Sequence[Mapping[str, Any]], anchor_BN: Tensor) -> list[Tensor]:
-        grid = tuple(own[0]["grid"])
-        assert all(tuple(e["grid"]) == grid for e in own), "one grid per batch"
+    def _guided(self, pixels_BCXY: Tensor, rows: Sequence[Mapping[str, Any]], anchor_BN: Tensor) -> list[Tensor]:
+        grid = tuple(rows[0]["grid"])
+        assert all(tuple(row["grid"]) == grid for row in rows), "one grid per batch"
         image_processor = self.processor.image_processor
         mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
         mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])
-        noise = [_noise(e["id"], pixels_BCXY.shape[1:]) for e in own]
+        noise = [_noise(row["id"], pixels_BCXY.shape[1:]) for row in rows]
         return [
             enhanced(pixels_BCXY, mask_B1XY, (1 - mean) / std),
             noise_injected(pixels_BCXY, torch.stack(noise), self.noise),
         ]
+
+
+def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
+    """What the model and TRL's loss know of a batch: one set of images, with the reference under these images.
+
+    >>> part({"ids": ["a"], "pixel_values": 1, "guided_pixel_values": 2}, guided=True)
+    {'pixel_values': 2}
+    """
+    known = {key: value for key, value in batch.items() if key not in (ANCHOR, IDS)}
+    plain = {key: value for key, value in known.items() if not key.startswith(GUIDED)}
+    return plain | ({key.removeprefix(GUIDED): known[key] for key in known.keys() - plain.keys()} if guided else {})
+
+
+def chosen_half(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen half of what `part` returns: everything in it is chosen first, but the reference."""
+    return {key: value.chunk(2)[0] for key, value in batch.items() if key not in REFERENCE}
 
 
 def _noise(identity: str, shape: Sequence[int]) -> Tensor:

@@ -3,6 +3,8 @@
 `workers: 0` runs the loop in this process; otherwise Ray Train runs it on that many workers, of a local Ray or of the
 cluster this process belongs to (RAY_ADDRESS). Both save checkpoints under a name that depends on the inputs and the
 configuration alone, so that a run that was cut off goes on from its last checkpoint, and a finished one leaves none.
+A run whose loss or gradients stop being finite ends with FloatingPointError, which names the step, the rows and where
+its last checkpoint is; Ray does not try again what would come out the same.
 """
 
 import contextlib
@@ -18,7 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapt import cluster
+from adapt import cluster, transfer
+from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
 
 Log = Callable[[int, Mapping[str, float]], None]
@@ -34,6 +37,7 @@ class Job:
     pairs: str
     log: Log
     name: str
+    reference: ReferenceCache
 
 
 class Checkpoints(Protocol):
@@ -51,27 +55,42 @@ class Checkpoints(Protocol):
 
 
 def fit(config: Config, base: Path, pairs: Path, out: Path, state: Path, log: Log) -> dict[str, float]:
-    """Train; writes `out/model` and `out/history.csv`. `state` keeps checkpoints until the run has succeeded."""
-    job = Job(config=config, base=cluster.share(base), pairs=cluster.share(pairs), log=log,
-              name=_name(config, base, pairs))  # fmt: skip
+    """Train; writes `out/model` and `out/history.csv`.
+
+    `state` keeps checkpoints until the run has succeeded, and reference log-probabilities for the next one.
+    """
+    from adapt.preference.checks import check
+
+    check(config, base, pairs)
+    digests = [transfer.digest(transfer.files_of(path)) for path in (base, pairs)]
+    name = hashlib.sha256(json.dumps([dataclasses.asdict(config), *digests], sort_keys=True).encode()).hexdigest()
+    job = Job(config=config, base=cluster.share(base), pairs=cluster.share(pairs), log=log, name=f"train-{name[:16]}",
+              reference=ReferenceCache(uri=_reference_uri(state), base=digests[0]))  # fmt: skip
     run = _fit_in_process if config.workers == 0 else _fit_with_ray
     with run(job, state) as final:
         shutil.copytree(final, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMMARY))
         return json.loads((final / SUMMARY).read_text())
 
 
-def _name(config: Config, base: Path, pairs: Path) -> str:
-    """Same inputs and configuration, same name."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
-    for path in (*sorted(base.glob("*.safetensors")), pairs):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"train-{digest.hexdigest()[:16]}"
+def _reference_uri(state: Path) -> str:
+    """Beside the checkpoints, or on a cluster on its storage; see `cluster.checkpoints`."""
+    storage = os.environ.get(cluster.STORAGE)
+    return f"{storage}/reference" if storage and cluster.inside() else str(state.resolve() / "reference")
+
+
+def _diverged(what: str, checkpoint: str | Path | None) -> FloatingPointError:
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+    return FloatingPointError(f"{what}; {kept}. A lower train.learning_rate may help, or leave these rows out")
 
 
 @contextlib.contextmanager
 def _fit_in_process(job: Job, state: Path) -> Iterator[Path]:
     folder = state / job.name
-    loop(job, LocalCheckpoints(folder))
+    try:
+        loop(job, LocalCheckpoints(folder))
+    except FloatingPointError as error:
+        kept = folder / "checkpoint"
+        raise _diverged(str(error), kept if kept.exists() else None) from None
     yield folder / "final"
     shutil.rmtree(folder)
 
@@ -122,6 +141,8 @@ def _fit_with_ray(job: Job, state: Path) -> Iterator[Path]:
             ),
         )
         result = trainer.fit()
+        if result.return_value is not None:
+            raise _diverged(result.return_value, result.checkpoint and result.checkpoint.path)
         assert result.checkpoint is not None, "the loop ends by reporting its result"
         with result.checkpoint.as_directory() as final:
             yield Path(final)
@@ -152,8 +173,13 @@ def _ray(workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _worker_loop(settings: dict[str, Any]) -> None:
-    loop(settings["job"], RayCheckpoints())
+def _worker_loop(settings: dict[str, Any]) -> str | None:
+    """What went wrong in a way that a second try would repeat, or None; anything else that Ray sees, it tries again."""
+    try:
+        loop(settings["job"], RayCheckpoints())
+    except FloatingPointError as error:  # all workers stop at the same step
+        return str(error)
+    return None
 
 
 class RayCheckpoints:
@@ -191,7 +217,8 @@ def loop(job: Job, checkpoints: Checkpoints) -> None:
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecations among TRL, accelerate and transformers
         base, pairs = cluster.fetch(job.base), cluster.fetch(job.pairs)
-        trainer = build_trainer(job.config, base, pairs, Path(scratch) / "trainer", checkpoints.workers)
+        output = Path(scratch) / "trainer"
+        trainer = build_trainer(job.config, base, pairs, job.reference, output, checkpoints.workers)
         trainer.add_callback(ReportCallback(job.log, checkpoints, job.config.steps))
         with checkpoints.latest() as latest:
             if latest is not None and (latest / SUMMARY).exists():

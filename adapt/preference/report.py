@@ -33,11 +33,13 @@ class ReportCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         """One point of every curve; a line of progress every few seconds."""
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+        if not logs or "loss" not in logs:
             return
         point = curve_point(logs)
-        if not math.isfinite(point["loss"]):
-            raise FloatingPointError(f"loss is {point['loss']} at step {state.global_step}")
+        if not math.isfinite(point["loss"]):  # the mean over all workers: they stop together
+            raise FloatingPointError(f"the loss is {point['loss']} at step {state.global_step}")
+        if not state.is_world_process_zero:
+            return
         self._log(state.global_step, point)
         if time.monotonic() - self._said > PROGRESS_SECONDS or state.global_step == self._steps:
             self._said = time.monotonic()

@@ -1,104 +1,187 @@
-"""TRL's `DPOTrainer` with the ADAPT loss: one extra forward for VAG-DPO, attention seen during the one it has.
+"""TRL's `DPOTrainer` with the ADAPT loss: one extra forward at most, attention seen during the one there is.
 
-With `w_vag = w_attn = w_sft = 0` every number is TRL's own. Shapes: B pairs, S sequence, R response tokens, N image
-tokens.
+A step makes one pass over the plain images and, for VAG-DPO, one over the guided ones. Each pass is a forward and its
+backward, so that the activations of one pass alone are in memory:
+
+* plain: same-image DPO is TRL's own loss, with every figure of TRL's; SFT and attention supervision look at the chosen
+  half of the same forward. Without same-image DPO the rejected half is not computed.
+* guided: VAG-DPO.
+
+The reference model is let go before the first step: `adapt/preference/reference.py`. With `w_vag = w_attn = w_sft = 0`
+every number is TRL's.
+
+Shapes: B pairs, S sequence, R response tokens, N image tokens.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
 from trl import DPOTrainer
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
 from adapt.models.load import load_model
-from adapt.preference.collate import ANCHOR, GUIDED
-from adapt.preference.losses import attention_supervision, vag_dpo
+from adapt.preference.collate import ANCHOR, IDS, REFERENCE, chosen_half, part
+from adapt.preference.losses import attention_supervision, displacement, dpo, sft
+from adapt.preference.reference import ReferenceCache, attach
+
+PASS = "pass"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights of the loss terms; `dpo` and `sft` go to TRL as `loss_weights`."""
+    """Weights of the loss terms."""
 
     vag: float
     dpo: float
     sft: float
     attn: float
 
-    def trl_losses(self) -> tuple[list[str], list[float]]:
-        """`loss_type` and `loss_weights` of `DPOConfig`; DPO stays in the list, with weight 0, when all are 0."""
-        terms = [(name, weight) for name, weight in (("sigmoid", self.dpo), ("sft", self.sft)) if weight > 0]
-        terms = terms or [("sigmoid", 0.0)]
-        return [name for name, _ in terms], [weight for _, weight in terms]
+    def passes(self) -> tuple[str, ...]:
+        """The passes of a step that have a term."""
+        plain = self.dpo + self.sft + self.attn > 0
+        return (*(["plain"] if plain else []), *(["guided"] if self.vag > 0 else []))
 
 
 class AdaptTrainer(DPOTrainer):
     """Expects batches of `GuidedCollator`.
 
     Args:
-        weights: of the loss terms.
+        weights: of the loss terms; that of same-image DPO multiplies TRL's loss, whose own weights are left alone.
         anchor_tokens: K, the tokens that the anchor is read from.
         attn_layers: supervised decoder layers, empty for all.
+        reference: where reference log-probabilities are kept; what is missing is computed here, with progress.
     """
 
     def __init__(
-        self, *args: Any, weights: Weights, anchor_tokens: int, attn_layers: tuple[int, ...], **kwargs: Any
+        self,
+        *args: Any,
+        weights: Weights,
+        anchor_tokens: int,
+        attn_layers: tuple[int, ...],
+        reference: ReferenceCache,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.weights, self.anchor_tokens, self.attn_layers = weights, anchor_tokens, attn_layers
+        self._step: list[tuple[list[str], Tensor]] = []
+        attach(self, reference, guided=weights.vag > 0)
 
-    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        inputs = dict(inputs)
-        guided, anchor_BN = inputs.pop(GUIDED), inputs.pop(ANCHOR)
-        with self._watching(model, inputs) as capture:
-            result = super()._compute_loss(model, inputs, return_outputs)
-        loss, outputs = result if return_outputs else (result, None)
+    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+        """Whole steps only: an epoch's left-over rows, others in each epoch, would make a step of fewer pairs."""
+        pairs = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return RandomSampler(rows, num_samples=max(len(rows) // pairs, 1) * pairs)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One forward and backward for each pass; workers exchange gradients after the last."""
+        *early, last = self.weights.passes()
+        loss = torch.zeros((), device=self.args.device)
+        for name in (*early, last):
+            with nullcontext() if name == last else self.accelerator.no_sync(model):
+                loss = loss + super().training_step(model, {**inputs, PASS: name}, num_items_in_batch)
+        self._step.append((inputs[IDS], loss))
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Stops before an update with gradients that are not finite, so that no checkpoint has seen one.
+
+        All workers have the same gradients here and stop together.
+        """
+        norm = super()._clip_grad_norm(model)
+        step, self._step = self._step, []
+        if not torch.isfinite(torch.as_tensor(norm)):
+            self._stop(step)
+        return norm
+
+    def _stop(self, step: list[tuple[list[str], Tensor]]) -> None:
+        gathered = gather_object([(ids, loss.item()) for ids, loss in step])
+        bad = [(ids, loss) for ids, loss in gathered if not math.isfinite(loss)]
+        what = f"the loss is {bad[0][1]}" if bad else "the gradients are not finite"
+        rows = ", ".join(row for ids, _ in bad or gathered for row in ids)
+        raise FloatingPointError(f"{what} at step {self.state.global_step + 1}, in the rows {rows}")
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Tensor:
+        assert not return_outputs, "TRL would recompute the logits for it"
+        passes = {"plain": self._plain, "guided": self._guided}
+        names = [inputs[PASS]] if PASS in inputs else self.weights.passes()
+        inputs = {key: value for key, value in inputs.items() if key != PASS}
+        return torch.stack([passes[name](model, inputs) for name in names]).sum()
+
+    def _plain(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        chosen, weights, batch = len(inputs[IDS]), self.weights, part(inputs, guided=False)
+        with self._watching(model, batch, chosen) as capture:
+            if weights.dpo > 0:
+                loss, log_probs = self._pairs(model, batch)
+                loss = weights.dpo * loss
+            else:
+                loss, log_probs = 0.0, self._log_probs(model, chosen_half(batch))
+        mask_BR = batch["completion_mask"][:chosen, 1:] > 0
+        # Also with weight 0: every trained parameter takes part, as data-parallel training expects.
+        term = sft(log_probs[:chosen], mask_BR)
+        self._note("sft", {"loss": term})
+        self._note("chosen", displacement(log_probs[:chosen].sum(1), batch[REFERENCE[0]]))
+        loss = loss + weights.sft * term
         if capture is not None:
-            mask_BR = capture.rows_BR >= 0
-            maps_BLRN = capture.stacked() * mask_BR[:, None, :, None]
-            term, seen = attention_supervision(maps_BLRN, mask_BR, anchor_BN, self.anchor_tokens)
-            loss = loss + self.weights.attn * term
-            self._note({"attn/loss": term.detach(), **seen})
-        if self.weights.vag > 0:
-            term, seen = self._vag(model, {**inputs, "pixel_values": guided})
-            loss = loss + self.weights.vag * term
-            self._note({"vag/loss": term.detach(), **seen})
-        return (loss, outputs) if return_outputs else loss
+            rows_BR = capture.rows_BR >= 0
+            maps_BLRN = capture.stacked() * rows_BR[:, None, :, None]
+            term, seen = attention_supervision(maps_BLRN, rows_BR, inputs[ANCHOR], self.anchor_tokens)
+            self._note("attn", {"loss": term, **seen})
+            loss = loss + weights.attn * term
+        return loss
 
-    def _vag(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """One forward of policy and reference on [chosen with v+, rejected with v-]."""
-        mask = inputs["completion_mask"]
-        labels = inputs["input_ids"].masked_fill(mask == 0, -100)
-        kwargs = {key: value for key, value in inputs.items() if key != "completion_mask"}
-        log_probs = model(**kwargs, labels=labels, use_cache=False, fused_lm_head=True).log_probs
-        chosen_B, rejected_B = log_probs[:, -(mask.shape[1] - 1) :].sum(1).chunk(2)
-        reference = self.model if self.ref_model is None else self.ref_model
-        ref_chosen_B, ref_rejected_B = self.compute_ref_log_probs(reference, inputs)
-        return vag_dpo(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, self.beta)
+    def _pairs(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """TRL's loss, and the log-probabilities [2B, R] of the forward that it makes."""
+        outputs = []
+
+        def seen(**kwargs: Any) -> Any:
+            outputs.append(model(**kwargs))
+            return outputs[-1]
+
+        return super()._compute_loss(seen, batch, False), outputs[0].log_probs
+
+    def _guided(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        batch = part(inputs, guided=True)
+        chosen_B, rejected_B = self._log_probs(model, batch).sum(1).chunk(2)
+        ref_chosen_B, ref_rejected_B = (batch[name] for name in REFERENCE)
+        term, seen = dpo(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, self.beta)
+        anchor_BN = inputs[ANCHOR]
+        flat_B = anchor_BN.amax(1) <= anchor_BN.amin(1)  # supports no place: v+ is white
+        self._note("vag", {"loss": term, **seen, "flat_anchors": flat_B.float().mean()})
+        return self.weights.vag * term
+
+    def _log_probs(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """Log-probability of each response token, 0 elsewhere: [rows, S - 1]."""
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        known = {key: value for key, value in batch.items() if key not in ("completion_mask", *REFERENCE)}
+        return model(**known, labels=labels, use_cache=False, fused_lm_head=True).log_probs
 
     @contextmanager
-    def _watching(self, model: nn.Module, inputs: dict[str, Any]) -> Iterator[RowCapture | None]:
+    def _watching(self, model: nn.Module, batch: dict[str, Any], chosen: int) -> Iterator[RowCapture | None]:
         """Capture attention of the chosen answers' tokens; the query that produces token p is row p - 1."""
         if self.weights.attn == 0:
             yield None
             return
-        chosen = len(inputs["input_ids"]) // 2
-        columns_BN = image_columns(inputs["input_ids"][:chosen], self.model.config.image_token_id)
-        capture = RowCapture(response_rows(inputs["completion_mask"][:chosen]), columns_BN, self.attn_layers)
+        columns_BN = image_columns(batch["input_ids"][:chosen], self.model.config.image_token_id)
+        capture = RowCapture(response_rows(batch["completion_mask"][:chosen]), columns_BN, self.attn_layers)
         with observed(model, capture):
             yield capture
 
-    def _note(self, seen: dict[str, Tensor]) -> None:
+    def _note(self, term: str, seen: dict[str, Tensor]) -> None:
         """Collect figures for the next log line, averaged over workers as TRL does with its own."""
-        mode = "train" if self.model.training else "eval"
-        for key, value in seen.items():
-            self._metrics[mode][key].append(self.accelerator.gather_for_metrics(value).mean().item())
+        figures_1F = torch.stack([value.detach().float() for value in seen.values()])[None]
+        means = self.accelerator.gather(figures_1F).mean(0).tolist()
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for key, value in zip(seen, means, strict=True):
+            metrics[f"{term}/{key}"].append(value)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Resume from the weights of a checkpoint, whatever names they were saved under.

@@ -1,12 +1,17 @@
 """Stage `evaluate`: base and tuned model on the test split, plain and with steering.
 
 Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no questions as POPE, colour
-questions, and the attention-degradation curves of the same generation pass. Writes `responses.parquet` (every answer,
-hallucinated words marked), `curves.csv`, `figures/` and before / after `panels/`.
+questions, and the attention-degradation curves of the same generation pass. Early warning: detectors of hallucinated
+words, fitted on what the base model says of the validation split, judged on the test split.
+
+Writes `responses.parquet` (every answer, hallucinated words marked), `curves.csv` by position and `degradation.csv` by
+relative position (a column per arm and signal), `detector.json`, `detection.csv` and `calibration.csv` (how well it
+warns), `figures/` and before / after `panels/`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +22,13 @@ from adapt.params import require, shared
 if TYPE_CHECKING:
     import pandas as pd
 
+    from adapt.data.schema import Example
     from adapt.figures import PanelRow
-    from adapt.measure import Bench, Measured
+    from adapt.measure import Bench, Measured, Trace
+    from adapt.metrics.detect import Detector
 
 Log = Callable[[int, Mapping[str, float]], None]
+CSV: dict[str, Any] = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,20 +53,27 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Measure the four arms and draw them; see the module docstring."""
     import pandas as pd
 
-    from adapt.attention.curves import curves
-
+    detectors = _detectors(config, results, out)
     arms: dict[str, Measured] = {}
+    traced: tuple[Example, Trace] | None = None
     for name, stage in (("base", "base"), ("tuned", "train")):
         bench = _bench(config, results, results / stage / "model")
         arms[name] = bench.measure(name, None)
         arms[f"{name}_steered"] = bench.measure(f"{name}_steered", config.steer)
+        if traced is None:  # the base model: after the next turn it is gone
+            identity = longest_wrong(arms[name].responses)
+            example = next(e for batch in bench.batches for e in batch if e.id == identity)
+            traced = example, bench.trace(example)
+    assert traced is not None
     responses = pd.concat([m.responses for m in arms.values()], ignore_index=True)
     responses.to_parquet(out / "responses.parquet", index=False)
-    frame = pd.concat([curves(m.tokens, arm) for arm, m in arms.items()], ignore_index=True)
-    frame.to_csv(out / "curves.csv", index=False, float_format="%.6g", lineterminator="\n")
     metrics = {f"{arm}/{key}": value for arm, m in arms.items() for key, value in m.metrics.items()}
     metrics |= _differences(config, arms["tuned"].responses, arms["base"].responses)
-    _draw(config, results, responses, frame, metrics, out)
+    for folder in ("figures", "panels"):
+        (out / folder).mkdir()
+    metrics |= _warning(config, detectors, arms, traced, out)
+    _degradation(arms, out)
+    _draw(config, results, responses, metrics, out)
     return metrics
 
 
@@ -68,14 +83,15 @@ def measure(config: Config, model_dir: Path, results: Path) -> tuple["pd.DataFra
     return measured.responses, {f"tuned/{key}": value for key, value in measured.metrics.items()}
 
 
-def _bench(config: Config, results: Path, model_dir: Path) -> "Bench":
+def _bench(config: Config, results: Path, model_dir: Path, rows: Sequence["Example"] | None = None) -> "Bench":
+    """A model and the rows it is asked about: the test split, or others."""
     from adapt.data.schema import read_split, read_vocabulary
     from adapt.measure import Bench
 
     splits = results / "data" / "splits"
     return Bench(
         model_dir,
-        read_split(splits / "test.parquet"),
+        read_split(splits / "test.parquet") if rows is None else rows,
         read_vocabulary(splits / "vocabulary.json"),
         anchor=config.anchor,
         batch=config.batch,
@@ -103,22 +119,95 @@ def _differences(config: Config, after: "pd.DataFrame", before: "pd.DataFrame") 
     return found
 
 
-def _draw(
+def _detectors(config: Config, results: Path, out: Path) -> "dict[str, Detector]":
+    """Detectors fitted on the base model's descriptions of the validation split; `detector.json` says why if none."""
+    from adapt import early_warning
+    from adapt.attention.identity import content_key
+    from adapt.data.schema import read_split
+    from adapt.metrics import detect
+
+    path = results / "data" / "splits" / "validation.parquet"
+    rows = [e for e in read_split(path) if e.kind == "describe"]
+    source: dict[str, str | int] = {"split": "validation", "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    fitted: dict[str, Detector] = {}
+    note = "the validation split has no describe questions"
+    if rows:
+        bench = _bench(config, results, results / "base" / "model", rows)
+        words, labels = early_warning.object_words(bench.measure("base, validation split", None).tokens)
+        fitted, note = early_warning.fitted(words), early_warning.problem(words)
+        source |= {"model": content_key(bench.model, {}), "images": int(words.image_id.nunique()),
+                   "words": len(words), "hallucinated": int(labels.sum())}  # fmt: skip
+    if note:
+        print(f"no detector for the early warning: {note}", flush=True)
+    detect.write(out / "detector.json", fitted, source, note)
+    return fitted
+
+
+def _warning(
     config: Config,
-    results: Path,
-    responses: "pd.DataFrame",
-    curves: "pd.DataFrame",
-    metrics: Mapping[str, float],
+    detectors: "Mapping[str, Detector]",
+    arms: "Mapping[str, Measured]",
+    traced: "tuple[Example, Trace]",
     out: Path,
-) -> None:
+) -> dict[str, float]:
+    """Tables, figures and metrics (`detect/...`, of the tuned model `detect/tuned_...`) of the early warning."""
+    from adapt import early_warning, figures, warning_figures
+    from adapt.data.schema import open_image
+
+    plain = {arm: arms[arm].tokens for arm in ("base", "tuned")}
+    reports = {arm: early_warning.report(t, detectors, resamples=config.bootstrap, seed=config.seed)
+               for arm, t in plain.items()}  # fmt: skip
+    for arm in (arm for arm, found in reports.items() if not found):
+        print(f"early warning not judged on {arm}: {early_warning.problem(plain[arm])}", flush=True)
+    calibrated = {arm: early_warning.calibrations(t, detectors) for arm, t in plain.items() if reports[arm]}
+    early_warning.table(reports).to_csv(out / "detection.csv", **CSV)
+    early_warning.calibration_table(calibrated.get("base", {})).to_csv(out / "calibration.csv", **CSV)
+    if reports["base"]:
+        drawn = warning_figures.warning_figure(plain["base"], detectors, reports["base"], calibrated["base"])
+        figures.save(drawn, out / "figures" / "early_warning.png")
+    example, trace = traced
+    if trace.pieces:
+        risk = early_warning.risk(detectors[early_warning.ATTENTION], trace.tokens) if detectors else None
+        strip = warning_figures.strip_figure(open_image(example), trace, risk, example.question)
+        figures.save(strip, out / "figures" / "answer_strip.png")
+    found: dict[str, float] = {}
+    for arm, start in (("base", "detect/"), ("tuned", "detect/tuned_")):
+        values = early_warning.metrics(reports[arm], calibrated.get(arm, {}))
+        found |= {start + key: value for key, value in values.items()}
+    return found
+
+
+def longest_wrong(responses: "pd.DataFrame") -> str:
+    """Which description the strip shows: of those that name something absent (or of all), the one with most objects."""
+    describe = responses[responses.kind == "describe"].sort_values("id")
+    wrong = describe[describe.hallucinated.map(len) > 0]  # not picked by how well the detector does on it
+    among = wrong if len(wrong) else describe
+    return str(among.id.iloc[int(among.objects_mentioned.map(len).to_numpy().argmax())])
+
+
+def _degradation(arms: "Mapping[str, Measured]", out: Path) -> None:
+    """Curves by position and by relative position: `curves.csv`, `degradation.csv` and a figure per signal."""
+    import pandas as pd
+
     from adapt import figures
+    from adapt.attention.curves import curves, relative_curves
     from adapt.attention.signals import SIGNALS
+
+    absolute, relative = (
+        pd.concat([of(m.tokens, arm) for arm, m in arms.items()], ignore_index=True) for of in (curves, relative_curves)
+    )
+    absolute.to_csv(out / "curves.csv", **CSV)
+    every = relative[relative.split == "all"]
+    wide = every.assign(curve=every.arm + "_" + every.signal).pivot(index="position", columns="curve", values="mean")
+    wide.reset_index().to_csv(out / "degradation.csv", **CSV)
+    for signal in SIGNALS:
+        figures.save(figures.curves_figure(absolute, relative, signal), out / "figures" / f"curves_{signal}.png")
+
+
+def _draw(config: Config, results: Path, responses: "pd.DataFrame", metrics: Mapping[str, float], out: Path) -> None:
+    from adapt import figures
     from adapt.data.schema import open_image, read_split
 
-    for folder in ("figures", "panels"):
-        (out / folder).mkdir()
-    for signal in SIGNALS:
-        figures.save(figures.curves_figure(curves, signal), out / "figures" / f"curves_{signal}.png")
     figures.save(figures.before_after_figure(metrics), out / "figures" / "before_after.png")
     examples = {e.id: e for e in read_split(results / "data" / "splits" / "test.parquet")}
     shown = responses.set_index(["id", "arm"])

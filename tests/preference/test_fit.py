@@ -1,7 +1,9 @@
 """A training run in process and on two Ray workers; a killed worker costs neither the run nor a point of its curve."""
 
-import io
+import csv
+import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,13 +18,21 @@ import pytest
 from adapt.attention.anchor import AnchorConfig
 from adapt.models.load import load_model, save
 from adapt.preference.fit import fit
-from adapt.preference.pairs import Pair, write_pairs
+from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
+from adapt.store import TrackingConfig
+from adapt.tracking import stage_run
 from tests import tiny_world
+from tests.preference.rows import pairs
 
-SETTINGS = dict(workers=0, max_failures=1, batch_pairs=4, steps=6, learning_rate=1e-3, beta=0.5, w_vag=1.0, w_dpo=0.5,
-                w_sft=1.0, w_attn=0.1, attn_layers=(), noise=0.3, lora_rank=0, checkpoint_every=3, log_every=1,
+SETTINGS = dict(workers=0, max_failures=1, batch_pairs=4, accumulation=1, steps=6, learning_rate=1e-3, beta=0.5,
+                loss_type="sigmoid", w_vag=1.0, w_dpo=0.5, w_sft=1.0, w_attn=0.1, attn_layers=(), noise=0.3,
+                lora_rank=0, precision="auto", gradient_checkpointing=False, checkpoint_every=3, log_every=1,
                 anchor=AnchorConfig(tokens=3, noise_images=2), seed=1)  # fmt: skip
+
+
+PINNED = [6.710530, 6.701889, 6.612383, 6.071616, 6.040673, 5.929855, 5.576731, 5.898380, 5.981012, 5.532130]
+"""Losses of ten steps of `settings(steps=10)`."""
 
 
 def settings(**changes) -> Config:
@@ -34,16 +44,7 @@ def inputs(tmp_path_factory) -> Path:
     """`base/` and `pairs.parquet`, the inputs of every run here."""
     folder = tmp_path_factory.mktemp("inputs")
     save(tiny_world.model(), tiny_world.processor(), folder / "base")
-    pairs = []
-    for i in range(16):
-        png = io.BytesIO()
-        tiny_world.picture(i).save(png, "PNG")
-        pairs.append(
-            Pair(id=f"row-{i}", kind="describe", image=png.getvalue(), question=tiny_world.QUESTIONS[i % 2],
-                 chosen=tiny_world.ANSWERS[i % 2], rejected=tiny_world.ANSWERS[(i + 1) % 2], chosen_score=1.0,
-                 rejected_score=0.0, anchor=(1 / 16,) * 16, grid=(4, 4))
-        )  # fmt: skip
-    write_pairs(folder / "pairs.parquet", pairs)
+    write_pairs(folder / "pairs.parquet", pairs(18))
     return folder
 
 
@@ -60,31 +61,84 @@ def test_in_process_twice_gives_the_same_bytes_and_leaves_no_state(inputs, tmp_p
     for name in ("model/model.safetensors", "history.csv"):
         assert (tmp_path / "a/out" / name).read_bytes() == (tmp_path / "b/out" / name).read_bytes()
     assert seen == [1, 2, 3, 4, 5, 6]
-    assert not any((tmp_path / "a/state").iterdir())
+    assert [p.name for p in (tmp_path / "a/state").iterdir()] == ["reference"]
+
+
+def losses(out: Path) -> list[float]:
+    with (out / "history.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_ten_steps_come_out_as_they_did(inputs, tmp_path):
+    """A pinned trajectory: whoever changes it on purpose writes down the new one, and why, in the commit."""
+    train(inputs, tmp_path, settings(steps=10))
+    assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [dict(accumulation=4), dict(gradient_checkpointing=True)])
+def test_how_a_step_is_computed_leaves_the_trajectory(inputs, tmp_path, changes):
+    """18 rows and 4 a step: an epoch ends within the run, with rows left over."""
+    train(inputs, tmp_path, settings(steps=10, **changes))
+    assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-5)
+
+
+def test_bf16_stays_near(inputs, tmp_path):
+    train(inputs, tmp_path, settings(steps=10, precision="bf16"))
+    got = losses(tmp_path / "out")
+    assert got == pytest.approx(PINNED, rel=0.02)
+    assert got != pytest.approx(PINNED, rel=1e-4)
 
 
 def test_lora_saves_a_plain_model(inputs, tmp_path):
-    train(inputs, tmp_path, settings(lora_rank=2, steps=2))
+    """Its reference is the model without the adapter: the plain images' file is that of full training."""
+    train(inputs, tmp_path, settings(lora_rank=2, steps=2, gradient_checkpointing=True))
     before, after = load_model(inputs / "base").state_dict(), load_model(tmp_path / "out/model").state_dict()
     changed = {name.split(".")[-2] for name, tensor in after.items() if not tensor.equal(before[name])}
     assert changed == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    kept = reference(tmp_path)
+    train(inputs, tmp_path / "full", settings(steps=1))
+    assert reference(tmp_path / "full") == kept
 
 
-def test_interrupted_in_process_run_resumes_to_the_same_model(inputs, tmp_path):
-    train(inputs, tmp_path / "whole", settings())
+def reference(to: Path) -> dict[str, list]:
+    return {path.name: json.loads(path.read_text())["log_probs"] for path in (to / "state/reference").iterdir()}
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_interrupted_in_process_run_resumes_to_the_same_model(inputs, tmp_path, lora_rank, monkeypatch):
+    config = settings(lora_rank=lora_rank, accumulation=2)
+    train(inputs, tmp_path / "whole", config)
 
     def crash(step, metrics):
         if step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(inputs, tmp_path / "cut", settings(), crash)
+        train(inputs, tmp_path / "cut", config, crash)
     (tmp_path / "cut/out").rmdir()
     seen: list[int] = []
-    train(inputs, tmp_path / "cut", settings(), lambda step, metrics: seen.append(step))
+    monkeypatch.setattr("adapt.preference.reference._compute", lambda *_: pytest.fail("the reference is kept"))
+    train(inputs, tmp_path / "cut", config, lambda step, metrics: seen.append(step))
     assert seen == [4, 5, 6], "resumed from the checkpoint of step 3"
-    name = "out/model/model.safetensors"
-    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    for name in ("out/model/model.safetensors", "out/history.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
+    config = settings(learning_rate=1e30, checkpoint_every=1, accumulation=2)
+    where = TrackingConfig(experiment="nan", model="nan")
+    with pytest.raises(FloatingPointError) as error, stage_run("train", config, where, tmp_path) as run:
+        train(inputs, tmp_path, config, run.log_step)
+    (checkpoint,) = (tmp_path / "state").glob("train-*/checkpoint")
+    found = re.match(r"the loss is nan at step (\d), in the rows (row-\d+, )+row-\d+; ", str(error.value))
+    assert found and str(checkpoint) in str(error.value)
+    assert run.store.get_run(run.run_id).info.status == "FAILED"
+    before = int(found[1]) - 1
+    assert points(tmp_path / "runs.db", "train/loss") == list(range(1, before + 1))
+    assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == before
+    assert all(tensor.isfinite().all() for tensor in load_model(checkpoint).state_dict().values())
+    assert not any((tmp_path / "out").iterdir())
 
 
 DRIVER = """
@@ -123,13 +177,13 @@ def slow(uri: str, run: str) -> SlowLog:
     return SlowLog(StepLogger(uri, run))
 
 
-def points(database: Path) -> list[int]:
-    """Steps of the loss curve, as they are in the store."""
+def points(database: Path, key: str = "loss") -> list[int]:
+    """Steps of a curve, as they are in the store."""
     if not database.exists():
         return []
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         try:
-            rows = connection.execute("select step from metrics where key = 'loss' order by step").fetchall()
+            rows = connection.execute("select step from metrics where key = ? order by step", [key]).fetchall()
         except sqlite3.OperationalError:  # the tables are just being made
             return []
     return [step for (step,) in rows]
@@ -168,9 +222,6 @@ def test_killed_ray_worker_costs_no_step_of_the_curve(inputs, tmp_path):
     assert "resuming from" in (tmp_path / "log.txt").read_text()
     assert points(database) == list(range(1, 13)), "no hole and no doubled step"
     assert (tmp_path / "out/model/model.safetensors").exists()
-    rows = (tmp_path / "out/history.csv").read_text().splitlines()
-    columns = rows[0].split(",")
-    losses = [float(line.split(",")[columns.index("loss")]) for line in rows[1:]]
-    assert len(losses) == 12
-    # What a run from the base would have at step 9 is far from this: the weights were resumed too.
-    assert losses[-1] < losses[0] - 0.1
+    # Two workers, one of them killed, and one process that takes as many passes: the same trajectory.
+    train(inputs, tmp_path / "alone", settings(steps=12, accumulation=2))
+    assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "alone/out"), rel=1e-5)

@@ -1,5 +1,6 @@
 """The trainer is TRL's where it should be: loss and gradients on the same batch, and VAG-DPO with equal images."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,22 +9,28 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from adapt.models.load import load_model, save
-from adapt.preference.collate import ANCHOR, GUIDED, GuidedCollator
+from adapt.preference.collate import ANCHOR, GUIDED, IDS, REFERENCE, GuidedCollator
+from adapt.preference.losses import dpo, sft
+from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights, response_rows
 from tests import tiny_world
 
-ROWS = [
-    {
-        "id": f"row-{i}",
-        "image": tiny_world.picture(i),
-        "prompt": [{"role": "user", "content": tiny_world.QUESTIONS[i % 2]}],
-        "chosen": [{"role": "assistant", "content": tiny_world.ANSWERS[i % 2]}],
-        "rejected": [{"role": "assistant", "content": tiny_world.ANSWERS[(i + 1) % 2]}],
-        "anchor": [float(k == i) + 0.1 for k in range(16)],
-        "grid": [4, 4],
-    }
-    for i in range(4)
-]
+NONE = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
+
+
+def rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"row-{i}",
+            "image": tiny_world.picture(i),
+            "prompt": [{"role": "user", "content": tiny_world.QUESTIONS[i % 2]}],
+            "chosen": [{"role": "assistant", "content": tiny_world.ANSWERS[i % 2]}],
+            "rejected": [{"role": "assistant", "content": tiny_world.ANSWERS[(i + 1) % 2]}],
+            "anchor": [float(k == i) + 0.1 for k in range(16)],
+            "grid": [4, 4],
+        }
+        for i in range(4)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +40,11 @@ def base(tmp_path_factory) -> str:
     return str(folder)
 
 
-def config(tmp_path, losses=("sigmoid",), weights=(1.0,)) -> DPOConfig:
-    return DPOConfig(output_dir=str(tmp_path), per_device_train_batch_size=4, beta=0.5, report_to=[], use_cpu=True,
-                     bf16=False, activation_checkpointing=False, remove_unused_columns=False, max_length=None,
-                     loss_type=list(losses), loss_weights=list(weights), max_steps=1)  # fmt: skip
+def config(tmp_path: Path, **changes: Any) -> DPOConfig:
+    settings = dict(output_dir=str(tmp_path), per_device_train_batch_size=4, beta=0.5, report_to=[], use_cpu=True,
+                    bf16=False, activation_checkpointing=False, remove_unused_columns=False, max_length=None,
+                    max_steps=1)  # fmt: skip
+    return DPOConfig(**{**settings, **changes})
 
 
 def perturbed(base: str) -> Any:
@@ -49,73 +57,169 @@ def perturbed(base: str) -> Any:
     return model
 
 
-def adapt_trainer(base: str, tmp_path, weights: Weights, guide: bool = True) -> AdaptTrainer:
-    losses, loss_weights = weights.trl_losses()
-    collator = GuidedCollator(processor=tiny_world.processor(), noise=0.3, guide=guide)
-    return AdaptTrainer(model=perturbed(base), args=config(tmp_path, losses, loss_weights), data_collator=collator,
-                        train_dataset=Dataset.from_list(ROWS), processing_class=tiny_world.processor(),
-                        weights=weights, anchor_tokens=2, attn_layers=())  # fmt: skip
+def trl_trainer(base: str, tmp_path: Path, **changes: Any) -> DPOTrainer:
+    return DPOTrainer(model=perturbed(base), args=config(tmp_path, **changes), train_dataset=Dataset.from_list(rows()),
+                      processing_class=tiny_world.processor())  # fmt: skip
 
 
-def loss_of(trainer: Any, *, guide: bool = True) -> torch.Tensor:
-    batch = GuidedCollator(processor=tiny_world.processor(), noise=0.3, guide=guide)([dict(r) for r in ROWS])
-    if not isinstance(trainer, AdaptTrainer):
-        batch = {k: v for k, v in batch.items() if k not in (GUIDED, ANCHOR)}
+def adapt_trainer(
+    base: str,
+    tmp_path: Path,
+    weights: Weights,
+    *,
+    data: list[dict[str, Any]] | None = None,
+    digest: str = "base",
+    noise: float = 0.3,
+    size: int = 4,
+    **changes: Any,
+) -> AdaptTrainer:
+    collator = GuidedCollator(processor=tiny_world.processor(), noise=noise)
+    args = config(tmp_path, per_device_train_batch_size=size, **changes)
+    cache = ReferenceCache(uri=str(tmp_path / "reference"), base=digest)
+    return AdaptTrainer(model=perturbed(base), args=args, data_collator=collator, weights=weights, anchor_tokens=2,
+                        train_dataset=Dataset.from_list(data or rows()), processing_class=tiny_world.processor(),
+                        attn_layers=(), reference=cache)  # fmt: skip
+
+
+def batch_of(trainer: Any, *, equal_images: bool = False) -> dict[str, Any]:
+    batch = dict(trainer.data_collator([*trainer.train_dataset]))
+    if equal_images:
+        batch[f"{GUIDED}pixel_values"] = batch["pixel_values"]
+        batch |= {GUIDED + name: batch[name] for name in REFERENCE}
+    return batch
+
+
+def loss_of(trainer: Any, **options: bool) -> torch.Tensor:
     trainer.model.train()
-    return trainer.compute_loss(trainer.model, batch)
+    return trainer.compute_loss(trainer.model, batch_of(trainer, **options))
 
 
 def gradients(trainer: Any) -> dict[str, torch.Tensor]:
     return {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
-def test_without_extra_terms_loss_and_gradients_equal_trl(base, tmp_path):
-    trl = DPOTrainer(model=perturbed(base), args=config(tmp_path), train_dataset=Dataset.from_list(ROWS),
-                     processing_class=tiny_world.processor())  # fmt: skip
-    ours = adapt_trainer(base, tmp_path, Weights(vag=0, dpo=1, sft=0, attn=0))
+@pytest.mark.parametrize("form", ["sigmoid", "ipo", "hinge"])
+def test_without_extra_terms_loss_and_gradients_equal_trl(base, tmp_path, form):
+    trl = trl_trainer(base, tmp_path, loss_type=[form])
+    ours = adapt_trainer(base, tmp_path, Weights(**{**NONE, "dpo": 1.0}), loss_type=[form])
     expected, got = loss_of(trl), loss_of(ours)
     assert abs(expected.item() - 0.6931) > 1e-2, "the policy must differ from the reference"
-    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(got, expected, atol=1e-6 * max(1.0, expected.item()), rtol=0)
     expected.backward()
     got.backward()
     for name, gradient in gradients(trl).items():
-        torch.testing.assert_close(gradients(ours)[name], gradient, atol=1e-6, rtol=1e-6, msg=name)
+        torch.testing.assert_close(gradients(ours)[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_our_equations_of_dpo_and_sft_are_trls(base, tmp_path):
+    trl = trl_trainer(base, tmp_path)
+    batch = batch_of(trl)
+    log_probs, mask = trl_log_probs(trl, batch), batch["completion_mask"][:, 1:] > 0
+    ours, seen = dpo(*log_probs.sum(1).chunk(2), *trl.compute_ref_log_probs(trl.ref_model, batch), beta=0.5)
+    torch.testing.assert_close(ours, trl.compute_loss(trl.model, batch), atol=1e-6, rtol=0)
+    for name, key in (("margins", "rewards/margins"), ("accuracies", "rewards/accuracies")):
+        assert seen[name].item() == pytest.approx(trl._metrics["eval"][key][-1], abs=1e-6)
+    # TRL's mean is over tokens, ours over answers: of one answer they are the same.
+    trl.loss_types, trl.loss_weights = ["sft"], [1.0]
+    one = {key: value[[0, 4]] for key, value in batch.items()}
+    torch.testing.assert_close(sft(log_probs[:1], mask[:1]), trl.compute_loss(trl.model, one), atol=1e-6, rtol=0)
+
+
+def trl_log_probs(trl: DPOTrainer, batch: dict[str, Any]) -> torch.Tensor:
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    known = {key: value for key, value in batch.items() if key != "completion_mask"}
+    return trl.model(**known, labels=labels, fused_lm_head=True).log_probs
 
 
 def test_vag_with_equal_images_equals_dpo(base, tmp_path):
-    dpo = loss_of(adapt_trainer(base, tmp_path, Weights(vag=0, dpo=1, sft=0, attn=0)))
-    vag = loss_of(adapt_trainer(base, tmp_path, Weights(vag=1, dpo=0, sft=0, attn=0)), guide=False)
-    guided = loss_of(adapt_trainer(base, tmp_path, Weights(vag=1, dpo=0, sft=0, attn=0)))
-    torch.testing.assert_close(vag, dpo, atol=1e-6, rtol=0)
-    assert abs((guided - dpo).item()) > 1e-3, "guided images must matter"
+    same = loss_of(adapt_trainer(base, tmp_path, Weights(**{**NONE, "dpo": 1.0})))
+    vag = adapt_trainer(base, tmp_path, Weights(**{**NONE, "vag": 1.0}))
+    torch.testing.assert_close(loss_of(vag, equal_images=True), same, atol=1e-6, rtol=0)
+    assert abs((loss_of(vag) - same).item()) > 1e-3, "guided images must matter"
 
 
 def test_terms_add_up_with_their_weights(base, tmp_path):
-    none = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
-    one = {term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**none, term: 1.0}))) for term in none}
+    one = {term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**NONE, term: 1.0}))) for term in NONE}
     total = loss_of(adapt_trainer(base, tmp_path, Weights(vag=0.5, dpo=0.25, sft=2.0, attn=3.0)))
     expected = 0.5 * one["vag"] + 0.25 * one["dpo"] + 2.0 * one["sft"] + 3.0 * one["attn"]
     torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_step_by_passes_has_the_gradients_of_the_whole_loss(base, tmp_path):
+    weights = Weights(vag=0.5, dpo=0.25, sft=2.0, attn=3.0)
+    whole, stepped = adapt_trainer(base, tmp_path, weights), adapt_trainer(base, tmp_path, weights)
+    loss = loss_of(whole)
+    loss.backward()
+    stepped.current_gradient_accumulation_steps = 1
+    torch.testing.assert_close(stepped.training_step(stepped.model, batch_of(stepped)), loss.detach())
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(stepped)[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_without_same_image_dpo_the_rejected_half_is_not_computed(base, tmp_path, monkeypatch):
+    seen: list[int] = []
+    trainer = adapt_trainer(base, tmp_path, Weights(vag=1.0, dpo=0.0, sft=1.0, attn=0.1))
+    forward = trainer.model.forward
+    monkeypatch.setattr(
+        trainer.model, "forward", lambda **kwargs: (seen.append(len(kwargs["input_ids"])), forward(**kwargs))[1]
+    )
+    loss_of(trainer)
+    assert seen == [4, 8]
+
+
+def test_every_term_tells_what_one_wants_to_plot(base, tmp_path):
+    trainer = adapt_trainer(base, tmp_path, Weights(vag=1.0, dpo=1.0, sft=1.0, attn=1.0))
+    loss_of(trainer)
+    figures = trainer._metrics["train"]
+    assert {"rewards/margins", "rewards/accuracies", "logps/chosen", "vag/margins", "vag/accuracies", "vag/displaced",
+            "vag/flat_anchors", "chosen/displacement", "chosen/displaced", "sft/loss", "attn/mass", "attn/fidelity",
+            "attn/mass_clipped", "attn/empty"} < figures.keys()  # fmt: skip
+    rewards, beta = figures["rewards/chosen"][0], 0.5
+    assert figures["chosen/displacement"][0] == pytest.approx(rewards / beta, abs=1e-4)
+
+
 def test_attention_supervision_reaches_queries_and_keys_and_nothing_behind_the_last_map(base, tmp_path):
-    trainer = adapt_trainer(base, tmp_path, Weights(vag=0, dpo=0, sft=0, attn=1))
+    trainer = adapt_trainer(base, tmp_path, Weights(**{**NONE, "attn": 1.0}))
     loss_of(trainer).backward()
     prefix = "model.language_model.layers.2."
     found = gradients(trainer).items()
     last = {n.removeprefix(prefix): g.abs().sum() for n, g in found if n.startswith(prefix)}
     assert last["self_attn.q_proj.weight"] > 0 and last["self_attn.k_proj.weight"] > 0
     assert not any(total > 0 for name, total in last.items() if "v_proj" in name or "mlp" in name)
+    # Data-parallel training waits for every parameter: they take part, with gradients of 0.
+    frozen = [name for name, p in trainer.model.named_parameters() if p.grad is None]
+    assert not any("language_model.layers" in name for name in frozen)
+
+
+def test_gradient_checkpointing_changes_nothing(base, tmp_path):
+    weights = Weights(vag=1.0, dpo=0.5, sft=1.0, attn=1.0)
+    plain = adapt_trainer(base, tmp_path, weights)
+    checkpointed = adapt_trainer(base, tmp_path, weights)
+    checkpointed.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    first, second = loss_of(plain), loss_of(checkpointed)
+    torch.testing.assert_close(second, first)
+    first.backward()
+    second.backward()
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(checkpointed)[name], gradient, msg=name)
+
+
+def test_epochs_are_whole_steps(base, tmp_path):
+    trainer = adapt_trainer(base, tmp_path, Weights(**{**NONE, "sft": 1.0}), size=3)
+    batches = [batch[IDS] for batch in trainer.get_train_dataloader()]
+    assert [len(batch) for batch in batches] == [3], "the fourth row waits for another epoch"
 
 
 def test_guided_images_depend_on_the_row_alone():
     collate = GuidedCollator(processor=tiny_world.processor(), noise=0.3)
-    both, second = collate([dict(r) for r in ROWS[:2]]), collate([dict(ROWS[1])])
-    torch.testing.assert_close(both[GUIDED][1], second[GUIDED][0])
-    torch.testing.assert_close(both[GUIDED][3], second[GUIDED][1])
-    assert not torch.equal(both[GUIDED], both["pixel_values"])
+    both, second = collate(rows()[:2]), collate(rows()[1:2])
+    guided = f"{GUIDED}pixel_values"
+    torch.testing.assert_close(both[guided][1], second[guided][0])
+    torch.testing.assert_close(both[guided][3], second[guided][1])
+    assert not torch.equal(both[guided], both["pixel_values"])
+    assert (both[IDS], both[ANCHOR].shape) == (["row-0", "row-1"], (2, 16))
 
 
 def test_rows_that_produce_the_response():
-    rows = response_rows(torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]]))
-    assert rows.tolist() == [[1, 2, 3], [0, 1, -1]]
+    found = response_rows(torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]]))
+    assert found.tolist() == [[1, 2, 3], [0, 1, -1]]

@@ -1,0 +1,92 @@
+"""Reference log-probabilities from the cache are those that TRL computes; they are computed once."""
+
+import gc
+import json
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt.preference import reference
+from adapt.preference.collate import GUIDED, REFERENCE, part
+from adapt.preference.trainer import Weights
+from tests.preference.test_trainer import adapt_trainer, base, loss_of, rows, trl_trainer  # noqa: F401
+
+BOTH = Weights(vag=1, dpo=1, sft=0, attn=0)
+
+
+def test_columns_are_what_trl_computes_and_the_model_is_let_go(base, tmp_path, monkeypatch):  # noqa: F811
+    held: list[weakref.ref] = []
+    compute = reference._compute
+
+    def spy(trainer, guided):
+        held.append(weakref.ref(trainer.ref_model))
+        return compute(trainer, guided)
+
+    monkeypatch.setattr(reference, "_compute", spy)
+    ours = adapt_trainer(base, tmp_path, BOTH)
+    gc.collect()
+    assert [ref() for ref in held] == [None, None]
+    trl = trl_trainer(base, tmp_path)
+    batch = ours.data_collator([*ours.train_dataset])
+    for guided, prefix in ((False, ""), (True, GUIDED)):
+        fresh = trl.compute_ref_log_probs(trl.ref_model, part(batch, guided))
+        for name, expected in zip(REFERENCE, fresh, strict=True):
+            torch.testing.assert_close(batch[prefix + name], expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(batch[REFERENCE[0]], batch[GUIDED + REFERENCE[0]], atol=1e-3)
+
+
+def test_a_second_run_reads_what_the_first_computed(base, tmp_path, monkeypatch):  # noqa: F811
+    first = loss_of(adapt_trainer(base, tmp_path, BOTH))
+    monkeypatch.setattr(reference, "_compute", lambda *_: pytest.fail("computed again"))
+    assert loss_of(adapt_trainer(base, tmp_path, BOTH)).equal(first)
+    # One set of images does not ask for the other.
+    adapt_trainer(base, tmp_path, Weights(vag=0, dpo=1, sft=1, attn=0))
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "reference").glob("*.json")}
+
+
+@pytest.mark.parametrize(
+    ("what", "plain", "guided"),
+    [("base", 1, 1), ("chosen", 1, 1), ("image", 1, 1), ("anchor", 0, 1), ("noise", 0, 1), ("size", 1, 1), ("", 0, 0)],
+)
+def test_whatever_the_values_depend_on_changes_the_key(base, tmp_path, what, plain, guided):  # noqa: F811
+    """How many of the two files are computed anew after a change."""
+    adapt_trainer(base, tmp_path, BOTH)
+    before, changed = files(tmp_path), rows()
+    options: dict = {"base": {"digest": "other"}, "noise": {"noise": 0.5}, "size": {"size": 2}}.get(what, {})
+    if what == "chosen":
+        changed[1]["chosen"] = changed[0]["chosen"]
+    elif what == "image":
+        changed[1]["image"] = changed[0]["image"]
+    elif what == "anchor":
+        changed[1]["anchor"] = changed[0]["anchor"]
+    adapt_trainer(base, tmp_path, BOTH, data=changed, **options)
+    assert len(files(tmp_path) - before) == plain + guided
+
+
+def test_a_reference_that_is_not_finite_names_the_rows(base, tmp_path, monkeypatch):  # noqa: F811
+    from trl import DPOTrainer
+
+    ask = DPOTrainer.compute_ref_log_probs
+
+    def broken(self, model, inputs):
+        chosen, rejected = ask(self, model, inputs)
+        chosen[2] = float("nan")
+        return chosen, rejected
+
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", broken)
+    with pytest.raises(FloatingPointError, match=r"no finite log-probability to the answers of row-2$"):
+        adapt_trainer(base, tmp_path, BOTH)
+    assert not files(tmp_path)
+
+
+def test_the_file_holds_two_numbers_per_row(base, tmp_path):  # noqa: F811
+    adapt_trainer(base, tmp_path, Weights(vag=0, dpo=1, sft=0, attn=0))
+    (path,) = (tmp_path / "reference").glob("*.json")
+    values = json.loads(path.read_text())["log_probs"]
+    assert [len(row) for row in values] == [2] * 4
+    assert all(value < 0 for row in values for value in row)

@@ -1,0 +1,35 @@
+"""A configuration that cannot work names its key, before anything is computed."""
+
+import pytest
+
+from adapt.params import InputError
+from tests.preference.test_fit import settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(w_vag=0.0, w_dpo=0.0, w_sft=0.0, w_attn=0.0), "w_vag: all loss weights"),
+        (dict(w_attn=-0.1), "w_attn: must not be negative, got -0.1"),
+        (dict(w_dpo=-1.0), "w_dpo: must not be negative"),
+        (dict(accumulation=0), "accumulation: must be at least 1"),
+        (dict(workers=2, accumulation=4), "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers"),
+        (dict(loss_type="ippo"), "loss_type: must be one of sigmoid, .* got ippo"),
+        (dict(loss_type="ipo", w_dpo=0.0), "loss_type: ipo is the form of the same-image term"),
+        (dict(precision="fp16"), "precision: must be one of auto, fp32, bf16, got fp16"),
+    ],
+)
+def test_bad_values_name_their_key(changes, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        settings(**changes)
+
+
+def test_loss_types_are_those_of_trl_that_need_no_option():
+    import re
+
+    from trl import DPOConfig
+
+    named = re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata["help"])
+    from adapt.preference.settings import LOSS_TYPES
+
+    assert set(LOSS_TYPES) == set(named) - {"exo_pair", "sft"}
