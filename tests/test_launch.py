@@ -90,7 +90,7 @@ def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
         ("train", {"bata": 1.0}, "unknown key train.bata; did you mean train.beta?"),
         ("evaluate", {"panels": None}, "missing key evaluate.panels"),
         ("train", {"workers": -1}, "train.workers: must not be negative, got -1"),
-        ("train", {"workers": 5}, "train.batch_pairs: 24 pairs do not divide among 5 workers"),
+        ("train", {"workers": 5}, "train.batch_pairs: 24 pairs do not divide into 1 passes of 5 workers"),
         ("train", {"steps": "many"}, "train.steps: expected int, got 'many'"),
         ("gate", {"max_cover_drop": -1.0}, "gate.max_cover_drop"),
     ],

@@ -54,5 +54,9 @@ def _check_folder(source: str | Path) -> None:
 
 def save(model: Any, processor: Any, folder: Path) -> None:
     """Write weights (safetensors), config and processor files that `load_model` and `load_processor` read."""
+    backend = getattr(processor.tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # a tokenizer keeps the last call's truncation and padding, and would be saved with them
+        backend.no_truncation()
+        backend.no_padding()
     model.save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)

@@ -63,3 +63,12 @@ def test_a_folder_without_a_model(base, tmp_path):
     assert refused(tmp_path / "empty", tmp_path, pairs(4)).endswith(
         "no processor (tokenizer_config.json) beside the model"
     )
+
+
+def test_a_saved_processor_has_no_truncation_of_an_earlier_call(tmp_path):
+    from adapt.models.load import load_processor
+
+    processor = tiny_world.processor()
+    processor.tokenizer(["describe the picture."], truncation=True, max_length=2)
+    save(tiny_world.model(), processor, tmp_path)
+    assert len(load_processor(tmp_path).tokenizer("describe the picture.").input_ids) > 2
