@@ -38,6 +38,11 @@ def state_dir(root: Path) -> Path:
     return Path(os.environ.get("ADAPT_STATE") or root / ".state").resolve()
 
 
+def cpus() -> int:
+    """Processors that this process may use: `ADAPT_CPUS`, or all of the machine."""
+    return int(os.environ.get("ADAPT_CPUS") or os.cpu_count() or 1)
+
+
 def prepare(root: Path) -> None:
     """Set the defaults above, and the homes of Prefect and its profile inside the project, where nothing is set."""
     for key, value in DEFAULTS.items():

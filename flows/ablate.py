@@ -5,18 +5,20 @@
     python -m flows.ablate --help
 
 Every arm that trains may choose its learning rate on the validation split of the first seed, from the same list. The
-test split is then measured once per arm and seed. Stages and measurements are kept by content (`flows/cells.py`), so a
-comparison that was stopped goes on where it was, and one more arm costs only itself. Writes `results/arms/`: table.md,
-table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a child per arm and seed.
+test split is then measured once per arm and seed. Ray computes several things at a time. Stages and measurements are
+kept by content (`flows/cells.py`), so a comparison that was stopped goes on where it was, and one more arm costs only
+itself. Writes `results/arms/`: table.md, table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a
+child per arm and seed.
 """
 
 import argparse
-import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from prefect.logging import get_run_logger
 from adapt import launch, params, tracking
 from adapt.arms import Arm, ArmsConfig, arm_of, changed
 from adapt.comparison import chart, hal_difference, markdown, summary
-from adapt.params import InputError
-from flows import cells
+from adapt.params import InputError, require
+from flows import cells, pool
+from flows.cells import Cell
 from flows.retrain import prefect_here
 
 COVER_LOSS = 1.0  # points of Cover that a learning rate may cost against base on validation
@@ -45,42 +48,51 @@ class Result:
     responses: Path
 
 
-def _silent(step: int, metrics: Mapping[str, float]) -> None:
-    """Curves of the many trainings of a comparison are not kept; their history.csv is."""
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One arm on one seed and split, to be computed: the model it measures, and the measuring."""
+
+    arm: Arm
+    seed: int
+    model: Cell
+    cell: Cell
+
+    @property
+    def result(self) -> Result:
+        """What came out, once it is computed."""
+        cost = {"seconds": self.model.seconds} if self.arm.train else {}
+        answers = self.cell.folder / "responses.parquet"
+        return Result(arm=self.arm.name, seed=self.seed, metrics=self.cell.metrics | cost, responses=answers)
 
 
-@task(name="measure", task_run_name="{arm.name}-seed-{seed}-{split}", cache_policy=NO_CACHE)
-def measure(root: Path, content: Mapping[str, Any], arm: Arm, seed: int, split: str) -> Result:
+def measurement(root: Path, content: Mapping[str, Any], arm: Arm, seed: int, split: str) -> Measurement:
     """Train the arm if it trains, then answer every question of the split."""
     content = {**content, "seed": seed}
-    if arm.train is None:
-        model = cells.run(root, content, "base", _silent)
-    else:
-        model = cells.run(root, changed(content, "train", arm.changes), "train", _silent)
+    if arm.train:
+        content = changed(content, "train", arm.changes)
+    model = cells.stage(root, content, "train" if arm.train else "base")
+    data = cells.stage(root, content, "data")
     entry = cells.graph(root)["evaluate"]
+    # For the key of a measurement: what it reads beside the data is the measured model, whichever stage made it.
+    read = {stage: data if stage == "data" else model for stage in cells.needs(entry)}
+    code = cells.key(root, content, {**entry, "params": ["anchor", "max_new_tokens"]}, read)
     steer = None if arm.steer is None else asdict(arm.steer)
-    code = cells.key(root, content, {**entry, "params": ["anchor", "max_new_tokens"]}, _placeholders(entry, model))
-    folder = cells.home(root) / f"measured-{cells.digest(code, model.folder.name, steer, split)}"
-    if not (folder / "metrics.json").exists():
-        with launch.published(folder) as out:
-            _answer(content, model, arm, split, out)
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return Result(arm=arm.name, seed=seed, metrics=metrics, responses=folder / "responses.parquet")
+    name = cells.digest(code, model.folder.name, steer, split)
+    make = partial(_measure, content, arm, split, model.folder / "model", data.folder / "splits")
+    folder = cells.home(root) / f"measured-{name}"
+    cell = Cell(f"measuring {arm.name} on {split}, seed {seed}", folder, make, (data, model))
+    return Measurement(arm=arm, seed=seed, model=model, cell=cell)
 
 
-def _placeholders(entry: Mapping[str, Any], model: cells.Cell) -> dict[str, Path]:
-    """For the key of a measurement: what it reads beside the data is the measured model, whichever stage made it."""
-    return {stage: model.all["data"] if stage == "data" else model.folder for stage in cells.needs(entry)}
-
-
-def _answer(content: Mapping[str, Any], model: cells.Cell, arm: Arm, split: str, out: Path) -> None:
+def _measure(
+    content: Mapping[str, Any], arm: Arm, split: str, model: Path, splits: Path, out: Path
+) -> dict[str, float]:
     from adapt.attention.anchor import AnchorConfig
     from adapt.data.schema import read_split, read_vocabulary
     from adapt.measure import Bench
 
-    splits = model.all["data"] / "splits"
     bench = Bench(
-        model.folder / "model",
+        model,
         read_split(splits / f"{split}.parquet"),
         read_vocabulary(splits / "vocabulary.json"),
         anchor=params.load(content, "anchor", AnchorConfig),
@@ -90,30 +102,44 @@ def _answer(content: Mapping[str, Any], model: cells.Cell, arm: Arm, split: str,
     )
     measured = bench.measure(arm.name, arm.steer)
     measured.responses.to_parquet(out / "responses.parquet")
-    metrics = {**measured.metrics, **({"seconds": model.seconds} if arm.train else {})}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    return measured.metrics
 
 
-def tuned(root: Path, content: Mapping[str, Any], arm: Arm, config: ArmsConfig) -> Arm:
-    """The arm with the learning rate that does best on the first seed's validation split: the lowest Hal among those
-    that keep Cover, else the highest Cover.
+@task(name="measure", task_run_name="measure-{split}", cache_policy=NO_CACHE)
+def measure(
+    root: Path, content: Mapping[str, Any], arms: Sequence[Arm], seeds: Sequence[int], split: str, jobs: int
+) -> list[Result]:
+    """Every arm on every seed, seed by seed; logs what had to be computed, and about how long the rest takes."""
+    wanted = [measurement(root, content, arm, seed, split) for seed in seeds for arm in arms]
+    log, started = get_run_logger(), time.monotonic()
+    for done, (cell, left) in enumerate(pool.run([one.cell for one in wanted], jobs, root), start=1):
+        minutes = (time.monotonic() - started) / done * left / 60
+        log.info(f"{cell.title}: {cell.seconds:.0f} s; {left} to come, about {minutes:.0f} min")
+    return [one.result for one in wanted]
+
+
+def tuned(root: Path, content: Mapping[str, Any], arms: Sequence[Arm], config: ArmsConfig, jobs: int) -> list[Arm]:
+    """The arms that train with the learning rate that does best on the first seed's validation split: the lowest Hal
+    among those that keep Cover, else the highest Cover.
     """
-    if arm.train is None:
-        return arm
-    trials = [_with_rate(content, arm, rate) for rate in config.learning_rates]
-    if len(trials) == 1:
-        return trials[0]
-    seed, log = config.seeds[0], get_run_logger()
-    floor = measure(root, content, arm_of(content, "base"), seed, "validation").metrics["cover"] - COVER_LOSS
-    found = [measure(root, content, trial, seed, "validation").metrics for trial in trials]
-    for trial, metrics in zip(trials, found, strict=True):
-        rate, hal, cover = trial.changes["learning_rate"], metrics["hal"], metrics["cover"]
-        log.info(f"{arm.name}: learning rate {rate:g} has Hal {hal:.1f}, Cover {cover:.1f} on validation")
+    trials = {arm.name: [_with_rate(content, arm, rate) for rate in config.learning_rates] for arm in arms if arm.train}
+    if not trials or len(config.learning_rates) == 1:
+        return [trials[arm.name][0] if arm.train else arm for arm in arms]
+    trying = [arm_of(content, "base"), *(trial for of_arm in trials.values() for trial in of_arm)]
+    base, *found = measure(root, content, trying, config.seeds[:1], "validation", jobs)
+    by_arm = {name: [found.pop(0).metrics for _ in of_arm] for name, of_arm in trials.items()}
+    floor = base.metrics["cover"] - COVER_LOSS
+    return [trials[arm.name][_best(arm.name, config, by_arm[arm.name], floor)] if arm.train else arm for arm in arms]
+
+
+def _best(name: str, config: ArmsConfig, found: Sequence[Mapping[str, float]], floor: float) -> int:
+    for rate, metrics in zip(config.learning_rates, found, strict=True):
+        hal, cover = metrics["hal"], metrics["cover"]
+        get_run_logger().info(f"{name}: learning rate {rate:g} has Hal {hal:.1f}, Cover {cover:.1f} on validation")
     keeps = [i for i, metrics in enumerate(found) if metrics["cover"] >= floor]
-    best = (
-        min(keeps, key=lambda i: found[i]["hal"]) if keeps else max(range(len(found)), key=lambda i: found[i]["cover"])
-    )
-    return trials[best]
+    if keeps:
+        return min(keeps, key=lambda i: found[i]["hal"])
+    return max(range(len(found)), key=lambda i: found[i]["cover"])
 
 
 def _with_rate(content: Mapping[str, Any], arm: Arm, rate: float) -> Arm:
@@ -125,19 +151,16 @@ def _with_rate(content: Mapping[str, Any], arm: Arm, rate: float) -> Arm:
 
 
 @flow(name="ablate", flow_run_name="ablate", validate_parameters=False)
-def ablate(root: Path, content: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Measure the arms `names` on every seed; returns the table in Markdown."""
+def ablate(root: Path, content: Mapping[str, Any], names: Sequence[str], jobs: int) -> str:
+    """Measure the arms `names` on every seed, `jobs` things at a time; returns the table in Markdown."""
     config = params.load(content, "arms", ArmsConfig)
     where = params.load(content, "tracking", tracking.TrackingConfig)
     arms = [arm_of(content, name) for name in names]
     with tracking.stage_run("arms", config, where, root) as run, _parent(run.run_id):
-        chosen = [tuned(root, content, arm, config) for arm in arms]
-        results = []
-        for seed in config.seeds:
-            for arm in chosen:
-                results.append(measure(root, content, arm, seed, "test"))
-                _child(root, where, arm, results[-1])
-                get_run_logger().info(_line(results[-1]))
+        chosen = {arm.name: arm for arm in tuned(root, content, arms, config, jobs)}
+        results = measure(root, content, list(chosen.values()), config.seeds, "test", jobs)
+        for result in results:
+            _child(root, where, chosen[result.arm], result)
         table = report(root, content, config, results)
         for path in sorted((root / "results" / "arms").iterdir()):
             run.store.log_artifact(run.run_id, str(path))
@@ -181,11 +204,6 @@ class Plain:
     """Configuration of an arm that neither trains nor steers."""
 
 
-def _line(result: Result) -> str:
-    hal, cover = result.metrics["hal"], result.metrics["cover"]
-    return f"{result.arm}, seed {result.seed}: Hal {hal:.1f}, Cover {cover:.1f} on test"
-
-
 @contextmanager
 def _parent(run_id: str) -> Iterator[None]:
     before = os.environ.get("ADAPT_PARENT_RUN")
@@ -205,19 +223,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--arms", metavar="A,B", help="only these arms of params.yaml (default: all)")
     parser.add_argument("--seeds", metavar="N,M", help="these seeds instead of those of params.yaml")
+    parser.add_argument("--jobs", type=int, metavar="N", help="how many things at a time (default: one per GPU or CPU)")
     given = parser.parse_args(arguments)
     root = Path.cwd()
     try:
         content = params.read(root / "params.yaml")
         launch.configs(content)
+        require(given.jobs is None or given.jobs > 0, "--jobs", "must be at least 1")
         if given.seeds:
             content = changed(content, "arms", {"seeds": [_number(text) for text in given.seeds.split(",")]})
-        content = changed(content, "train", {"workers": 0})  # one process trains; the arms share it
+        content = changed(content, "train", {"workers": 0})  # one process trains an arm
         names = given.arms.split(",") if given.arms else list(content["arms"]["named"])
         for name in names:
             arm_of(content, name)
         with prefect_here(root):
-            table = ablate(root, content, names)
+            table = ablate(root, content, names, given.jobs or pool.default_jobs())
     except InputError as error:
         print(f"ablate: {error}", file=sys.stderr)
         return 2

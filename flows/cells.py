@@ -5,6 +5,7 @@ results. The graph stays DVC's: what a stage depends on (code, parameters, earli
 hashed into the name of its folder. What is there already is not computed again, whichever comparison asked for it.
 """
 
+import functools
 import hashlib
 import json
 import shutil
@@ -18,38 +19,50 @@ import yaml
 
 from adapt import environment, launch, params
 
-Log = Callable[[int, Mapping[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Cell:
-    """A finished stage: its folder, and the folders of the stages before it by name."""
+    """A result and how to come by it: `make` fills the folder it is given, once every cell of `after` is there."""
 
-    stage: str
+    title: str
     folder: Path
-    before: Mapping[str, Path]
+    make: Callable[[Path], dict[str, float]]
+    after: tuple["Cell", ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there; a folder appears as a whole."""
+        return self.folder.exists()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What `make` returned."""
+        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
 
     @property
     def seconds(self) -> float:
-        """How long the stage took when it was computed, without the stages before it."""
+        """How long it took when it was computed, without the cells before it."""
         return float(json.loads((self.folder / "seconds.json").read_text(encoding="utf-8")))
 
-    @property
-    def all(self) -> dict[str, Path]:
-        """This stage's folder and those before it, by stage."""
-        return {**self.before, self.stage: self.folder}
+    def compute(self) -> None:
+        """Make the result, unless it is there."""
+        if self.done:
+            return
+        with launch.published(self.folder) as out:
+            started = time.perf_counter()
+            metrics = self.make(out)
+            (out / "seconds.json").write_text(json.dumps(time.perf_counter() - started) + "\n")
+            (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
-def run(root: Path, content: Mapping[str, Any], stage: str, log: Log) -> Cell:
-    """The stage under the parameters `content`, and before it every stage it needs, computed where it is not kept."""
-    entry = graph(root)[stage]
-    before: dict[str, Path] = {}
-    for needed in needs(entry):
-        before |= run(root, content, needed, log).all
-    folder = home(root) / f"{stage}-{key(root, content, entry, before)}"
-    if not (folder / "metrics.json").exists():
-        _compute(content, stage, before, folder, log)
-    return Cell(stage, folder, before)
+def stage(root: Path, content: Mapping[str, Any], name: str) -> Cell:
+    """The result of a stage under the parameters `content`."""
+    entry = graph(root)[name]
+    before = {needed: stage(root, content, needed) for needed in needs(entry)}
+    folder = home(root) / f"{name}-{key(root, content, entry, before)}"
+    read = {needed: cell.folder for needed, cell in before.items()}
+    make = functools.partial(_run, dict(content), name, read)
+    return Cell(f"{name}, seed {content['seed']}", folder, make, tuple(before.values()))
 
 
 def graph(root: Path) -> dict[str, Any]:
@@ -66,11 +79,11 @@ def needs(entry: Mapping[str, Any]) -> list[str]:
     return sorted({dep.split("/")[1] for dep in entry["deps"] if dep.startswith("results/")})
 
 
-def key(root: Path, content: Mapping[str, Any], entry: Mapping[str, Any], before: Mapping[str, Path]) -> str:
+def key(root: Path, content: Mapping[str, Any], entry: Mapping[str, Any], before: Mapping[str, Cell]) -> str:
     """Hash of a stage's code, its parameters and the names of the results it reads."""
     parts: list[Any] = [{name: content[name] for name in entry["params"]}]
     parts += [hashlib.sha256((root / dep).read_bytes()).hexdigest() for dep in entry["deps"] if dep.endswith(".py")]
-    return digest(*parts, *(before[stage].name for stage in needs(entry)))
+    return digest(*parts, *(before[stage].folder.name for stage in needs(entry)))
 
 
 def digest(*parts: Any) -> str:
@@ -83,19 +96,20 @@ def home(root: Path) -> Path:
     return environment.state_dir(root) / "cells"
 
 
-def _compute(content: Mapping[str, Any], stage: str, before: Mapping[str, Path], folder: Path, log: Log) -> None:
-    module = launch.stage_module(stage)
-    config = params.load(content, stage, module.Config)
-    view = folder.parent / f".view-{folder.name}"
+def _run(content: Mapping[str, Any], name: str, before: Mapping[str, Path], out: Path) -> dict[str, float]:
+    """The stage in this process, with the results it reads linked to where it looks for them."""
+    module = launch.stage_module(name)
+    config = params.load(content, name, module.Config)
+    view = out.parent / f".view-{out.name}"
     shutil.rmtree(view, ignore_errors=True)
     (view / "results").mkdir(parents=True)
     try:
-        for name, path in before.items():
-            (view / "results" / name).symlink_to(path.resolve())
-        with launch.published(folder) as out:
-            started = time.perf_counter()
-            metrics = module.run(config, view / "results", out, log)
-            (out / "seconds.json").write_text(json.dumps(time.perf_counter() - started) + "\n")
-            (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+        for needed, path in before.items():
+            (view / "results" / needed).symlink_to(path.resolve())
+        return module.run(config, view / "results", out, _silent)
     finally:
         shutil.rmtree(view, ignore_errors=True)
+
+
+def _silent(step: int, metrics: Mapping[str, float]) -> None:
+    """Curves of the many trainings of a comparison are not kept; their history.csv is."""

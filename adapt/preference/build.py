@@ -1,11 +1,11 @@
 """Build the trainer of one worker from a configuration, a base model and a file of pairs."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adapt import environment
 from adapt.preference.settings import Config
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def build_trainer(
 
     logging.disable_progress_bar()
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        torch.set_num_threads(max(1, environment.cpus() // workers))
     model, processor = load_model(base), load_processor(base)
     for name, parameter in model.named_parameters():
         # As LLaVA's own fine-tuning: the vision tower stays as it is.

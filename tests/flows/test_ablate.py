@@ -7,7 +7,9 @@ import pytest
 
 from adapt import params
 from adapt.arms import ArmsConfig, arm_of
-from flows import ablate, cells
+from adapt.params import InputError
+from flows import ablate, cells, pool
+from flows.cells import Cell
 from tests import workspace
 
 
@@ -22,39 +24,48 @@ def root(tmp_path_factory):
     return folder
 
 
-def never(*_):
-    raise AssertionError("computed twice")
-
-
 def test_a_cell_is_computed_once_and_named_by_what_it_depends_on(root, monkeypatch):
     monkeypatch.setenv("ADAPT_STATE", str(root / ".state"))
     content = params.read(root / "params.yaml")
-    first = cells.run(root, content, "data", ablate._silent)
-    assert (first.folder / "splits" / "train.parquet").exists() and first.seconds > 0
-    monkeypatch.setattr(cells, "_compute", never)
-    assert cells.run(root, content, "data", ablate._silent).folder == first.folder
-    with pytest.raises(AssertionError, match="computed twice"):
-        cells.run(root, {**content, "seed": 8}, "data", ablate._silent)
+    first = cells.stage(root, content, "data")
+    first.compute()
+    assert (first.folder / "splits" / "train.parquet").exists() and first.seconds > 0 and first.metrics
+    assert cells.stage(root, content, "data").done
+    assert not cells.stage(root, {**content, "seed": 8}, "data").done
     drawings = root / "adapt" / "data" / "drawings.py"
-    drawings.write_text(drawings.read_text() + "# changed\n")
-    with pytest.raises(AssertionError, match="computed twice"):
-        cells.run(root, content, "data", ablate._silent)
+    before = drawings.read_text()
+    drawings.write_text(before + "# changed\n")
+    assert not cells.stage(root, content, "data").done
+    drawings.write_text(before)
 
 
-def test_arms_share_a_model_and_make_a_table(root, monkeypatch):
+def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypatch):
     monkeypatch.setenv("ADAPT_STATE", str(root / ".state"))
     content = params.read(root / "params.yaml")
     arms = [arm_of(content, name) for name in ("base", "steering")]
-    results = [ablate.measure.fn(root, content, arm, 3, "test") for arm in arms]
+    wanted = [ablate.measurement(root, content, arm, 3, "test") for arm in arms]
+    made = [cell.title for cell, _ in pool.run([one.cell for one in wanted], 2, root)]
+    assert made[:2] == ["data, seed 3", "base, seed 3"]
+    assert sorted(made[2:]) == ["measuring base on test, seed 3", "measuring steering on test, seed 3"]
+    assert list(pool.run([one.cell for one in wanted], 2, root)) == []
+    results = [one.result for one in wanted]
     assert results[0].metrics["length"] > 0 and "fire_rate" in results[1].metrics
-    assert len(list((root / ".state" / "cells").glob("base-*"))) == 1
-    monkeypatch.setattr(ablate, "_answer", never)
-    assert ablate.measure.fn(root, content, arms[0], 3, "test") == results[0]
     table = ablate.report(root, content, params.load(content, "arms", ArmsConfig), results)
     assert "| steering |" in table and "Hal against base" in table
     made = root / "results" / "arms"
     assert (made / "table.md").read_text() == table and (made / "arms.png").exists()
     assert pd.read_csv(made / "table.csv").arm.tolist() == ["base", "steering"]
+
+
+def refuse(out):
+    raise InputError(f"params.yaml: not {out.parent.name}")
+
+
+def test_the_first_error_is_raised_as_it_was_and_leaves_nothing_half_made(tmp_path):
+    cells_ = [Cell("first", tmp_path / "here" / "first", refuse)]
+    with pytest.raises(InputError, match=r"^params.yaml: not here$"):
+        list(pool.run(cells_, 1, tmp_path))
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 @pytest.mark.parametrize(
