@@ -1,6 +1,6 @@
 """Can this model be aligned? Its family, where a picture stands in its sequence, what works, and what it costs.
 
-    python -m adapt.inspect MODEL [--picture FILE] [--json]
+    python -m adapt.inspect MODEL [--picture FILE] [--overlay FILE] [--json]
 
 With weights in the folder, capture, steering and a gradient are tried; without, the configuration answers alone.
 """
@@ -25,6 +25,7 @@ then configuration and processor alone, never weights.
   python -m adapt.inspect results/base/model
   python -m adapt.inspect llava-hf/llava-1.5-7b-hf
   python -m adapt.inspect ./my-model --picture scan.png --json | jq .picture.views
+  python -m adapt.inspect ./my-model --picture scan.png --overlay anchor.png   # where the first words look
 
 What the lines say:
   family     whose rule turns image tokens into a grid of patches (docs/families.md has them all)
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         report = inspect(options.model, options.picture)
+        if options.overlay:
+            _overlay(options.model, options.picture, options.overlay, report)
     except InputError as error:
         message = " ".join(str(error).split())
         if options.json:
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("model", metavar="MODEL", help="a folder or a hub id")
     parser.add_argument("--picture", type=Path, help="a picture to lay out (default: 640 x 480 pixels of grey)")
+    parser.add_argument("--overlay", type=Path, help="draw the picture's visual anchor into this PNG file")
     parser.add_argument("--json", action="store_true", help="the same answer for programs")
     return parser
 
@@ -243,6 +247,26 @@ def _unguided(inputs: Any, layout: Any) -> str | None:
     if len(shape) != 4:
         return f"guided pictures (v+, v-) need pixel values of pictures, [B, C, X, Y]; its processor makes {shape}"
     return None
+
+
+def _overlay(source: str, picture: Path | None, path: Path, report: Mapping[str, Any]) -> None:
+    """Write the overlay; section `anchor` of the working folder's params.yaml says what the anchor is read from."""
+    from adapt import params
+    from adapt.attention.anchor import AnchorConfig
+    from adapt.figures import save
+    from adapt.models.load import load_model, load_processor
+    from adapt.overlay import overlay
+
+    capture = report["capture"]
+    if not (report["weights"] and capture["supported"]):
+        raise InputError(f"--overlay: {capture['why'] or 'there are no weights here to draw an anchor with'}")
+    config = params.load(params.read(Path("params.yaml")), "anchor", AnchorConfig)
+    folder = Path(source).expanduser()
+    figure = overlay(load_model(folder), load_processor(folder), _image(picture), QUESTION, config)
+    try:
+        save(figure, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--overlay {path}: {error}") from None
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:

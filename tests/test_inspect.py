@@ -13,6 +13,7 @@ from adapt.attention.capture import RowCapture, observed
 from adapt.attention.decode import answer
 from adapt.attention.layout import layout_of
 from adapt.models.load import save
+from tests import workspace
 from tests.attention import builders
 from tests.attention.families import built, inputs, picture
 
@@ -162,3 +163,19 @@ def test_memory_is_what_capture_keeps():
         query, _, _, _, _, norm = layer.grad_fn.saved_tensors
         kept += query.nbytes + norm.nbytes + layer.nbytes
     assert kept * 1000 == said["training"] * rows.shape[1]
+
+
+def test_the_anchor_of_a_picture_can_be_drawn(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace.ROOT)
+    for name in ("llava", "idefics3"):  # one grid; a whole picture and its tiles
+        target = tmp_path / f"{name}.png"
+        assert inspect.main([folder(name), "--overlay", str(target)]) in (0, 1)
+        with Image.open(target) as drawn:
+            assert drawn.width > 900
+    capsys.readouterr()
+    assert inspect.main([folder("llava", weights=False), "--overlay", str(tmp_path / "none.png")]) == 2
+    assert "--overlay: there are no weights here" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert inspect.main([folder("llava"), "--overlay", str(tmp_path / "none.png")]) == 2
+    assert "params.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "none.png").exists()
