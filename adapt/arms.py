@@ -28,15 +28,16 @@ class ArmsConfig:
 
     seeds: tuple[int, ...]
     learning_rates: tuple[float, ...]
-    reference: str
+    references: tuple[str, ...]
     named: dict
 
     def __post_init__(self) -> None:
         require(bool(self.seeds), "seeds", "must name at least one seed")
         require(bool(self.learning_rates), "learning_rates", "must name at least one learning rate")
         require(all(rate > 0 for rate in self.learning_rates), "learning_rates", "must be positive")
-        require("base" in self.named, "named", "must have the arm base, which the others are compared with")
-        require(self.reference in self.named, "reference", f"{self.reference} is not one of {', '.join(self.named)}")
+        require("base" in self.named, "named", "must have the arm base, which says how much Cover may be lost")
+        for name in self.references:
+            require(name in self.named, "references", f"{name} is not one of {', '.join(self.named)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The visual anchor of one picture, for people: the picture, its patches by support, and what the anchor leaves of it."""
+"""The visual anchor of one picture, drawn: the picture, its patches by support, and what the anchor leaves of it."""
 
 from typing import TYPE_CHECKING, Any
 

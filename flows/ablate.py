@@ -35,7 +35,7 @@ from flows import cells, pool
 from flows.cells import Cell
 from flows.retrain import prefect_here
 
-COVER_LOSS = 1.0  # points of Cover that a learning rate may cost against base on validation
+KEPT = {"cover": 1.0, "pope_f1": 1.0}  # points that a learning rate may cost against base on validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def measure(
 
 def tuned(root: Path, content: Mapping[str, Any], arms: Sequence[Arm], config: ArmsConfig, jobs: int) -> list[Arm]:
     """The arms that train with the learning rate that does best on the first seed's validation split: the lowest Hal
-    among those that keep Cover, else the highest Cover.
+    among those that keep what `KEPT` names, else the one that loses least of it.
     """
     trials = {arm.name: [_with_rate(content, arm, rate) for rate in config.learning_rates] for arm in arms if arm.train}
     if not trials or len(config.learning_rates) == 1:
@@ -128,18 +128,27 @@ def tuned(root: Path, content: Mapping[str, Any], arms: Sequence[Arm], config: A
     trying = [arm_of(content, "base"), *(trial for of_arm in trials.values() for trial in of_arm)]
     base, *found = measure(root, content, trying, config.seeds[:1], "validation", jobs)
     by_arm = {name: [found.pop(0).metrics for _ in of_arm] for name, of_arm in trials.items()}
-    floor = base.metrics["cover"] - COVER_LOSS
-    return [trials[arm.name][_best(arm.name, config, by_arm[arm.name], floor)] if arm.train else arm for arm in arms]
+    for name, found in by_arm.items():
+        for rate, metrics in zip(config.learning_rates, found, strict=True):
+            said = ", ".join(f"{key} {metrics[key]:.1f}" for key in ("hal", *KEPT) if key in metrics)
+            get_run_logger().info(f"{name}, learning rate {rate:g}, on validation: {said}")
+    return [trials[arm.name][best(by_arm[arm.name], base.metrics)] if arm.train else arm for arm in arms]
 
 
-def _best(name: str, config: ArmsConfig, found: Sequence[Mapping[str, float]], floor: float) -> int:
-    for rate, metrics in zip(config.learning_rates, found, strict=True):
-        hal, cover = metrics["hal"], metrics["cover"]
-        get_run_logger().info(f"{name}: learning rate {rate:g} has Hal {hal:.1f}, Cover {cover:.1f} on validation")
-    keeps = [i for i, metrics in enumerate(found) if metrics["cover"] >= floor]
-    if keeps:
-        return min(keeps, key=lambda i: found[i]["hal"])
-    return max(range(len(found)), key=lambda i: found[i]["cover"])
+def best(found: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> int:
+    """The position of the best of `found`, which the rule of `tuned` chooses.
+
+    >>> base = {"hal": 30.0, "cover": 95.0, "pope_f1": 94.0}
+    >>> kept, lost = {"hal": 14.0, "cover": 94.5, "pope_f1": 95.0}, {"hal": 9.0, "cover": 95.0, "pope_f1": 86.0}
+    >>> best([kept, lost], base), best([lost, {"hal": 20.0, "cover": 90.0, "pope_f1": 94.0}], base)
+    (0, 1)
+    """
+
+    def order(i: int) -> tuple[float, float]:
+        losses = [base[key] - found[i][key] - allowed for key, allowed in KEPT.items() if key in base]
+        return max(0.0, *losses), found[i]["hal"]
+
+    return min(range(len(found)), key=order)
 
 
 def _with_rate(content: Mapping[str, Any], arm: Arm, rate: float) -> Arm:
@@ -179,7 +188,7 @@ def report(root: Path, content: Mapping[str, Any], config: ArmsConfig, results: 
         other: {
             a: hal_difference(answers[a], answers[other], resamples, content["seed"]) for a in answers if a != other
         }
-        for other in dict.fromkeys(("base", config.reference))
+        for other in config.references
         if other in answers
     }
     long = pd.DataFrame([{"arm": r.arm, "seed": r.seed, **r.metrics} for r in results])

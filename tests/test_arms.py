@@ -21,7 +21,7 @@ def with_arm(name, given):
 def test_every_shipped_arm_can_be_read():
     arms = {name: arm_of(CONTENT, name) for name in CONTENT["arms"]["named"]}
     assert arms["base"].train is None and arms["base"].steer is None
-    assert arms["sft"].train.w_vag == 0 and arms["sft"].train.w_sft == 1 and arms["sft"].steer is None
+    assert arms["sft"].train.w_vag == 0 and arms["sft"].train.w_sft == 2 and arms["sft"].steer is None
     assert arms["full_steered"].train.w_vag == CONTENT["train"]["w_vag"]
     assert arms["full_steered"].steer.alpha == CONTENT["steer"]["alpha"]
     assert arms["match_rule"].steer.trigger == "match"
@@ -50,7 +50,7 @@ def test_an_unknown_arm_is_refused():
     "changes, message",
     [
         ({"named": {"other": {}}}, "must have the arm base"),
-        ({"reference": "nobody"}, "reference: nobody is not one of"),
+        ({"references": ["nobody"]}, "references: nobody is not one of"),
         ({"seeds": []}, "seeds: must name at least one seed"),
         ({"learning_rates": [0.0]}, "learning_rates: must be positive"),
     ],
