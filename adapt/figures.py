@@ -29,12 +29,13 @@ ARMS = {  # name, colour, line
     "tuned": ("after", AFTER, "-"),
     "tuned_steered": ("after, steered", "#56B4E9", "--"),
 }
-SIGNALS = {  # title, axis
+CURVES = {  # title, axis
     "mass": ("Visual mass", "attention on the image (share, 0 to 1)"),
     "focus": ("Focus", "1 - normalised entropy (0 uniform, 1 one patch)"),
     "fidelity": ("Anchor fidelity", "match with the anchor (1 = first tokens)"),
     "responsiveness": ("Responsiveness", "attention moved per token (share, 0 to 1)"),
     "drift": ("Drift from the anchor", "Jensen-Shannon divergence (nats)"),
+    "fired": ("Steering", "layers at which it steps in (share, 0 to 1)"),
 }
 FEWEST = 5  # tokens behind a plotted point; a mean over fewer says nothing
 
@@ -59,7 +60,7 @@ def curves_figure(curves: "pd.DataFrame", relative: "pd.DataFrame", signal: str)
 
     `curves`, `relative`: columns arm, signal, split, position, mean, low, high, n, as `adapt/attention/curves.py` has.
     """
-    title, axis = SIGNALS.get(signal, (signal, signal))
+    title, axis = CURVES.get(signal, (signal, signal))
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     table = figure.subplots(2, 2, sharey=True)
     scales = ((curves, "position in the answer (tokens)"), (relative, "position in the answer (0 first, 1 last token)"))

@@ -66,7 +66,7 @@ def stage_run(
     try:
         with _sigterm_raises():
             yield StageRun(stage, run_id, StepLogger(uri(root), run_id, record.prefix(stage)), store)
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:  # messages written for people, without a stranger's data in them
         _tag(store, run_id, {"adapt.error": str(error)})
         store.set_terminated(run_id, "FAILED")
         raise

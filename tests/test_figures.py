@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adapt import figures
-from adapt.attention.signals import SIGNALS
+from adapt.attention.curves import DRAWN
 
 
 def curves(arms: tuple[str, ...] = ("base", "tuned"), n: int = 20) -> pd.DataFrame:
@@ -32,8 +32,8 @@ def labels(figure: Figure) -> list[list[str]]:
     return [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes if axes.get_legend()]
 
 
-def test_every_signal_has_a_title_and_an_axis() -> None:
-    assert set(figures.SIGNALS) == set(SIGNALS)
+def test_every_curve_has_a_title_and_an_axis() -> None:
+    assert set(figures.CURVES) == set(DRAWN)
 
 
 def test_curves_show_arms_and_kinds_of_words() -> None:

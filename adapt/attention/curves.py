@@ -22,6 +22,7 @@ LABELS = ("other", "grounded", "hallucinated")
 MIN_TOKENS = 5  # a mean over fewer tokens is noise, not a curve
 Z95 = 1.96
 BINS = 10  # of relative position
+DRAWN = (*SIGNALS, "fired")  # what has a curve: the signals, and the share of layers at which steering stepped in
 
 Span = tuple[int, int]
 
@@ -84,7 +85,7 @@ def _token_at(ends: Sequence[int], start: int) -> int | None:
 
 
 def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Mean and 95 % band (normal approximation) of each signal by position: all, grounded and hallucinated tokens.
+    """Mean and 95 % band (normal approximation) of what is `DRAWN` by position: all, grounded and hallucinated tokens.
 
     Columns arm, signal, split, position, mean, low, high, n; positions with fewer than five tokens are left out.
     """
@@ -94,7 +95,7 @@ def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
 def relative_curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
     """`curves` by relative position: ten bins, each at its middle; an answer counts once a bin, with its mean.
 
-    >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], "label": "other", **dict.fromkeys(SIGNALS, 0.5)})
+    >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], "label": "other", **dict.fromkeys(DRAWN, 0.5)})
     >>> tokens = pd.concat([tokens.assign(id=name) for name in "abcde"])
     >>> relative_curves(tokens, "base").query("signal == 'mass'")[["split", "position", "mean", "n"]].values.tolist()
     [['all', 0.05, 0.5, 5], ['all', 0.95, 0.5, 5]]
@@ -109,13 +110,13 @@ def _splits(tokens: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _once_a_bin(tokens: pd.DataFrame) -> pd.DataFrame:
     bin_ = np.minimum((tokens["relative"] * BINS).astype(int), BINS - 1)
     binned = tokens.assign(position=((bin_ + 0.5) / BINS).round(6))
-    return binned.groupby(["id", "position"], as_index=False)[list(SIGNALS)].mean()
+    return binned.groupby(["id", "position"], as_index=False)[list(DRAWN)].mean()
 
 
 def _bands(splits: Mapping[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     parts = []
     for split, part in splits.items():
-        for signal in SIGNALS:
+        for signal in DRAWN:
             seen = part.groupby("position")[signal].agg(["mean", "std", "count"])
             seen = seen[seen["count"] >= MIN_TOKENS]
             half = Z95 * seen["std"] / np.sqrt(seen["count"])

@@ -186,12 +186,11 @@ def longest_wrong(responses: "pd.DataFrame") -> str:
 
 
 def _degradation(arms: "Mapping[str, Measured]", out: Path) -> None:
-    """Curves by position and by relative position: `curves.csv`, `degradation.csv` and a figure per signal."""
+    """Curves by position and by relative position: `curves.csv`, `degradation.csv`, a figure for each of `DRAWN`."""
     import pandas as pd
 
     from adapt import figures
-    from adapt.attention.curves import curves, relative_curves
-    from adapt.attention.signals import SIGNALS
+    from adapt.attention.curves import DRAWN, curves, relative_curves
 
     absolute, relative = (
         pd.concat([of(m.tokens, arm) for arm, m in arms.items()], ignore_index=True) for of in (curves, relative_curves)
@@ -200,7 +199,7 @@ def _degradation(arms: "Mapping[str, Measured]", out: Path) -> None:
     every = relative[relative.split == "all"]
     wide = every.assign(curve=every.arm + "_" + every.signal).pivot(index="position", columns="curve", values="mean")
     wide.reset_index().to_csv(out / "degradation.csv", **CSV)
-    for signal in SIGNALS:
+    for signal in DRAWN:
         figures.save(figures.curves_figure(absolute, relative, signal), out / "figures" / f"curves_{signal}.png")
 
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapt.attention.curves import BINS, MIN_TOKENS, curves, relative_curves, svar, token_table
+from adapt.attention.curves import BINS, DRAWN, MIN_TOKENS, curves, relative_curves, svar, token_table
 from adapt.attention.decode import answer
-from adapt.attention.signals import SIGNALS, visual_mass
+from adapt.attention.signals import visual_mass
 from tests import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
@@ -37,12 +37,12 @@ def table(said):
 
 
 def tokens(lengths, value=lambda t: t):
-    """Answers of these lengths; every signal is `value(position)`."""
+    """Answers of these lengths; everything that has a curve is `value(position)`."""
     frames = []
     for n, length in enumerate(lengths):
         t = np.arange(length)
         columns = {"position": t, "relative": t / max(length - 1, 1), "label": np.where(t % 2, "grounded", "other")}
-        frames.append(pd.DataFrame({"id": str(n), **columns, **dict.fromkeys(SIGNALS, value(t).astype(float))}))
+        frames.append(pd.DataFrame({"id": str(n), **columns, **dict.fromkeys(DRAWN, value(t).astype(float))}))
     return pd.concat(frames, ignore_index=True)
 
 

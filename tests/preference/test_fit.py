@@ -133,7 +133,8 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(inputs
     (checkpoint,) = (tmp_path / "state").glob("train-*/checkpoint")
     found = re.match(r"the loss is nan at step (\d), in the rows (row-\d+, )+row-\d+; ", str(error.value))
     assert found and str(checkpoint) in str(error.value)
-    assert run.store.get_run(run.run_id).info.status == "FAILED"
+    failed = run.store.get_run(run.run_id)
+    assert failed.info.status == "FAILED" and "the loss is nan" in failed.data.tags["adapt.error"]
     before = int(found[1]) - 1
     assert points(tmp_path / "runs.db", "train/loss") == list(range(1, before + 1))
     assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == before

@@ -11,7 +11,7 @@ import yaml
 
 from adapt import params
 from adapt.attention.anchor import AnchorConfig
-from adapt.attention.signals import SIGNALS
+from adapt.attention.curves import DRAWN
 from adapt.data import scenes
 from adapt.data.schema import Example, SceneObject, write_split, write_vocabulary
 from adapt.early_warning import VARIANTS
@@ -84,7 +84,7 @@ def test_early_warning_and_degradation(tmp_path: Path, splits: Path, capfd: pyte
     wide = pd.read_csv(out / "degradation.csv")
     assert wide["position"].between(0, 1).all() and {"base_mass", "tuned_steered_drift"} <= set(wide)
     figures = {path.stem for path in (out / "figures").iterdir()}
-    assert figures == {"before_after", "early_warning", "answer_strip", *(f"curves_{s}" for s in SIGNALS)}
+    assert figures == {"before_after", "early_warning", "answer_strip", *(f"curves_{s}" for s in DRAWN)}
     assert "early warning" not in capfd.readouterr().out, "nothing was left out"
 
 
