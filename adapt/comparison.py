@@ -12,6 +12,7 @@ import pandas as pd
 
 from adapt.metrics.bootstrap import Interval, difference
 
+FAR = 10.0  # points of mean Cover below the best arm's, beyond which an arm is off the chart
 COLUMNS = {
     "chair_i": "CHAIR_i %",
     "hal": "Hal %",
@@ -88,18 +89,27 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def chart(long: pd.DataFrame, path: Path) -> None:
-    """Hal against Cover: one dot per arm and seed, the mean as a larger one; the best corner is the upper left."""
+    """Hal against Cover: one dot per arm and seed, the mean as a larger one; the best corner is the upper left.
+
+    An arm that has lost more than `FAR` points of Cover would squeeze the others; the legend gives its means instead.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
+    best = long.groupby("arm").cover.mean().max()
     for i, (arm, rows) in enumerate(long.groupby("arm", sort=False)):
-        colour = f"C{i % 10}"
-        axes.scatter(rows.hal, rows.cover, s=16, color=colour, alpha=0.5)
-        marker = "o" if i < 10 else "s"
-        axes.scatter(rows.hal.mean(), rows.cover.mean(), s=90, color=colour, marker=marker, label=str(arm))
+        hal, cover = rows.hal.mean(), rows.cover.mean()
+        is_far = cover < best - FAR
+        style = {"color": f"C{i % 10}", "marker": "o" if i < 10 else "s"}
+        label = f"{arm}: Hal {hal:.1f}, Cover {cover:.1f}" + (", off the chart" if is_far else "")
+        if is_far:
+            axes.scatter([], [], s=90, label=label, alpha=0.3, **style)
+            continue
+        axes.scatter(rows.hal, rows.cover, s=16, alpha=0.5, **style)
+        axes.scatter(hal, cover, s=90, label=label, edgecolors="white", **style)
     axes.set(xlabel="Hal, % of descriptions with a hallucinated object", ylabel="Cover, % of true objects mentioned")
-    axes.set_title("every arm on every seed; large: mean")
+    axes.set_title("every arm on every seed; large: mean; upper left is best")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)

@@ -38,5 +38,6 @@ def test_table_and_chart(tmp_path):
     assert "| arm | Hal % | Cover % | fires % | train s | Hal against base, points [95 %] |" in text
     assert "| base | 31.0 +- 1.4 | 95.0 +- 0.0 |  |  |  |" in text
     assert "| sft | 12.0 +- 2.8 | 94.0 +- 0.0 |  | 61.0 +- 1.4 | -19.0 [-25.0, -12.0] |" in text
-    chart(long, tmp_path / "arms.png")
+    lost = long[long.arm == "sft"].assign(arm="lost", cover=[40.0, 60.0])
+    chart(pd.concat([long, lost]), tmp_path / "arms.png")
     assert (tmp_path / "arms.png").stat().st_size > 10_000
