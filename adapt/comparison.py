@@ -6,6 +6,7 @@ together (`adapt.metrics.bootstrap`), so its interval speaks of images, and the 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,7 +102,7 @@ def chart(long: pd.DataFrame, path: Path) -> None:
     for i, (arm, rows) in enumerate(long.groupby("arm", sort=False)):
         hal, cover = rows.hal.mean(), rows.cover.mean()
         is_far = cover < best - FAR
-        style = {"color": f"C{i % 10}", "marker": "o" if i < 10 else "s"}
+        style: dict[str, Any] = {"color": f"C{i % 10}", "marker": "o" if i < 10 else "s"}
         label = f"{arm}: Hal {hal:.1f}, Cover {cover:.1f}" + (", off the chart" if is_far else "")
         if is_far:
             axes.scatter([], [], s=90, label=label, alpha=0.3, **style)

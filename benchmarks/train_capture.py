@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -136,22 +137,41 @@ def main() -> None:
         alone(options)
         return
     model, rows = build(options), []
-    for size in options.sizes:
-        sides = {side: step(model, side, SIZES[size], options) for side in options.sides}
-        seconds = by_turns(sides, options.repeats, f"S = {size}")
-        base = 0.0
-        for side in options.sides:
-            mib = peak_mib(side, size, options)
-            progress(f"S = {size}, {side}: {mib:.0f} MiB")
-            base = base or mib
-            rows.append({"S": size, "side": side, "seconds": spread(seconds[side]),
-                         "time / sdpa": spread(ratios(seconds, side, options.sides[0])), "peak MiB": f"{mib:.0f}",
-                         "peak / sdpa": f"{mib / base:.3f}", "above sdpa, MiB": f"{mib - base:.0f}"})  # fmt: skip
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     notes = [f"{options.layers} layers, width {options.width}, {options.width // 64} heads, {parameters:.0f} M weights,"
              f" fp32, batch 1, {options.rows} answer rows, {IMAGE} image tokens. Median (quartiles) of"
              f" {options.repeats} turns; memory is the peak of one step above what was in use before."]  # fmt: skip
-    write("train_capture", "Capture in training", notes, rows, options)
+    for size in options.sizes:
+        rows += measure(model, size, options)
+        write("train_capture", "Capture in training", notes, rows, options)  # a long run that is stopped keeps this
+
+
+def measure(model: Any, size: str, options: argparse.Namespace) -> list[dict[str, str]]:
+    """The rows of one size."""
+    fitting = [side for side in options.sides if fits(side, size, options)]
+    seconds = by_turns({side: step(model, side, SIZES[size], options) for side in fitting}, options.repeats, size)
+    base, rows = 0.0, []
+    for side in options.sides:
+        if side not in fitting:
+            left_out = dict.fromkeys(("time / sdpa", "peak MiB", "peak / sdpa", "above sdpa, MiB"), "")
+            rows.append({"S": size, "side": side, "seconds": "does not fit", **left_out})
+            continue
+        mib = peak_mib(side, size, options)
+        progress(f"{size}, {side}: {mib:.0f} MiB")
+        base = base or mib
+        rows.append({"S": size, "side": side, "seconds": spread(seconds[side]),
+                     "time / sdpa": spread(ratios(seconds, side, fitting[0])), "peak MiB": f"{mib:.0f}",
+                     "peak / sdpa": f"{mib / base:.3f}", "above sdpa, MiB": f"{mib - base:.0f}"})  # fmt: skip
+    return rows
+
+
+def fits(side: str, size: str, options: argparse.Namespace) -> bool:
+    """Whether a side can be run at all: eager keeps logits and weights of every layer and head, S x S each."""
+    if not side.startswith("eager"):
+        return True
+    on_cuda = options.device.startswith("cuda")
+    available = torch.cuda.mem_get_info()[0] if on_cuda else psutil.virtual_memory().available
+    return 2 * 4 * options.layers * (options.width // 64) * SIZES[size] ** 2 < 0.6 * available
 
 
 if __name__ == "__main__":
