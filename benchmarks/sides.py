@@ -17,6 +17,9 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent
+# For a process that measures its memory: freed memory goes back at once, so that the resident set is what is in use and
+# not what the allocator keeps.
+IN_USE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 
 
 def arguments(description: str, sizes: Sequence[str], default: Sequence[str], repeats: int) -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from adapt.attention.capture import RowCapture, observed
-from benchmarks.sides import arguments, by_turns, progress, ratios, spread, write
+from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
 SIZES = {"512": 512, "1k": 1024, "2k": 2048, "4k": 4096, "8k": 8192}
 SIDES = ("sdpa", "capture 4", "capture all", "eager 4", "eager all")
@@ -92,10 +92,8 @@ def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.train_capture", "--alone", side, "--sizes", size]
     for name in ("layers", "width", "rows", "threads", "device"):
         command += [f"--{name}", str(getattr(options, name))]
-    # Freed memory goes back at once, so that the resident set is what is in use and not what the allocator keeps.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
-                          env=environment)  # fmt: skip
+                          env=os.environ | IN_USE)  # fmt: skip
     return float(json.loads(done.stdout)["mib"])
 
 

@@ -13,6 +13,7 @@ set of a step above what the process held before a model was built: weights, ref
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -27,14 +28,18 @@ import torch
 
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
 from adapt.preference.trainer import Weights
-from benchmarks.sides import arguments, by_turns, progress, ratios, spread, write
+from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
-# Model, pairs in a batch, tokens of the longest answer.
+# Model, pairs in a batch, tokens of the longest answer, rank of LoRA (0: full training).
+LLAVA = Shape(
+    width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192
+)  # LLaVA-1.5's 576 tokens
 SIZES = {
-    "default": (Shape(width=96, vision_layers=2, text_layers=3, heads=4, patch_size=8, image_size=48), 24, 28),
-    "medium": (Shape(width=384, vision_layers=2, text_layers=6, heads=6, patch_size=8, image_size=128), 2, 64),
-    "large": (Shape(width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192), 2, 100),
-    "gpu": (Shape(width=2048, vision_layers=12, text_layers=16, heads=16, patch_size=14, image_size=336), 8, 150),
+    "default": (Shape(width=96, vision_layers=2, text_layers=3, heads=4, patch_size=8, image_size=48), 24, 28, 0),
+    "medium": (Shape(width=384, vision_layers=2, text_layers=6, heads=6, patch_size=8, image_size=128), 2, 64, 0),
+    "llava": (LLAVA, 2, 64, 0),
+    "llava-lora": (LLAVA, 2, 64, 16),
+    "gpu": (Shape(width=2048, vision_layers=12, text_layers=16, heads=16, patch_size=14, image_size=336), 8, 150, 0),
 }
 # Weights of vag, dpo, sft, attn, and the layers that are supervised.
 SIDES: dict[str, tuple[float, float, float, float, int]] = {
@@ -54,7 +59,7 @@ def rows(size: str) -> list[dict[str, Any]]:
     import numpy as np
     from PIL import Image
 
-    shape, pairs, longest = SIZES[size]
+    shape, pairs, longest, _ = SIZES[size]
     chance, pixels, edge = random.Random(0), np.random.default_rng(0), shape.image_size
     grid = edge // shape.patch_size
 
@@ -81,11 +86,12 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
     from trl import DPOConfig, DPOTrainer
 
     from adapt.models.load import load_model, save
+    from adapt.preference.build import lora
     from adapt.preference.collate import GuidedCollator
     from adapt.preference.reference import ReferenceCache
     from adapt.preference.trainer import AdaptTrainer
 
-    shape, pairs, _ = SIZES[size]
+    shape, pairs, _, rank = SIZES[size]
     processor, base = build_processor(build_tokenizer(WORDS), shape), folder / size
     if not base.exists():
         save(build_model(processor.tokenizer, shape, seed=0), processor, base)
@@ -96,7 +102,8 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
                      activation_checkpointing_kwargs={"use_reentrant": False})  # fmt: skip
     model = load_model(base)
     model.requires_grad_(True).model.vision_tower.requires_grad_(False)
-    common = dict(model=model, args=args, train_dataset=Dataset.from_list(rows(size)), processing_class=processor)
+    common = dict(model=model, args=args, train_dataset=Dataset.from_list(rows(size)), processing_class=processor,
+                  peft_config=lora(rank) if rank else None)  # fmt: skip
     if side == "trl":
         return _ready(DPOTrainer(**common))
     ours = AdaptTrainer(**common, data_collator=GuidedCollator(processor=processor, noise=0.3), anchor_tokens=5,
@@ -152,7 +159,8 @@ def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.train_step", "--alone", side, "--sizes", size, "--device",
                options.device, "--threads", str(options.threads)]  # fmt: skip
     command += ["--gradient-checkpointing"] if options.gradient_checkpointing else []
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+                          env=os.environ | IN_USE)  # fmt: skip
     return float(json.loads(done.stdout.splitlines()[-1])["mib"])
 
 
@@ -209,10 +217,11 @@ def measure(size: str, folder: Path, options: argparse.Namespace) -> list[dict[s
 
 def about(size: str) -> str:
     """A line about a size."""
-    shape, pairs, longest = SIZES[size]
+    shape, pairs, longest, rank = SIZES[size]
     return (
         f"{size}: {pairs} pairs, {(shape.image_size // shape.patch_size) ** 2} image tokens, width {shape.width},"
-        f" {shape.text_layers} layers, answers of {longest // 2} to {longest} words."
+        f" {shape.text_layers} layers, answers of {longest // 2} to {longest} words,"
+        f" {f'LoRA of rank {rank}' if rank else 'full training'}."
     )
 
 
@@ -234,7 +243,7 @@ def main() -> None:
     checkpointing = ", gradient checkpointing" if options.gradient_checkpointing else ""
     notes = [
         *map(about, options.sizes),
-        f"{'bf16' if options.device.startswith('cuda') else 'fp32'}, full training, vision tower frozen{checkpointing}."
+        f"{'bf16' if options.device.startswith('cuda') else 'fp32'}, vision tower frozen{checkpointing}."
         f" Median (quartiles) of {options.repeats} turns.",
     ]
     write("train_step", "A training step against TRL's DPO", notes, found, options)

@@ -38,7 +38,7 @@ def build_trainer(
         data_collator=GuidedCollator(processor=processor, noise=config.noise, guide=config.w_vag > 0),
         train_dataset=_dataset(pairs),
         processing_class=processor,
-        peft_config=_lora(config.lora_rank) if config.lora_rank else None,
+        peft_config=lora(config.lora_rank) if config.lora_rank else None,
         weights=weights,
         anchor_tokens=config.anchor.tokens,
         attn_layers=config.attn_layers,
@@ -104,7 +104,7 @@ def _arguments(config: Config, output: Path, workers: int) -> Any:
     )
 
 
-def _lora(rank: int) -> Any:
+def lora(rank: int) -> Any:
     """LoRA on the attention projections of the language model."""
     from peft import LoraConfig
 

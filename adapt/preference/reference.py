@@ -99,7 +99,9 @@ def _compute(trainer: "AdaptTrainer", guided: bool) -> Values:
     found: dict[int, Values] = {}
     for start in mine:
         batch = trainer.data_collator([*rows.select(range(start, min(start + size, len(rows))))])
-        log_probs = trainer.compute_ref_log_probs(model, trainer._prepare_inputs(part(batch, guided)))
+        inputs = trainer._prepare_inputs(part(batch, guided))
+        answering = model if guided else trainer.for_pairs(model, inputs)
+        log_probs = trainer.compute_ref_log_probs(answering, inputs)
         found[start] = torch.stack(log_probs, 1).float().tolist()
     merged = {start: values for one in gather_object([found]) for start, values in one.items()}
     values = [row for start in starts for row in merged[start]]

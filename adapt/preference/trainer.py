@@ -3,8 +3,9 @@
 A step makes one pass over the plain images and, for VAG-DPO, one over the guided ones. Each pass is a forward and its
 backward, so that the activations of one pass alone are in memory:
 
-* plain: same-image DPO is TRL's own loss, with every figure of TRL's; SFT and attention supervision look at the chosen
-  half of the same forward. Without same-image DPO the rejected half is not computed.
+* plain: same-image DPO is TRL's own loss, with every figure of TRL's, of a forward in which both answers share their
+  prompt (`adapt/preference/prefix.py`); SFT and attention supervision look at the chosen half of the same forward.
+  Without same-image DPO the rejected half is not computed.
 * guided: VAG-DPO.
 
 The reference model is let go before the first step: `adapt/preference/reference.py`. With `w_vag = w_attn = w_sft = 0`
@@ -15,7 +16,7 @@ Shapes: B pairs, S sequence, R response tokens, N image tokens.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from adapt.attention.layout import image_columns
 from adapt.models.load import load_model
 from adapt.preference.collate import ANCHOR, IDS, REFERENCE, chosen_half, part
 from adapt.preference.losses import attention_supervision, displacement, dpo, sft
+from adapt.preference.prefix import can_share, sharing
 from adapt.preference.reference import ReferenceCache, attach
 
 PASS = "pass"
@@ -118,9 +120,10 @@ class AdaptTrainer(DPOTrainer):
 
     def _plain(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         chosen, weights, batch = len(inputs[IDS]), self.weights, part(inputs, guided=False)
+        both = self.for_pairs(model, batch)  # asked here: inside the block attention has another name
         with self._watching(model, batch, chosen) as capture:
             if weights.dpo > 0:
-                loss, log_probs = self._pairs(model, batch)
+                loss, log_probs = self._pairs(both, batch)
                 loss = weights.dpo * loss
             else:
                 loss, log_probs = 0.0, self._log_probs(model, chosen_half(batch))
@@ -138,7 +141,11 @@ class AdaptTrainer(DPOTrainer):
             loss = loss + weights.attn * term
         return loss
 
-    def _pairs(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def for_pairs(self, model: nn.Module, batch: dict[str, Any]) -> Callable[..., Any]:
+        """The model as it answers for a batch whose halves have the same pictures."""
+        return sharing(model) if can_share(self.model, batch) and not self.aux_loss_enabled else model
+
+    def _pairs(self, model: Callable[..., Any], batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """TRL's loss, and the log-probabilities [2B, R] of the forward that it makes."""
         outputs = []
 

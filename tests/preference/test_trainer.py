@@ -108,7 +108,8 @@ def test_without_extra_terms_loss_and_gradients_equal_trl(base, tmp_path, form):
     expected.backward()
     got.backward()
     for name, gradient in gradients(trl).items():
-        torch.testing.assert_close(gradients(ours)[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+        largest = max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(gradients(ours)[name], gradient, atol=1e-6 * largest, rtol=1e-5, msg=name)
 
 
 def test_our_equations_of_dpo_and_sft_are_trls(base, tmp_path):
