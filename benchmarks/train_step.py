@@ -1,6 +1,6 @@
 """One optimisation step of ours, each term on and off, against TRL's `DPOTrainer` on the same model, batch and device.
 
-    python -m benchmarks.train_step [--sizes default medium] [--repeats 7] [--gradient-checkpointing]
+    python -m benchmarks.train_step [--sizes default medium llava llava-lora] [--repeats 7] [--gradient-checkpointing]
 
 A step is what the trainer does between two collated batches: forward and backward passes, clipping, AdamW. TRL's has
 its reference forward in it; ours reads the reference from the cache, which costs a forward per row once, before
@@ -31,9 +31,7 @@ from adapt.preference.trainer import Weights
 from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
 # Model, pairs in a batch, tokens of the longest answer, rank of LoRA (0: full training).
-LLAVA = Shape(
-    width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192
-)  # LLaVA-1.5's 576 tokens
+LLAVA = Shape(width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192)  # 576 image tokens
 SIZES = {
     "default": (Shape(width=96, vision_layers=2, text_layers=3, heads=4, patch_size=8, image_size=48), 24, 28, 0),
     "medium": (Shape(width=384, vision_layers=2, text_layers=6, heads=6, patch_size=8, image_size=128), 2, 64, 0),
