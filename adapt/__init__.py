@@ -1,1 +1,3 @@
-"""ADAPT: preference tuning with attention supervision, as a retraining pipeline for multimodal LLMs."""
+"""ADAPT: preference tuning with attention supervision, as a retraining pipeline for multimodal
+LLMs.
+"""

@@ -1,7 +1,8 @@
 """Process environment of every entry point: telemetry off, quiet tools, one place for it.
 
-`prepare()` only fills in what the user has not set, and must run before mlflow, ray, prefect or transformers are
-imported: they read their switches at import. Stage launchers and flows call it first.
+`prepare()` only fills in what the user has not set, and must run before mlflow, ray, prefect or
+transformers are imported: they read their switches at import. Stage launchers and flows call it
+first.
 """
 
 import os
@@ -15,7 +16,8 @@ DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    # Ray Train polls its workers every 2 s by default, which is most of the wall time of a small job.
+    # Ray Train polls its workers every 2 s by default, which is most of the wall time of a small
+    # job.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Two helpers of Ray Train that a job of minutes does not need.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -28,13 +30,16 @@ DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
-    # Spinning threads of two processes on few cores slow each other down tenfold; waiting ones hardly.
+    # Spinning threads of two processes on few cores slow each other down tenfold; waiting ones
+    # hardly.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
 def state_dir(root: Path) -> Path:
-    """Folder for runtime state (MLflow store, Prefect home, Ray checkpoints): `ADAPT_STATE`, or `.state` of `root`."""
+    """Folder for runtime state (MLflow store, Prefect home, Ray checkpoints): `ADAPT_STATE`, or
+    `.state` of `root`.
+    """
     return Path(os.environ.get("ADAPT_STATE") or root / ".state").resolve()
 
 
@@ -44,7 +49,9 @@ def cpus() -> int:
 
 
 def prepare(root: Path) -> None:
-    """Set the defaults above, and the homes of Prefect and its profile inside the project, where nothing is set."""
+    """Set the defaults above, and the homes of Prefect and its profile inside the project, where
+    nothing is set.
+    """
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))

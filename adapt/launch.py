@@ -1,12 +1,16 @@
-"""What surrounds a stage when it runs as a command: configuration, tracking, and an all-or-nothing result folder.
+"""What surrounds a stage when it runs as a command: configuration, tracking, and an all-or-nothing
+result folder.
 
 `python -m adapt.stages.train` reaches `launch("train")`, which
-1. reads `params.yaml` strictly, the other stages' sections included, so that a typo stops a run before it computes,
+1. reads `params.yaml` strictly, the other stages' sections included, so that a typo stops a run
+   before it computes,
 2. opens an MLflow run and hands the stage a function that logs one step,
-3. lets the stage write into a fresh folder beside `results/`, and swaps it in only when the stage has succeeded,
+3. lets the stage write into a fresh folder beside `results/`, and swaps it in only when the stage
+   has succeeded,
 4. turns a user's mistake (`InputError`) into one line on stderr and exit code 2.
 
-A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this file.
+A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
+file.
 """
 
 import argparse
@@ -32,13 +36,17 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 def configs(content: Mapping[str, Any]) -> dict[str, Any]:
     """Every stage's checked `Config`, and a check that no top-level section is unknown."""
-    from adapt.arms import ArmsConfig, arm_of
-    from adapt.gate import Rules
-    from adapt.tracking import TrackingConfig
+    from adapt.evaluation.gate import Rules
+    from adapt.tracking.runs import TrackingConfig
+    from flows.compare.arms import ArmsConfig, arm_of
 
     known = {*STAGES, "seed", "max_new_tokens", "anchor", "steer", "arms", "gate", "tracking"}
     for key in content:
-        params.require(key in known, f"params.yaml: unknown section {key}", f"known: {', '.join(sorted(known))}")
+        params.require(
+            key in known,
+            f"params.yaml: unknown section {key}",
+            f"known: {', '.join(sorted(known))}",
+        )
     loaded = {stage: params.load(content, stage, stage_module(stage).Config) for stage in STAGES}
     loaded["arms"] = params.load(content, "arms", ArmsConfig)
     for name in loaded["arms"].named:
@@ -55,7 +63,9 @@ def stage_module(stage: str) -> ModuleType:
 
 @contextmanager
 def published(target: Path) -> Iterator[Path]:
-    """A fresh folder that replaces `target` when the block ends well; on an error `target` stays as it was."""
+    """A fresh folder that replaces `target` when the block ends well; on an error `target` stays as
+    it was.
+    """
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     previous = target.parent / f".{target.name}.previous-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -71,13 +81,15 @@ def published(target: Path) -> Iterator[Path]:
 
 
 def execute(stage: str, root: Path) -> dict[str, float]:
-    """Run one stage in the workspace `root`; returns its metrics, also written to `results/<stage>/metrics.json`."""
-    from adapt import tracking
+    """Run one stage in the workspace `root`; returns its metrics, also written to
+    `results/<stage>/metrics.json`.
+    """
+    from adapt.tracking import runs
 
     content = params.read(root / "params.yaml")
     loaded = configs(content)
     results = root / RESULTS
-    with tracking.stage_run(stage, loaded[stage], loaded["tracking"], root) as run:
+    with runs.stage_run(stage, loaded[stage], loaded["tracking"], root) as run:
         with published(results / stage) as out:
             metrics = stage_module(stage).run(loaded[stage], results, out, run.log_step)
             (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
@@ -101,4 +113,7 @@ def launch(stage: str) -> None:
     except params.InputError as error:
         print(f"adapt {stage}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items())[:12]))
+    print(
+        f"adapt {stage}: "
+        + ", ".join(f"{key} {value:.4g}" for key, value in sorted(metrics.items())[:12])
+    )

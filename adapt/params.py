@@ -1,8 +1,9 @@
 """Strict configuration: `params.yaml` to frozen dataclasses, and an error that names the key.
 
-Defaults live in `params.yaml` only. A stage declares a frozen dataclass without defaults; its fields are the keys of
-the section of the same name. A field made with `shared()` is read from the top level of the file instead, so that two
-stages can read one value (`seed`, or a whole section such as `anchor`).
+Defaults live in `params.yaml` only. A stage declares a frozen dataclass without defaults; its
+fields are the keys of the section of the same name. A field made with `shared()` is read from the
+top level of the file instead, so that two stages can read one value (`seed`, or a whole section
+such as `anchor`).
 """
 
 import dataclasses
@@ -19,29 +20,39 @@ C = typing.TypeVar("C")
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave us: printed as one line that names the culprit, without a traceback."""
+    """A mistake in what the user gave us: printed as one line that names the culprit, without a
+    traceback.
+    """
 
 
 def shared() -> Any:
-    """Mark a dataclass field as read from the top level of `params.yaml` rather than from the stage's section."""
+    """Mark a dataclass field as read from the top level of `params.yaml` rather than from the
+    stage's section.
+    """
     return dataclasses.field(metadata={"shared": True})
 
 
 def require(condition: bool, key: str, problem: str) -> None:
-    """Raise `InputError` naming `key` unless `condition` holds; for the range checks in `__post_init__`."""
+    """Raise `InputError` naming `key` unless `condition` holds; for the range checks in
+    `__post_init__`.
+    """
     if not condition:
         raise InputError(f"{key}: {problem}")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The whole of `params.yaml` as a dict; `InputError` when it is missing, is no YAML or has no keys."""
+    """The whole of `params.yaml` as a dict; `InputError` when it is missing, is no YAML or has no
+    keys.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run from the project's root") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
-        raise InputError(f"{path}: not valid YAML{f' (line {where.line + 1})' if where else ''}") from None
+        raise InputError(
+            f"{path}: not valid YAML{f' (line {where.line + 1})' if where else ''}"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections with keys")
     return content
@@ -69,11 +80,15 @@ def load(params: Mapping[str, Any], section: str, config_type: type[C]) -> C:
     values = {}
     for field in fields:
         is_shared = field.metadata.get("shared")
-        source, key = (params, field.name) if is_shared else (params[section], f"{section}.{field.name}")
+        source, key = (
+            (params, field.name) if is_shared else (params[section], f"{section}.{field.name}")
+        )
         if field.name not in source:
             raise InputError(f"params.yaml: missing key {key}")
         wanted, value = types_[field.name], source[field.name]
-        values[field.name] = load(params, field.name, wanted) if _is_section(wanted) else _typed(value, wanted, key)
+        values[field.name] = (
+            load(params, field.name, wanted) if _is_section(wanted) else _typed(value, wanted, key)
+        )
     try:
         return config_type(**values)
     except InputError as error:
@@ -88,7 +103,11 @@ def _refuse_unknown(given: Mapping[str, Any], known: set[str], section: str) -> 
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {section}.{close[0]}?" if close else f"known keys: {', '.join(sorted(known))}"
+            hint = (
+                f"did you mean {section}.{close[0]}?"
+                if close
+                else f"known keys: {', '.join(sorted(known))}"
+            )
             raise InputError(f"params.yaml: unknown key {section}.{key}; {hint}")
 
 

@@ -10,15 +10,21 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar on stderr; outside a terminal it refreshes every ten seconds, one line each."""
+    """Iterate with a progress bar on stderr; outside a terminal it refreshes every ten seconds, one
+    line each.
+    """
     from tqdm import tqdm
 
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    yield from tqdm(items, desc=what, total=total, mininterval=interval, dynamic_ncols=True, leave=True)
+    yield from tqdm(
+        items, desc=what, total=total, mininterval=interval, dynamic_ncols=True, leave=True
+    )
 
 
 class History:
-    """Curves of a stage: every point goes to `log` at once, and all of them into a CSV file for `dvc plots`."""
+    """Curves of a stage: every point goes to `log` at once, and all of them into a CSV file for
+    `dvc plots`.
+    """
 
     def __init__(self, log: Callable[[int, Mapping[str, float]], None]) -> None:
         self._log = log

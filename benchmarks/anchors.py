@@ -2,8 +2,9 @@
 
     python -m benchmarks.anchors [--sizes 7b] [--batch 1 16]
 
-Random attention maps of the first tokens at the layout of LLaVA-1.5: 24 x 24 patches, 12 to 40 layers. Sides: batches
-of one grid through `anchors`, and `mixed`, the largest batch with images of four different grids (one pass per grid).
+Random attention maps of the first tokens at the layout of LLaVA-1.5: 24 x 24 patches, 12 to 40
+layers. Sides: batches of one grid through `anchors`, and `mixed`, the largest batch with images of
+four different grids (one pass per grid).
 """
 
 import time
@@ -27,7 +28,9 @@ def layout_of_grids(batch: int, grids: tuple[tuple[int, int], ...], device: str)
     return Layout(torch.tensor([columns] * batch, device=device), views)
 
 
-def side(batch: int, layers: int, grids: tuple[tuple[int, int], ...], device: str) -> Callable[[], float]:
+def side(
+    batch: int, layers: int, grids: tuple[tuple[int, int], ...], device: str
+) -> Callable[[], float]:
     """Anchors per second of one call's worth of images."""
     maps_BLN = torch.rand(batch, layers, 576, device=device)
     patches = by_grid(layout_of_grids(batch, grids, device))
@@ -60,11 +63,17 @@ def main() -> None:
         with torch.inference_mode():
             rates = by_turns(sides, options.repeats, size, warm_up=3)
         rows += [
-            {"layers": str(layers), "side": name, "anchors per second": spread(rates[name], 0),
-             f"/ {base}": spread(ratios(rates, name, base), 2)}
+            {
+                "layers": str(layers),
+                "side": name,
+                "anchors per second": spread(rates[name], 0),
+                f"/ {base}": spread(ratios(rates, name, base), 2),
+            }
             for name in sides
-        ]  # fmt: skip
-    notes = [f"576 patches, fp32; median (quartiles) of {options.repeats} turns of {INNER} calls. More is better."]
+        ]
+    notes = [
+        f"576 patches, fp32; median (quartiles) of {options.repeats} turns of {INNER} calls. More is better."
+    ]
     write("anchors", "Anchors per second", notes, rows, options)
 
 

@@ -1,17 +1,21 @@
 """What capture and steering cost per generated token, against plain `generate`.
 
-    python -m benchmarks.decode_step [--sizes small medium] [--batch 1 4] [--tokens 24] [--dtype float32]
+    python -m benchmarks.decode_step [--sizes small medium] [--batch 1 4] [--tokens 24] [--dtype
+    float32]
 
-LLaVA's own classes with random weights at the layout of LLaVA-1.5: one image of 336 x 336 pixels in patches of 14, so
-576 image tokens. The vision tower is thin: it runs once, before the steps that are measured. Sides, by turns:
+LLaVA's own classes with random weights at the layout of LLaVA-1.5: one image of 336 x 336 pixels in
+patches of 14, so 576 image tokens. The vision tower is thin: it runs once, before the steps that
+are measured. Sides, by turns:
 
 * plain: `model.generate`;
 * capture: the same with a `DecodeObserver` that only watches;
-* steer: with steering at alpha 0.5 and tau 1, where it fires often; the work is the same whether or not it does.
+* steer: with steering at alpha 0.5 and tau 1, where it fires often; the work is the same whether or
+  not it does.
 
-Each side generates in a thread of its own, on a model of its own that shares the weights, and only one runs at a time:
-they take turns after every token, so that each step of a side is compared with the same step of the plain side, some
-milliseconds before or after it. Steps count once the anchor is fixed.
+Each side generates in a thread of its own, on a model of its own that shares the weights, and only
+one runs at a time: they take turns after every token, so that each step of a side is compared with
+the same step of the plain side, some milliseconds before or after it. Steps count once the anchor
+is fixed.
 """
 
 import argparse
@@ -25,7 +29,7 @@ from torch import Tensor
 
 from adapt.attention.capture import observed
 from adapt.attention.layout import layout_of
-from adapt.attention.steer import DecodeObserver, SteerConfig
+from adapt.generation.steer import DecodeObserver, SteerConfig
 from benchmarks.sides import arguments, progress, ratios, spread, table, write
 
 FIRST = 5
@@ -57,14 +61,33 @@ SIZES = {
 
 def build(size: Size, options: argparse.Namespace) -> Any:
     """A LLaVA of this size in the chosen precision."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
 
-    vision = CLIPVisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-                              image_size=336, patch_size=14)  # fmt: skip
-    text = LlamaConfig(hidden_size=size.width, intermediate_size=size.inner, num_hidden_layers=size.layers,
-                       num_attention_heads=size.heads, num_key_value_heads=size.kv_heads, vocab_size=4000,
-                       max_position_embeddings=4096)  # fmt: skip
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=3999, vision_feature_layer=-1)
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=336,
+        patch_size=14,
+    )
+    text = LlamaConfig(
+        hidden_size=size.width,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        vocab_size=4000,
+        max_position_embeddings=4096,
+    )
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=3999, vision_feature_layer=-1
+    )
     torch.manual_seed(0)
     with torch.device(options.device):
         model = LlavaForConditionalGeneration(config).to(getattr(torch, options.dtype)).eval()
@@ -91,14 +114,20 @@ def inputs_of(model: Any, batch: int, options: argparse.Namespace) -> dict[str, 
     ids_BS = torch.randint(1, 3000, (batch, 640), generator=generator)
     ids_BS[:, 20:596] = config.image_token_id
     pixels = torch.randn(batch, 3, 336, 336, generator=generator).to(getattr(torch, options.dtype))
-    inputs = {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS), "pixel_values": pixels}
+    inputs = {
+        "input_ids": ids_BS,
+        "attention_mask": torch.ones_like(ids_BS),
+        "pixel_values": pixels,
+    }
     return {key: value.to(options.device) for key, value in inputs.items()}
 
 
 class Side(threading.Thread):
     """One generation that halts after every token until `step` lets it go on."""
 
-    def __init__(self, name: str, model: Any, inputs: dict[str, Tensor], options: argparse.Namespace) -> None:
+    def __init__(
+        self, name: str, model: Any, inputs: dict[str, Tensor], options: argparse.Namespace
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.model, self.inputs, self.options = model, inputs, options
         self._go, self._halted, self._failed = threading.Semaphore(0), threading.Semaphore(0), False
@@ -131,12 +160,19 @@ class Side(threading.Thread):
         torch.set_num_threads(self.options.threads)
         watch: AbstractContextManager[None] = nullcontext()
         if self.name != "plain":
-            observer = DecodeObserver(layout_of(self.model, self.inputs), FIRST, steer=SIDES[self.name])
+            observer = DecodeObserver(
+                layout_of(self.model, self.inputs), FIRST, steer=SIDES[self.name]
+            )
             watch = observed(self.model, observer)
         try:
             with watch, torch.inference_mode():
-                self.model.generate(**self.inputs, max_new_tokens=self.options.tokens, do_sample=False,
-                                    eos_token_id=None, logits_processor=LogitsProcessorList([self._halt]))  # fmt: skip
+                self.model.generate(
+                    **self.inputs,
+                    max_new_tokens=self.options.tokens,
+                    do_sample=False,
+                    eos_token_id=None,
+                    logits_processor=LogitsProcessorList([self._halt]),
+                )
         except BaseException:
             self._failed = True
             raise
@@ -164,7 +200,9 @@ def generation(
 
 def main() -> None:
     """Measure, print and write."""
-    parser = arguments(__doc__.splitlines()[0], list(SIZES), ["small", "medium", "grouped"], repeats=5)
+    parser = arguments(
+        __doc__.splitlines()[0], list(SIZES), ["small", "medium", "grouped"], repeats=5
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--tokens", type=int, default=24, help="per generation")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -183,14 +221,22 @@ def main() -> None:
                     figures[name] += steps
                 progress(f"{size}, batch {batch}: generation {turn + 1} of {options.repeats}")
             for name in SIDES:
-                rows.append({"size": f"{size} ({weights:.0f} M)", "batch": str(batch), "side": name,
-                             "ms per step": spread(figures[name], 1),
-                             "/ plain": spread(ratios(figures, name, "plain"))})  # fmt: skip
+                rows.append(
+                    {
+                        "size": f"{size} ({weights:.0f} M)",
+                        "batch": str(batch),
+                        "side": name,
+                        "ms per step": spread(figures[name], 1),
+                        "/ plain": spread(ratios(figures, name, "plain")),
+                    }
+                )
             print(table(rows[-len(SIDES) :]), flush=True)
         del model, models
-    notes = [f"{options.dtype}, prompt of 640 tokens with 576 image tokens, {options.repeats} generations of"
-             f" {options.tokens} tokens; median (quartiles) of {len(figures['plain'])} steps, the sides by turns after"
-             " every token."]  # fmt: skip
+    notes = [
+        f"{options.dtype}, prompt of 640 tokens with 576 image tokens, {options.repeats} generations of"
+        f" {options.tokens} tokens; median (quartiles) of {len(figures['plain'])} steps, the sides by turns after"
+        " every token."
+    ]
     write("decode_step", "A decode step with capture and steering", notes, rows, options)
 
 

@@ -1,7 +1,8 @@
-"""What every benchmark does: sides by turns in one run, ratios with their spread, a table in a dated file.
+"""What every benchmark does: sides by turns in one run, ratios with their spread, a table in a
+dated file.
 
-A machine slows down and speeds up in the course of a run. So the sides take turns, each repeat gives one ratio to the
-first side, and a row shows the median and the quartiles of these ratios.
+A machine slows down and speeds up in the course of a run. So the sides take turns, each repeat
+gives one ratio to the first side, and a row shows the median and the quartiles of these ratios.
 """
 
 import argparse
@@ -17,14 +18,18 @@ from pathlib import Path
 import torch
 
 FOLDER = Path(__file__).parent
-# For a process that measures its memory: freed memory goes back at once, so that the resident set is what is in use and
-# not what the allocator keeps.
+# For a process that measures its memory: freed memory goes back at once, so that the resident set
+# is what is in use and not what the allocator keeps.
 IN_USE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
 
 
-def arguments(description: str, sizes: Sequence[str], default: Sequence[str], repeats: int) -> argparse.ArgumentParser:
+def arguments(
+    description: str, sizes: Sequence[str], default: Sequence[str], repeats: int
+) -> argparse.ArgumentParser:
     """The options that all benchmarks share: --sizes, --repeats, --threads, --device, --out."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", choices=sizes, default=list(default))
     parser.add_argument("--repeats", type=int, default=repeats, help="turns that every side takes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of torch")
@@ -36,7 +41,8 @@ def arguments(description: str, sizes: Sequence[str], default: Sequence[str], re
 def by_turns(
     sides: Mapping[str, Callable[[], float]], repeats: int, what: str, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Run every side `repeats` times, by turns and in changing order, after `warm_up` unmeasured rounds.
+    """Run every side `repeats` times, by turns and in changing order, after `warm_up` unmeasured
+    rounds.
 
     A side returns its own figure (seconds, for example).
     """
@@ -78,15 +84,24 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows of equal keys as a Markdown table, aligned for a terminal as well."""
     heads = list(rows[0])
     width = {head: max(len(head), *(len(row[head]) for row in rows)) for head in heads}
-    lines = [heads, ["-" * width[head] for head in heads], *([row[head] for head in heads] for row in rows)]
+    lines = [
+        heads,
+        ["-" * width[head] for head in heads],
+        *([row[head] for head in heads] for row in rows),
+    ]
     return "\n".join(
-        "| " + " | ".join(c.ljust(width[h]) for c, h in zip(line, heads, strict=True)) + " |" for line in lines
+        "| " + " | ".join(c.ljust(width[h]) for c, h in zip(line, heads, strict=True)) + " |"
+        for line in lines
     )
 
 
 def hardware(device: str) -> str:
     """A word for file names: the GPU, or the CPU and the threads in use."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{_cpu()} {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name()
+        if device.startswith("cuda")
+        else f"{_cpu()} {torch.get_num_threads()} threads"
+    )
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -97,15 +112,27 @@ def _cpu() -> str:
 
 
 def write(
-    theme: str, title: str, notes: Sequence[str], rows: Sequence[Mapping[str, str]], options: argparse.Namespace
+    theme: str,
+    title: str,
+    notes: Sequence[str],
+    rows: Sequence[Mapping[str, str]],
+    options: argparse.Namespace,
 ) -> None:
     """Print the table and write `<theme>_<hardware>_<date>.md`."""
     today = datetime.date.today().isoformat()
     versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers"))
     load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     command = " ".join(["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]])
-    text = [f"# {title}", "", *notes, "", table(rows), "", f"`{command}`, {today}; {hardware(options.device)};"
-            f" {versions}; {load}.", ""]  # fmt: skip
+    text = [
+        f"# {title}",
+        "",
+        *notes,
+        "",
+        table(rows),
+        "",
+        f"`{command}`, {today}; {hardware(options.device)}; {versions}; {load}.",
+        "",
+    ]
     path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
     path.write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))

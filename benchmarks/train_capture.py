@@ -1,16 +1,19 @@
-"""What capture costs in training: forward and backward against SDPA alone and against eager attention maps.
+"""What capture costs in training: forward and backward against SDPA alone and against eager
+attention maps.
 
     python -m benchmarks.train_capture [--sizes 1k 2k 4k] [--layers 8] [--width 1024] [--rows 256]
 
-A decoder with random weights, one sequence with 576 image tokens; the rows are the last ones, as in training. Sides:
+A decoder with random weights, one sequence with 576 image tokens; the rows are the last ones, as in
+training. Sides:
 
 * sdpa: no capture;
-* capture 4, capture all: `RowCapture` on 4 layers, or all, and the mean of the squared maps in the loss;
+* capture 4, capture all: `RowCapture` on 4 layers, or all, and the mean of the squared maps in the
+  loss;
 * eager 4, eager all: the same term from `output_attentions=True`.
 
-Time: all sides by turns in one process. Memory: a fresh process per side, the highest resident set during one forward
-and backward, less what was resident before it (weights are excluded, gradients and activations are not); on CUDA
-`max_memory_allocated`, likewise.
+Time: all sides by turns in one process. Memory: a fresh process per side, the highest resident set
+during one forward and backward, less what was resident before it (weights are excluded, gradients
+and activations are not); on CUDA `max_memory_allocated`, likewise.
 """
 
 import argparse
@@ -41,8 +44,14 @@ def build(options: argparse.Namespace) -> Any:
 
     width = options.width
     torch.manual_seed(0)
-    config = LlamaConfig(hidden_size=width, intermediate_size=width * 11 // 4, num_hidden_layers=options.layers,
-                         num_attention_heads=width // 64, vocab_size=1000, max_position_embeddings=2**15)  # fmt: skip
+    config = LlamaConfig(
+        hidden_size=width,
+        intermediate_size=width * 11 // 4,
+        num_hidden_layers=options.layers,
+        num_attention_heads=width // 64,
+        vocab_size=1000,
+        max_position_embeddings=2**15,
+    )
     return LlamaForCausalLM(config).to(options.device).train()
 
 
@@ -66,7 +75,12 @@ def step(model: Any, side: str, length: int, options: argparse.Namespace) -> Cal
 
 
 def _loss(
-    model: Any, kind: str, ids_BS: Tensor, rows_BR: Tensor, columns_BN: Tensor, layers: tuple[int, ...]
+    model: Any,
+    kind: str,
+    ids_BS: Tensor,
+    rows_BR: Tensor,
+    columns_BN: Tensor,
+    layers: tuple[int, ...],
 ) -> Tensor:
     if kind == "sdpa":
         return model(ids_BS, labels=ids_BS, use_cache=False).loss
@@ -88,19 +102,29 @@ def _synchronise(options: argparse.Namespace) -> None:
 
 
 def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
-    """Peak memory of one step of a side, above what was in use before it, in MiB, from a process of its own."""
+    """Peak memory of one step of a side, above what was in use before it, in MiB, from a process of
+    its own.
+    """
     command = [sys.executable, "-m", "benchmarks.train_capture", "--alone", side, "--sizes", size]
     for name in ("layers", "width", "rows", "threads", "device"):
         command += [f"--{name}", str(getattr(options, name))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
-                          env=os.environ | IN_USE)  # fmt: skip
+    done = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | IN_USE,
+    )
     return float(json.loads(done.stdout)["mib"])
 
 
 def alone(options: argparse.Namespace) -> None:
     """The child of `peak_mib`: one step, and what it took."""
     model = build(options)
-    step(model, options.alone, 64 + options.rows, options)()  # libraries allocate at their first use
+    step(
+        model, options.alone, 64 + options.rows, options
+    )()  # libraries allocate at their first use
     run = step(model, options.alone, SIZES[options.sizes[0]], options)
     if options.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -117,7 +141,11 @@ def alone(options: argparse.Namespace) -> None:
 
 def _resident(field: str) -> int:
     """Bytes, from /proc/self/status."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -127,7 +155,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--rows", type=int, default=256, help="tokens of the answer")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help=argparse.SUPPRESS
+    )
     parser.add_argument("--alone", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -136,35 +166,53 @@ def main() -> None:
         return
     model, rows = build(options), []
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    notes = [f"{options.layers} layers, width {options.width}, {options.width // 64} heads, {parameters:.0f} M weights,"
-             f" fp32, batch 1, {options.rows} answer rows, {IMAGE} image tokens. Median (quartiles) of"
-             f" {options.repeats} turns; memory is the peak of one step above what was in use before."]  # fmt: skip
+    notes = [
+        f"{options.layers} layers, width {options.width}, {options.width // 64} heads, {parameters:.0f} M weights,"
+        f" fp32, batch 1, {options.rows} answer rows, {IMAGE} image tokens. Median (quartiles) of"
+        f" {options.repeats} turns; memory is the peak of one step above what was in use before."
+    ]
     for size in options.sizes:
         rows += measure(model, size, options)
-        write("train_capture", "Capture in training", notes, rows, options)  # a long run that is stopped keeps this
+        write(
+            "train_capture", "Capture in training", notes, rows, options
+        )  # a long run that is stopped keeps this
 
 
 def measure(model: Any, size: str, options: argparse.Namespace) -> list[dict[str, str]]:
     """The rows of one size."""
     fitting = [side for side in options.sides if fits(side, size, options)]
-    seconds = by_turns({side: step(model, side, SIZES[size], options) for side in fitting}, options.repeats, size)
+    seconds = by_turns(
+        {side: step(model, side, SIZES[size], options) for side in fitting}, options.repeats, size
+    )
     base, rows = 0.0, []
     for side in options.sides:
         if side not in fitting:
-            left_out = dict.fromkeys(("time / sdpa", "peak MiB", "peak / sdpa", "above sdpa, MiB"), "")
+            left_out = dict.fromkeys(
+                ("time / sdpa", "peak MiB", "peak / sdpa", "above sdpa, MiB"), ""
+            )
             rows.append({"S": size, "side": side, "seconds": "does not fit", **left_out})
             continue
         mib = peak_mib(side, size, options)
         progress(f"{size}, {side}: {mib:.0f} MiB")
         base = base or mib
-        rows.append({"S": size, "side": side, "seconds": spread(seconds[side]),
-                     "time / sdpa": spread(ratios(seconds, side, fitting[0])), "peak MiB": f"{mib:.0f}",
-                     "peak / sdpa": f"{mib / base:.3f}", "above sdpa, MiB": f"{mib - base:.0f}"})  # fmt: skip
+        rows.append(
+            {
+                "S": size,
+                "side": side,
+                "seconds": spread(seconds[side]),
+                "time / sdpa": spread(ratios(seconds, side, fitting[0])),
+                "peak MiB": f"{mib:.0f}",
+                "peak / sdpa": f"{mib / base:.3f}",
+                "above sdpa, MiB": f"{mib - base:.0f}",
+            }
+        )
     return rows
 
 
 def fits(side: str, size: str, options: argparse.Namespace) -> bool:
-    """Whether a side can be run at all: eager keeps logits and weights of every layer and head, S x S each."""
+    """Whether a side can be run at all: eager keeps logits and weights of every layer and head, S x
+    S each.
+    """
     if not side.startswith("eager"):
         return True
     on_cuda = options.device.startswith("cuda")

@@ -1,14 +1,16 @@
-"""One optimisation step of ours, each term on and off, against TRL's `DPOTrainer` on the same model, batch and device.
+"""One optimisation step of ours, each term on and off, against TRL's `DPOTrainer` on the same
+model, batch and device.
 
-    python -m benchmarks.train_step [--sizes default medium llava llava-lora] [--repeats 7] [--gradient-checkpointing]
+    python -m benchmarks.train_step [--sizes default medium llava llava-lora] [--repeats 7]
+    [--gradient-checkpointing]
 
-A step is what the trainer does between two collated batches: forward and backward passes, clipping, AdamW. TRL's has
-its reference forward in it; ours reads the reference from the cache, which costs a forward per row once, before
-training. Random weights, random pictures, random answers.
+A step is what the trainer does between two collated batches: forward and backward passes, clipping,
+AdamW. TRL's has its reference forward in it; ours reads the reference from the cache, which costs a
+forward per row once, before training. Random weights, random pictures, random answers.
 
-Time: all sides by turns in one process; ours share one model. Memory: a fresh process per side, the highest resident
-set of a step above what the process held before a model was built: weights, reference, optimiser, activations. On CUDA
-`max_memory_allocated`.
+Time: all sides by turns in one process; ours share one model. Memory: a fresh process per side, the
+highest resident set of a step above what the process held before a model was built: weights,
+reference, optimiser, activations. On CUDA `max_memory_allocated`.
 """
 
 import argparse
@@ -31,13 +33,32 @@ from adapt.preference.trainer import Weights
 from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
 # Model, pairs in a batch, tokens of the longest answer, rank of LoRA (0: full training).
-LLAVA = Shape(width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192)  # 576 image tokens
+LLAVA = Shape(
+    width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192
+)  # 576 image tokens
 SIZES = {
-    "default": (Shape(width=96, vision_layers=2, text_layers=3, heads=4, patch_size=8, image_size=48), 24, 28, 0),
-    "medium": (Shape(width=384, vision_layers=2, text_layers=6, heads=6, patch_size=8, image_size=128), 2, 64, 0),
+    "default": (
+        Shape(width=96, vision_layers=2, text_layers=3, heads=4, patch_size=8, image_size=48),
+        24,
+        28,
+        0,
+    ),
+    "medium": (
+        Shape(width=384, vision_layers=2, text_layers=6, heads=6, patch_size=8, image_size=128),
+        2,
+        64,
+        0,
+    ),
     "llava": (LLAVA, 2, 64, 0),
     "llava-lora": (LLAVA, 2, 64, 16),
-    "gpu": (Shape(width=2048, vision_layers=12, text_layers=16, heads=16, patch_size=14, image_size=336), 8, 150, 0),
+    "gpu": (
+        Shape(
+            width=2048, vision_layers=12, text_layers=16, heads=16, patch_size=14, image_size=336
+        ),
+        8,
+        150,
+        0,
+    ),
 }
 # Weights of vag, dpo, sft, attn, and the layers that are supervised.
 SIDES: dict[str, tuple[float, float, float, float, int]] = {
@@ -53,7 +74,9 @@ WORDS = [f"word{i}" for i in range(1000)]
 
 
 def rows(size: str) -> list[dict[str, Any]]:
-    """Pairs as the trainer takes them: random pictures; answers of half the length to the whole of it."""
+    """Pairs as the trainer takes them: random pictures; answers of half the length to the whole of
+    it.
+    """
     import numpy as np
     from PIL import Image
 
@@ -94,19 +117,39 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
     if not base.exists():
         save(build_model(processor.tokenizer, shape, seed=0), processor, base)
     cuda = options.device.startswith("cuda")
-    args = DPOConfig(output_dir=str(folder / "out"), per_device_train_batch_size=pairs, beta=0.5, report_to=[],
-                     use_cpu=not cuda, bf16=cuda, max_length=None, remove_unused_columns=False, max_steps=10,
-                     disable_tqdm=True, activation_checkpointing=options.gradient_checkpointing,
-                     activation_checkpointing_kwargs={"use_reentrant": False})  # fmt: skip
+    args = DPOConfig(
+        output_dir=str(folder / "out"),
+        per_device_train_batch_size=pairs,
+        beta=0.5,
+        report_to=[],
+        use_cpu=not cuda,
+        bf16=cuda,
+        max_length=None,
+        remove_unused_columns=False,
+        max_steps=10,
+        disable_tqdm=True,
+        activation_checkpointing=options.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+    )
     model = load_model(base)
     model.requires_grad_(True).model.vision_tower.requires_grad_(False)
-    common = dict(model=model, args=args, train_dataset=Dataset.from_list(rows(size)), processing_class=processor,
-                  peft_config=lora(rank) if rank else None)  # fmt: skip
+    common = dict(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list(rows(size)),
+        processing_class=processor,
+        peft_config=lora(rank) if rank else None,
+    )
     if side == "trl":
         return _ready(DPOTrainer(**common))
-    ours = AdaptTrainer(**common, data_collator=GuidedCollator(processor=processor, noise=0.3), anchor_tokens=5,
-                        weights=Weights(vag=1, dpo=1, sft=1, attn=1), attn_layers=(),
-                        reference=ReferenceCache(uri=str(folder / "reference"), base=size))  # fmt: skip
+    ours = AdaptTrainer(
+        **common,
+        data_collator=GuidedCollator(processor=processor, noise=0.3),
+        anchor_tokens=5,
+        weights=Weights(vag=1, dpo=1, sft=1, attn=1),
+        attn_layers=(),
+        reference=ReferenceCache(uri=str(folder / "reference"), base=size),
+    )
     return _ready(ours)
 
 
@@ -120,7 +163,9 @@ def terms(trainer: Any, side: str) -> None:
     """Switch our trainer to the terms of `side`."""
     vag, dpo, sft, attn, layers = SIDES[side]
     trainer.weights = Weights(vag=vag, dpo=dpo, sft=sft, attn=attn)
-    trainer.attn_layers = tuple(range(trainer.model.config.text_config.num_hidden_layers))[-layers:] if layers else ()
+    trainer.attn_layers = (
+        tuple(range(trainer.model.config.text_config.num_hidden_layers))[-layers:] if layers else ()
+    )
 
 
 def step(trainer: Any, side: str, options: argparse.Namespace) -> Callable[[], float]:
@@ -148,17 +193,36 @@ def _synchronise(options: argparse.Namespace) -> None:
 
 
 def tokens_of(trainer: Any) -> int:
-    """Real tokens of a batch of pairs, as TRL counts them: those of the chosen and of the rejected half."""
+    """Real tokens of a batch of pairs, as TRL counts them: those of the chosen and of the rejected
+    half.
+    """
     return int(trainer.data_collator([*trainer.train_dataset])["attention_mask"].sum())
 
 
 def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
     """Peak memory of a side in MiB, from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.train_step", "--alone", side, "--sizes", size, "--device",
-               options.device, "--threads", str(options.threads)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.train_step",
+        "--alone",
+        side,
+        "--sizes",
+        size,
+        "--device",
+        options.device,
+        "--threads",
+        str(options.threads),
+    ]
     command += ["--gradient-checkpointing"] if options.gradient_checkpointing else []
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
-                          env=os.environ | IN_USE)  # fmt: skip
+    done = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | IN_USE,
+    )
     return float(json.loads(done.stdout.splitlines()[-1])["mib"])
 
 
@@ -166,7 +230,9 @@ def alone(options: argparse.Namespace) -> None:
     """The child of `peak_mib`: a step that makes the optimiser's state, then one that is looked at."""
     is_cuda, size = options.device.startswith("cuda"), options.sizes[0]
     with tempfile.TemporaryDirectory() as folder:
-        trainer_of("trl", "default", Path(folder), options)  # imports and libraries are not what is compared
+        trainer_of(
+            "trl", "default", Path(folder), options
+        )  # imports and libraries are not what is compared
         before = 0 if is_cuda else _resident("VmRSS")
         trainer = trainer_of(options.alone, size, Path(folder), options)
         run = step(trainer, options.alone, options)
@@ -174,7 +240,9 @@ def alone(options: argparse.Namespace) -> None:
         if is_cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again: proc(5)
+            Path("/proc/self/clear_refs").write_text(
+                "5"
+            )  # the high-water mark starts again: proc(5)
         run()
     peak = torch.cuda.max_memory_allocated() if is_cuda else _resident("VmHWM") - before
     print(json.dumps({"mib": peak / 2**20}))
@@ -182,7 +250,11 @@ def alone(options: argparse.Namespace) -> None:
 
 def _resident(field: str) -> int:
     """Bytes, from /proc/self/status."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field)
+    )
     return int(line.split()[1]) * 1024
 
 

@@ -1,10 +1,13 @@
-"""Pictures of the MLflow UI with runs side by side: the comparison page, and the charts of the same runs.
+"""Pictures of the MLflow UI with runs side by side: the comparison page, and the charts of the same
+runs.
 
-    python docs/screenshot.py --tracking-uri sqlite:////abs/mlflow.db RUN_ID RUN_ID --out docs/comparison.png
+    python docs/screenshot.py --tracking-uri sqlite:////abs/mlflow.db RUN_ID RUN_ID --out
+    docs/comparison.png
 
-writes `docs/comparison.png` (tables), `-pictures.png` (the same page with a picture that the runs share selected) and
-`-charts.png` (the charts page). A server is started on a free loopback port for a store that is a database, and stopped
-again whatever happens; the browser is Debian's `chromium`, without a window, driven over its debugging protocol.
+writes `docs/comparison.png` (tables), `-pictures.png` (the same page with a picture that the runs
+share selected) and `-charts.png` (the charts page). A server is started on a free loopback port for
+a store that is a database, and stopped again whatever happens; the browser is Debian's `chromium`,
+without a window, driven over its debugging protocol.
 """
 
 import argparse
@@ -30,12 +33,21 @@ from adapt import environment
 START_LIMIT = 120  # seconds; a server needs 5 to 10 on a quiet machine
 PAGE_LIMIT = 60
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-    "--remote-debugging-port=0", "--remote-allow-origins=*",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+    "--remote-allow-origins=*",
     # A mouse that points nowhere: without one, every chart lays its toolbar over the curves.
     "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
-)  # fmt: skip
+)
 # The page as a user has it who has closed the assistant at its right.
 CLOSED_ASSISTANT = "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')"
 
@@ -44,7 +56,9 @@ CLOSED_ASSISTANT = "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false
 def child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
     """A process in a group of its own, all of which is gone when the block ends."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -60,15 +74,31 @@ def child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
 
 @contextmanager
 def server(tracking_uri: str, scratch: Path) -> Iterator[str]:
-    """Base address of a UI over the store: that of a running server, or of one that lives as long as the block."""
+    """Base address of a UI over the store: that of a running server, or of one that lives as long
+    as the block.
+    """
     if tracking_uri.startswith("http"):
         yield tracking_uri.rstrip("/")
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri, "--host", "127.0.0.1",
-               "--port", str(port), "--workers", "1", "--default-artifact-root", str(scratch)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        tracking_uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--default-artifact-root",
+        str(scratch),
+    ]
     log = scratch / "server.log"
     with child(command, log) as process:
         address = f"http://127.0.0.1:{port}"
@@ -111,7 +141,9 @@ class Page:
 
     def ask(self, script: str) -> object:
         """Value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get(
+            "value"
+        )
 
     def wait(self, script: str) -> None:
         """Until the expression is true, and a moment longer for what is still being drawn."""
@@ -124,7 +156,13 @@ class Page:
 
     def open(self, address: str, shows: str, width: int, height: int) -> None:
         """Go to `address` in a window of that size and wait for the text `shows`."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=address)
         self.wait(f"document.body && document.body.innerText.includes({json.dumps(shows)})")
@@ -151,14 +189,20 @@ class Page:
     def save(self, path: Path) -> None:
         """What the window shows, as PNG."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
         print(path)
 
 
 @contextmanager
 def browser(scratch: Path) -> Iterator[Page]:
     """A tab of a fresh browser that is gone when the block ends."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    program = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if program is None:
         raise SystemExit("screenshot: no chromium found; `apt-get install chromium`")
     profile = Path(tempfile.mkdtemp(dir=scratch))
@@ -175,12 +219,16 @@ def browser(scratch: Path) -> Iterator[Page]:
         yield Page(tab["webSocketDebuggerUrl"])
 
 
-def take(page: Page, base: str, runs: Sequence[str], experiment: str, picture: str, out: Path) -> None:
+def take(
+    page: Page, base: str, runs: Sequence[str], experiment: str, picture: str, out: Path
+) -> None:
     """All pictures; `picture` is an artifact that the runs share."""
     listed, within = quote(json.dumps(list(runs))), quote(json.dumps([experiment]))
     comparison = f"{base}/#/compare-runs?runs={listed}&experiments={within}"
     page.open(comparison, "Artifacts", 1700, 2200)
-    page.open(comparison, "Artifacts", 1700, 2200)  # the assistant stays closed from the second time on
+    page.open(
+        comparison, "Artifacts", 1700, 2200
+    )  # the assistant stays closed from the second time on
     page.save(out)
     page.open(comparison, "Artifacts", 1900, 560)
     page.click(picture)
@@ -195,10 +243,18 @@ def take(page: Page, base: str, runs: Sequence[str], experiment: str, picture: s
 
 def main() -> None:
     """The command line; see the module docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tracking-uri", required=True, help="address of the MLflow store, a database or a server")
-    parser.add_argument("--out", required=True, type=Path, help="PNG to write; the others go beside it")
-    parser.add_argument("--picture", default="before_after.png", help="artifact to show (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tracking-uri", required=True, help="address of the MLflow store, a database or a server"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, help="PNG to write; the others go beside it"
+    )
+    parser.add_argument(
+        "--picture", default="before_after.png", help="artifact to show (default: %(default)s)"
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN_ID")
     given = parser.parse_args()
     environment.prepare(Path.cwd())

@@ -1,7 +1,7 @@
 """Prefect flows: when, where and how often; what happens is in `adapt`, the graph is in `dvc.yaml`.
 
-Prefect reads its switches when it is imported and makes its home then (but no folder above it), so both are prepared
-before any module here imports it. Only what the user has not set is set.
+Prefect reads its switches when it is imported and makes its home then (but no folder above it), so
+both are prepared before any module here imports it. Only what the user has not set is set.
 """
 
 import os

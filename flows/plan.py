@@ -1,4 +1,6 @@
-"""What a retraining would do, found out without doing anything, and the lock that keeps two of them apart."""
+"""What a retraining would do, found out without doing anything, and the lock that keeps two of them
+apart.
+"""
 
 import fcntl
 import json
@@ -10,14 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt import environment, launch, params, record, registry, store
+from adapt import environment, launch, params
 from adapt.params import InputError
+from adapt.tracking import registry, results, store
 from flows import tasks
 
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """One retraining of a workspace at a time. The kernel drops the lock with the process, however it ends."""
+    """One retraining of a workspace at a time. The kernel drops the lock with the process, however
+    it ends.
+    """
     path = environment.state_dir(root) / "retrain.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -37,7 +42,9 @@ def exclusive(root: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`stages` are all, `due` those that may have to run, `forced` those that run whatever DVC finds; all in order."""
+    """`stages` are all, `due` those that may have to run, `forced` those that run whatever DVC
+    finds; all in order.
+    """
 
     config: Mapping[str, Any]
     stages: tuple[str, ...]
@@ -56,7 +63,13 @@ def make(root: Path, force: bool) -> Plan:
     if moved:
         notes.append(f"base: {moved}")
         forced = forced or ("base",)
-    return Plan(config=config, stages=stages, due=tuple(tasks.pending(root, forced)), forced=forced, notes=tuple(notes))
+    return Plan(
+        config=config,
+        stages=stages,
+        due=tuple(tasks.pending(root, forced)),
+        forced=forced,
+        notes=tuple(notes),
+    )
 
 
 def configuration(root: Path) -> dict[str, Any]:
@@ -67,9 +80,11 @@ def configuration(root: Path) -> dict[str, Any]:
 
 
 def alias_moved(root: Path, source: str) -> str:
-    """Why stage `base` is out of date although DVC cannot see it: its source is an alias that has moved since.
+    """Why stage `base` is out of date although DVC cannot see it: its source is an alias that has
+    moved since.
 
-    Empty when it is not, also for a source that is no alias and when nothing is behind the alias (the stage says so).
+    Empty when it is not, also for a source that is no alias and when nothing is behind the alias
+    (the stage says so).
     """
     alias = re.fullmatch(r"models:/([^/@']+)@([\w.-]+)", source)
     if not alias:
@@ -78,9 +93,7 @@ def alias_moved(root: Path, source: str) -> str:
     used = base_version(root, alias[1])
     if current is None or current == used:
         return ""
-    return (
-        f"{source} is version {current}, results/base was made from {f'version {used}' if used else 'something else'}"
-    )
+    return f"{source} is version {current}, results/base was made from {f'version {used}' if used else 'something else'}"
 
 
 def version_behind(root: Path, model: str, alias: str) -> str | None:
@@ -91,7 +104,9 @@ def version_behind(root: Path, model: str, alias: str) -> str | None:
 
 
 def base_version(root: Path, model: str) -> str:
-    """The version of the registered `model` that results/base came from; "" when it came from elsewhere."""
+    """The version of the registered `model` that results/base came from; "" when it came from
+    elsewhere.
+    """
     path = root / "results" / "base" / "source.json"
     if not path.exists():
         return ""
@@ -104,8 +119,8 @@ def question(root: Path, config: Mapping[str, Any], promote: bool) -> dict[str, 
     """What the decision about promotion depends on: the same question need not be asked twice."""
     address = store.without_credentials(store.uri(root))
     return {
-        "evaluate": record.stage_hash(root, "evaluate"),
-        "model": record.output_hash(root, registry.MODEL),
+        "evaluate": results.stage_hash(root, "evaluate"),
+        "model": results.output_hash(root, registry.MODEL),
         "rules": asdict(config["gate"]),
         "promote": promote,
         "registry": address if address.startswith("http") else "in this workspace",

@@ -1,9 +1,11 @@
-"""Child processes that never outlive us: lines as they are written, and an end that reaches grandchildren.
+"""Child processes that never outlive us: lines as they are written, and an end that reaches
+grandchildren.
 
-A Prefect task that blocks in `Popen.wait` or in reading a pipe cannot be timed out or cancelled: Prefect interrupts by
-a signal (main thread) or an asynchronous exception (worker thread), and both need Python code to run
-(https://github.com/PrefectHQ/prefect/issues/15760). So `stream` wakes up four times a second, and whatever stops it
-ends the whole process group first, and what its members started in other groups (Ray's daemons) after it.
+A Prefect task that blocks in `Popen.wait` or in reading a pipe cannot be timed out or cancelled:
+Prefect interrupts by a signal (main thread) or an asynchronous exception (worker thread), and both
+need Python code to run (https://github.com/PrefectHQ/prefect/issues/15760). So `stream` wakes up
+four times a second, and whatever stops it ends the whole process group first, and what its members
+started in other groups (Ray's daemons) after it.
 """
 
 import codecs
@@ -30,7 +32,8 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Lines:
-    """Bytes as they arrive, cut into lines; of the lines a progress bar redraws, one in `every` seconds.
+    """Bytes as they arrive, cut into lines; of the lines a progress bar redraws, one in `every`
+    seconds.
 
     >>> lines = Lines(every=60)
     >>> list(lines.feed(b"start\\n 1%\\r 2%\\r 3%\\rdone"))
@@ -79,7 +82,9 @@ class Lines:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """What a child process sees: ours, `python` meaning this interpreter, and output as it is written."""
+    """What a child process sees: ours, `python` meaning this interpreter, and output as it is
+    written.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
@@ -95,12 +100,18 @@ def stream(
 ) -> tuple[int, list[str]]:
     """Run `command` in a process group of its own; returns its exit code and its last lines.
 
-    Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group before the exception goes on.
+    Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group before the exception
+    goes on.
     """
     process = subprocess.Popen(
-        command, cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     pipe = process.stdout.fileno()
     os.set_blocking(pipe, False)
@@ -115,7 +126,9 @@ def stream(
     try:
         ended, closed = False, False
         while not ended:
-            ended = process.poll() is not None  # looked at before reading, so that nothing written last is missed
+            ended = (
+                process.poll() is not None
+            )  # looked at before reading, so that nothing written last is missed
             if closed and not ended:
                 time.sleep(POLL)  # it has closed its output but lives on
             elif not ended and not select.select([pipe], [], [], POLL)[0]:

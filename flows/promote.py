@@ -1,7 +1,9 @@
-"""The end of a retraining: register the tuned model, let the gate compare it with the champion, move the alias or not.
+"""The end of a retraining: register the tuned model, let the gate compare it with the champion,
+move the alias or not.
 
-Registering is idempotent: weights that DVC knows under the same hash are one version. Before there is a champion, the
-tuned model is compared with the base that it was tuned from, which `evaluate` has measured on the same images.
+Registering is idempotent: weights that DVC knows under the same hash are one version. Before there
+is a champion, the tuned model is compared with the base that it was tuned from, which `evaluate`
+has measured on the same images.
 """
 
 import json
@@ -11,18 +13,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from adapt import environment, gate, record, registry, store
+from adapt import environment
+from adapt.evaluation import gate
 from adapt.params import InputError
-from adapt.tracking import revision
+from adapt.tracking import registry, results, store
+from adapt.tracking.runs import revision
 from flows import plan
 
 BASE_MODEL = "results/base/model"
-SHOWN = {"CHAIR_i %": "chair_i", "Hal %": "hal", "Cover %": "cover", "attention late/early": "mass_late_early"}
+SHOWN = {
+    "CHAIR_i %": "chair_i",
+    "Hal %": "hal",
+    "Cover %": "cover",
+    "attention late/early": "mass_late_early",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of a model. `promoted` is None when there was nothing to decide: it is the champion already."""
+    """What became of a model. `promoted` is None when there was nothing to decide: it is the
+    champion already.
+    """
 
     version: str
     promoted: bool | None
@@ -38,35 +49,56 @@ class Result:
         return f"{model} version {self.version} was {'promoted to champion' if self.promoted else 'not promoted'}"
 
 
-def promote(root: Path, config: Mapping[str, Any], run_id: str, move: bool) -> tuple[Result, gate.Decision | None]:
-    """Register results/train/model, decide, and, when the gate agrees and `move` is set, make it the champion."""
+def promote(
+    root: Path, config: Mapping[str, Any], run_id: str, move: bool
+) -> tuple[Result, gate.Decision | None]:
+    """Register results/train/model, decide, and, when the gate agrees and `move` is set, make it
+    the champion.
+    """
     tracking = config["tracking"]
     version = registered(root, tracking, run_id)
     champion = registry.champion(root, tracking)
     frame = root / "results" / "evaluate" / "responses.parquet"
     metrics = metrics_of(root)
     if version == champion:
-        return Result(version=version, promoted=None, reasons=(), against="base model",
-                      before=shown(metrics, "base"), after=shown(metrics, "tuned")), None  # fmt: skip
+        return Result(
+            version=version,
+            promoted=None,
+            reasons=(),
+            against="base model",
+            before=shown(metrics, "base"),
+            after=shown(metrics, "tuned"),
+        ), None
     registry.set_alias(root, tracking, registry.CHALLENGER, version)
     old, old_metrics, arm = _reference(root, config, champion, frame, metrics)
     decision = gate.decide(
-        gate.scores_from(frame, metrics, "tuned"), gate.scores_from(old, old_metrics, arm), config["gate"],
-        config["evaluate"].bootstrap, config["evaluate"].seed,
-    )  # fmt: skip
+        gate.scores_from(frame, metrics, "tuned"),
+        gate.scores_from(old, old_metrics, arm),
+        config["gate"],
+        config["evaluate"].bootstrap,
+        config["evaluate"].seed,
+    )
     if decision.promote and not move:
-        decision = gate.Decision(False, (*decision.reasons, "passed, but this retraining may not move the champion"))
+        decision = gate.Decision(
+            False, (*decision.reasons, "passed, but this retraining may not move the champion")
+        )
     registry.tag_decision(root, tracking, version, decision)
     if decision.promote:
         registry.set_alias(root, tracking, registry.CHAMPION, version)
     against = f"champion, version {champion}" if champion else "base model"
-    return Result(version=version, promoted=decision.promote, reasons=decision.reasons, against=against,
-                  before=shown(old_metrics, arm), after=shown(metrics, "tuned")), decision  # fmt: skip
+    return Result(
+        version=version,
+        promoted=decision.promote,
+        reasons=decision.reasons,
+        against=against,
+        before=shown(old_metrics, arm),
+        after=shown(metrics, "tuned"),
+    ), decision
 
 
 def registered(root: Path, tracking: store.TrackingConfig, run_id: str) -> str:
     """The version that holds results/train/model, made now if there is none."""
-    md5 = record.output_hash(root, registry.MODEL)
+    md5 = results.output_hash(root, registry.MODEL)
     if not md5:
         raise InputError(f"dvc.lock has no {registry.MODEL}: a stage of dvc.yaml has to produce it")
     known = registry.version_with_tag(root, tracking, "dvc.model", md5)
@@ -75,7 +107,11 @@ def registered(root: Path, tracking: store.TrackingConfig, run_id: str) -> str:
 
 
 def _reference(
-    root: Path, config: Mapping[str, Any], champion: str | None, frame: Path, metrics: Mapping[str, float]
+    root: Path,
+    config: Mapping[str, Any],
+    champion: str | None,
+    frame: Path,
+    metrics: Mapping[str, float],
 ) -> tuple[Any, Mapping[str, float], str]:
     """Responses, metrics and arm of what the tuned model has to beat, measured on the same images."""
     if champion is None or is_base(root, config["tracking"].model, champion):
@@ -92,18 +128,28 @@ def _reference(
 
 
 def is_base(root: Path, model: str, version: str) -> bool:
-    """Whether a registered version is what this retraining started from, so that `evaluate` has measured it already."""
+    """Whether a registered version is what this retraining started from, so that `evaluate` has
+    measured it already.
+    """
     if plan.base_version(root, model) == version:
         return True
     tags = store.client(root).get_model_version(model, version).tags
-    return bool(tags.get("dvc.model")) and tags["dvc.model"] == record.output_hash(root, BASE_MODEL)
+    return bool(tags.get("dvc.model")) and tags["dvc.model"] == results.output_hash(
+        root, BASE_MODEL
+    )
 
 
 def metrics_of(root: Path) -> dict[str, float]:
     """What `evaluate` measured."""
-    return dict(json.loads((root / "results" / "evaluate" / "metrics.json").read_text(encoding="utf-8")))
+    return dict(
+        json.loads((root / "results" / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
+    )
 
 
 def shown(metrics: Mapping[str, float], arm: str) -> dict[str, float]:
     """The few numbers that the table at the end has."""
-    return {title: float(metrics[f"{arm}/{name}"]) for title, name in SHOWN.items() if f"{arm}/{name}" in metrics}
+    return {
+        title: float(metrics[f"{arm}/{name}"])
+        for title, name in SHOWN.items()
+        if f"{arm}/{name}" in metrics
+    }

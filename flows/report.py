@@ -1,7 +1,8 @@
-"""How a retraining ends, in a few lines: before and after, promoted or not and why, what ran, where to look.
+"""How a retraining ends, in a few lines: before and after, promoted or not and why, what ran, where
+to look.
 
-The same record goes to the terminal, to Prefect as a table artifact, and to a file in the state folder, from which a
-retraining that finds nothing to do shows the last result again.
+The same record goes to the terminal, to Prefect as a table artifact, and to a file in the state
+folder, from which a retraining that finds nothing to do shows the last result again.
 """
 
 import json
@@ -10,13 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt import environment, store
+from adapt import environment
+from adapt.tracking import store
 from flows.promote import Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """A finished retraining. `stages` says of each what became of it, `question` what the decision depended on."""
+    """A finished retraining. `stages` says of each what became of it, `question` what the decision
+    depended on.
+    """
 
     model: str
     result: Result
@@ -31,8 +35,14 @@ class Ending:
         for title, after in self.result.after.items():
             before = self.result.before.get(title, float("nan"))
             digits = 3 if "/" in title else 1
-            table.append({"": title, "before": f"{before:.{digits}f}", "after": f"{after:.{digits}f}",
-                          "change": f"{after - before:+z.{digits}f}"})  # fmt: skip
+            table.append(
+                {
+                    "": title,
+                    "before": f"{before:.{digits}f}",
+                    "after": f"{after:.{digits}f}",
+                    "change": f"{after - before:+z.{digits}f}",
+                }
+            )
         return table
 
     def lines(self) -> list[str]:
@@ -69,7 +79,10 @@ def show(root: Path, ending: Ending) -> None:
     for line in ending.lines():
         console.print(line, markup=False)
     address = store.without_credentials(store.uri(root))
-    console.print(f"Compare runs in MLflow: {address if address.startswith('http') else 'make ui'}", markup=False)
+    console.print(
+        f"Compare runs in MLflow: {address if address.startswith('http') else 'make ui'}",
+        markup=False,
+    )
 
 
 def artifact(ending: Ending) -> None:
@@ -77,7 +90,9 @@ def artifact(ending: Ending) -> None:
     from prefect.artifacts import create_table_artifact
 
     create_table_artifact(
-        table=ending.rows(), key="retraining", description="\n".join(f"* {line.strip()}" for line in ending.lines())
+        table=ending.rows(),
+        key="retraining",
+        description="\n".join(f"* {line.strip()}" for line in ending.lines()),
     )
 
 
@@ -91,7 +106,9 @@ def save(root: Path, ending: Ending) -> None:
 
 
 def last(root: Path) -> Ending | None:
-    """The ending kept last; None when there is none, or one that an older version of this code has written."""
+    """The ending kept last; None when there is none, or one that an older version of this code has
+    written.
+    """
     try:
         kept = json.loads(_path(root).read_text(encoding="utf-8"))
         result = kept.pop("result")

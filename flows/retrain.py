@@ -1,12 +1,13 @@
-"""Retrain: bring every stage up to date, register the tuned model, and promote it if the gate agrees.
+"""Retrain: bring every stage up to date, register the tuned model, and promote it if the gate
+agrees.
 
     python -m flows.retrain              # what `make run` does
     python -m flows.retrain --dry-run    # say what would run
     python -m flows.retrain --help
 
-DVC decides which stages run; this decides when one is retried, stopped or refused. Nothing has to be started before:
-without PREFECT_API_URL, Prefect brings a temporary server along, and if no stage is out of date not even that. The same
-flow is what `infra/prefect.yaml` schedules.
+DVC decides which stages run; this decides when one is retried, stopped or refused. Nothing has to
+be started before: without PREFECT_API_URL, Prefect brings a temporary server along, and if no stage
+is out of date not even that. The same flow is what `infra/prefect.yaml` schedules.
 """
 
 import argparse
@@ -31,9 +32,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, State
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapt import tracking
 from adapt.params import InputError
-from flows import daemons, plan, process, promote, report, tasks
+from adapt.tracking import runs
+from flows import plan, process, promote, report, tasks
+from flows.serve import daemons
 
 MINUTE = 60.0
 
@@ -43,11 +45,18 @@ class Retraining(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    force: Annotated[bool, Field(description="run every stage, also those whose inputs have not changed")] = False
+    force: Annotated[
+        bool, Field(description="run every stage, also those whose inputs have not changed")
+    ] = False
     dry_run: Annotated[bool, Field(description="say what would run and why, and stop")] = False
-    promote: Annotated[bool, Field(description="let the champion move when the gate agrees, not only say so")] = True
+    promote: Annotated[
+        bool, Field(description="let the champion move when the gate agrees, not only say so")
+    ] = True
     timeout_minutes: Annotated[
-        int, Field(description="stop a stage, with all its processes, when it takes longer", ge=1, le=20160)
+        int,
+        Field(
+            description="stop a stage, with all its processes, when it takes longer", ge=1, le=20160
+        ),
     ] = 1440
 
 
@@ -71,28 +80,41 @@ def retrain(options: Retraining = Retraining()) -> State[Any]:  # noqa: B008 (fr
 def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
     """Run what is due inside one MLflow run, then promote, then report."""
     config, tags = todo.config["tracking"], {"adapt.flow_run": str(flow_run.id or "")}
-    run_id = tracking.start_retraining(root, config, tags)
-    env = process.environment({"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]})
+    run_id = runs.start_retraining(root, config, tags)
+    env = process.environment(
+        {"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]}
+    )
     try:
         stages, failure = run_stages(root, todo, env, options.timeout_minutes * MINUTE)
         if failure:
-            tracking.fail_retraining(root, run_id, failure.message or "")
+            runs.fail_retraining(root, run_id, failure.message or "")
             return failure
         result, decision = promote_task(root, todo.config, run_id, options.promote)
-        cached = {stage: "ran" if what != "unchanged" else "cached" for stage, what in stages.items()}
-        tracking.finish_retraining(
-            root, run_id, root / "results", decision, cached, {"adapt.model_version": result.version}
+        cached = {
+            stage: "ran" if what != "unchanged" else "cached" for stage, what in stages.items()
+        }
+        runs.finish_retraining(
+            root,
+            run_id,
+            root / "results",
+            decision,
+            cached,
+            {"adapt.model_version": result.version},
         )
     except Exception as error:
-        tracking.fail_retraining(root, run_id, f"{type(error).__name__}: {error}")
+        runs.fail_retraining(root, run_id, f"{type(error).__name__}: {error}")
         raise
     except BaseException as error:  # Ctrl-C, cancellation, SIGTERM
-        tracking.fail_retraining(root, run_id, f"stopped ({type(error).__name__})", killed=True)
+        runs.fail_retraining(root, run_id, f"stopped ({type(error).__name__})", killed=True)
         raise
     ending = report.Ending(
-        model=config.model, result=result, stages=stages, seconds=time.time() - psutil.Process().create_time(),
-        finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", question=plan.question(root, todo.config, options.promote),
-    )  # fmt: skip
+        model=config.model,
+        result=result,
+        stages=stages,
+        seconds=time.time() - psutil.Process().create_time(),
+        finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        question=plan.question(root, todo.config, options.promote),
+    )
     report.save(root, ending)
     report.artifact(ending)
     return Completed(message=result.sentence(config.model))
@@ -101,7 +123,9 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
 def run_stages(
     root: Path, todo: plan.Plan, env: dict[str, str], timeout_seconds: float
 ) -> tuple[dict[str, str], State[Any] | None]:
-    """Run the stages that are due, one task each; returns what became of every stage, and the failure that ended it."""
+    """Run the stages that are due, one task each; returns what became of every stage, and the
+    failure that ended it.
+    """
     log = get_run_logger()
     for note in todo.notes:
         log.info(note)
@@ -113,7 +137,9 @@ def run_stages(
         if not state.is_completed():
             name = state.name if state.name in ("InputError", "Busy") else "Failed"
             message = state.message or ""
-            return became, Failed(name=name, message=message if stage in message else f"{stage}: {message}")
+            return became, Failed(
+                name=name, message=message if stage in message else f"{stage}: {message}"
+            )
         outcome = state.result()
         if outcome.kind == "ran":
             became[stage] = report.duration(outcome.seconds)
@@ -121,7 +147,9 @@ def run_stages(
 
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
-def promote_task(root: Path, config: dict[str, Any], run_id: str, move: bool) -> tuple[promote.Result, Any]:
+def promote_task(
+    root: Path, config: dict[str, Any], run_id: str, move: bool
+) -> tuple[promote.Result, Any]:
     """Register the tuned model and let the gate decide."""
     result, decision = promote.promote(root, config, run_id, move)
     log = get_run_logger()
@@ -131,11 +159,17 @@ def promote_task(root: Path, config: dict[str, Any], run_id: str, move: bool) ->
 
 
 def nothing_to_do(root: Path, todo: plan.Plan, options: Retraining) -> report.Ending | None:
-    """The last ending, if no stage is out of date and the gate would be asked the same question as then."""
+    """The last ending, if no stage is out of date and the gate would be asked the same question as
+    then.
+    """
     if todo.due:
         return None
     known = report.last(root)
-    return known if known and known.question == plan.question(root, todo.config, options.promote) else None
+    return (
+        known
+        if known and known.question == plan.question(root, todo.config, options.promote)
+        else None
+    )
 
 
 def outlook(todo: plan.Plan, known: report.Ending | None) -> list[str]:
@@ -152,7 +186,9 @@ def outlook(todo: plan.Plan, known: report.Ending | None) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 also for a refusal by the gate, 2 for a user's mistake."""
+    """The command line; returns the exit code: 0 also for a refusal by the gate, 2 for a user's
+    mistake.
+    """
     options = parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -165,8 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(outlook(todo, known)))
             return 0
         if known:
-            # No task, no flow run: starting Prefect's server to record that nothing happened would take longer than
-            # finding it out. A scheduled retraining has its flow run already and ends it in state "Unchanged".
+            # No task, no flow run: starting Prefect's server to record that nothing happened would
+            # take longer than finding it out. A scheduled retraining has its flow run already and
+            # ends it in state "Unchanged".
             print(f"Nothing has changed since {known.finished}; no stage ran. The last result:")
             report.show(root, known)
             return 0
@@ -176,9 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"retrain: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, TerminationSignal):
-        print("retrain: stopped; finished stages are kept, the next retraining goes on from there", file=sys.stderr)
+        print(
+            "retrain: stopped; finished stages are kept, the next retraining goes on from there",
+            file=sys.stderr,
+        )
         return 130
-    # The table is to be the last thing on the screen; Prefect still tells when its temporary server ends.
+    # The table is to be the last thing on the screen; Prefect still tells when its temporary server
+    # ends.
     logging.getLogger("prefect").setLevel(logging.WARNING)
     ending = report.last(root)
     if state.is_completed() and ending:
@@ -189,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prefect_here(root: Path) -> AbstractContextManager[Any]:
-    """Use the server that `make serve` has started, if there is one: a temporary one would share its database."""
+    """Use the server that `make serve` has started, if there is one: a temporary one would share
+    its database.
+    """
     server = daemons.running(root, "prefect-server")
     if os.environ.get("PREFECT_API_URL") or server is None:
         return nullcontext()
@@ -199,19 +242,25 @@ def prefect_here(root: Path) -> AbstractContextManager[Any]:
 def parse(arguments: Sequence[str] | None) -> Retraining:
     """`Retraining` from the command line: its fields are the options, its descriptions the help."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.retrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m flows.retrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit code: 0 done (a refusal by the gate is a normal ending), 1 a stage failed, "
-               "2 a mistake in what you gave, 130 stopped",
-    )  # fmt: skip
+        "2 a mistake in what you gave, 130 stopped",
+    )
     for name, field in Retraining.model_fields.items():
         flag = name.replace("_", "-")
         if field.default is True:
-            parser.add_argument(f"--no-{flag}", dest=name, action="store_false", help=f"do not {field.description}")
+            parser.add_argument(
+                f"--no-{flag}", dest=name, action="store_false", help=f"do not {field.description}"
+            )
         elif field.default is False:
             parser.add_argument(f"--{flag}", action="store_true", help=field.description)
         else:
             text = f"{field.description} (default: {field.default})"
-            parser.add_argument(f"--{flag}", type=int, default=field.default, help=text, metavar="N")
+            parser.add_argument(
+                f"--{flag}", type=int, default=field.default, help=text, metavar="N"
+            )
     given = vars(parser.parse_args(arguments))
     try:
         return Retraining(**given)

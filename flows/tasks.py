@@ -1,8 +1,10 @@
-"""DVC's stages as Prefect tasks: DVC says what there is, in which order and what is out of date; a task runs one stage.
+"""DVC's stages as Prefect tasks: DVC says what there is, in which order and what is out of date; a
+task runs one stage.
 
-No stage, edge or order is written here. `order` reads the graph that `dvc repro` uses, `changed` asks `dvc status`, and
-`reproduce` is `dvc repro --single-item STAGE` in a process of its own, its output in the run's log line by line. What a
-stage does is in `adapt/stages/`; this file is about when it may be skipped, retried or must be stopped.
+No stage, edge or order is written here. `order` reads the graph that `dvc repro` uses, `changed`
+asks `dvc status`, and `reproduce` is `dvc repro --single-item STAGE` in a process of its own, its
+output in the run's log line by line. What a stage does is in `adapt/stages/`; this file is about
+when it may be skipped, retried or must be stopped.
 """
 
 import json
@@ -28,19 +30,32 @@ from flows.process import stream
 DVC = (sys.executable, "-m", "dvc")
 BUSY = "is busy, it is being blocked by"
 BUSY_TRIES, BUSY_DELAY = 3, 10
-"""A `dvc add` or `dvc status` beside us holds its lock for a second; a `dvc repro` for the length of a stage."""
+"""A `dvc add` or `dvc status` beside us holds its lock for a second; a `dvc repro` for the length
+of a stage.
+"""
 FAN_OUT = ("pairs", "train", "evaluate")
-"""Stages that may run on other machines, which can vanish: worth a second try, and `train` resumes where it was."""
+"""Stages that may run on other machines, which can vanish: worth a second try, and `train` resumes
+where it was.
+"""
 
-_HINTS = ("To track the changes", "\tgit add", "To enable auto staging", "\tdvc config", "Use `dvc push`",
-          "Updating lock file", "Generating lock file")  # fmt: skip
+_HINTS = (
+    "To track the changes",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config",
+    "Use `dvc push`",
+    "Updating lock file",
+    "Generating lock file",
+)
 
 Kind = Literal["ran", "unchanged", "InputError", "Busy", "Failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a stage. `kind` is "ran", "unchanged", or why it failed, in which case `message` is one line."""
+    """What became of a stage. `kind` is "ran", "unchanged", or why it failed, in which case
+    `message` is one line.
+    """
 
     stage: str
     kind: Kind
@@ -53,15 +68,20 @@ class Outcome:
 
 
 def order(root: Path) -> dict[str, set[str]]:
-    """Every stage that has a command, in an order in which they can run, with the stages it needs directly."""
+    """Every stage that has a command, in an order in which they can run, with the stages it needs
+    directly.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
-            # An edge goes from a stage to what it needs. Imported data (`*.dvc`) are stages of DVC without a command.
+            # An edge goes from a stage to what it needs. Imported data (`*.dvc`) are stages of DVC
+            # without a command.
             needs = {
-                _address(stage): {_address(needed) for needed in repo.index.graph.successors(stage) if needed.cmd}
+                _address(stage): {
+                    _address(needed) for needed in repo.index.graph.successors(stage) if needed.cmd
+                }
                 for stage in repo.index.stages
                 if stage.cmd
             }
@@ -71,29 +91,41 @@ def order(root: Path) -> dict[str, set[str]]:
 
 
 def _address(stage: Any) -> str:
-    """What `dvc repro` calls it in the workspace root; DVC's own `addressing` is relative to this process's folder."""
+    """What `dvc repro` calls it in the workspace root; DVC's own `addressing` is relative to this
+    process's folder.
+    """
     return stage.name if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{stage.name}"
 
 
-def changed(root: Path, stages: Iterable[str] = (), tries: int = BUSY_TRIES, delay: float = BUSY_DELAY) -> set[str]:
-    """The stages (all, or of those given) whose command, code, parameters, inputs or outputs are not those of dvc.lock.
+def changed(
+    root: Path, stages: Iterable[str] = (), tries: int = BUSY_TRIES, delay: float = BUSY_DELAY
+) -> set[str]:
+    """The stages (all, or of those given) whose command, code, parameters, inputs or outputs are
+    not those of dvc.lock.
 
-    Downstream stages of a changed one are not among them: whether they change is known when it has run.
+    Downstream stages of a changed one are not among them: whether they change is known when it has
+    run.
     """
     for _ in range(tries):
-        done = subprocess.run([*DVC, "status", "--json", *stages], cwd=root, capture_output=True, text=True)
+        done = subprocess.run(
+            [*DVC, "status", "--json", *stages], cwd=root, capture_output=True, text=True
+        )
         if done.returncode == 0:
             return set(json.loads(done.stdout))
         if BUSY not in done.stderr:
             raise InputError(f"DVC: {_one_line(done.stderr)}")
         time.sleep(delay)
-    raise InputError(f"another DVC command works in this workspace: {_blocker(done.stderr)}; wait until it has ended")
+    raise InputError(
+        f"another DVC command works in this workspace: {_blocker(done.stderr)}; wait until it has ended"
+    )
 
 
 def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
-    """The stages that may have to run, in order: changed or forced ones, and all that depends on them.
+    """The stages that may have to run, in order: changed or forced ones, and all that depends on
+    them.
 
-    The last ones may turn out unchanged when their turn comes, because what they read has come out the same.
+    The last ones may turn out unchanged when their turn comes, because what they read has come out
+    the same.
     """
     needs = order(root)
     due = changed(root) | set(forced)
@@ -103,13 +135,22 @@ def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
     return [stage for stage in needs if stage in due]
 
 
-def repro(root: Path, stage: str, env: Mapping[str, str], emit: Callable[[str], None], force: bool = False) -> Outcome:
-    """Run one stage by DVC, if it is out of date or `force` is set; its output goes to `emit` line by line."""
+def repro(
+    root: Path, stage: str, env: Mapping[str, str], emit: Callable[[str], None], force: bool = False
+) -> Outcome:
+    """Run one stage by DVC, if it is out of date or `force` is set; its output goes to `emit` line
+    by line.
+    """
     started = time.monotonic()
     if not force and stage not in changed(root, [stage]):
         return Outcome(stage=stage, kind="unchanged")
     command = [*DVC, "repro", "--single-item", *(["--force"] if force else []), stage]
-    code, last = stream(command, cwd=root, env=env, emit=lambda line: None if line.startswith(_HINTS) else emit(line))
+    code, last = stream(
+        command,
+        cwd=root,
+        env=env,
+        emit=lambda line: None if line.startswith(_HINTS) else emit(line),
+    )
     seconds = time.monotonic() - started
     if code == 0:
         return Outcome(stage=stage, kind="ran", seconds=seconds)
@@ -118,7 +159,8 @@ def repro(root: Path, stage: str, env: Mapping[str, str], emit: Callable[[str], 
 
 
 def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
-    """Why a stage failed, from the last lines of `dvc repro`, whose own exit code is 255 for every reason.
+    """Why a stage failed, from the last lines of `dvc repro`, whose own exit code is 255 for every
+    reason.
 
     Exit code 2 of a stage is a user's mistake that its own last line names (`adapt.launch`).
     """
@@ -126,14 +168,19 @@ def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
     if verdict is None:
         return "Failed", f"{stage}: {last[-1] if last else 'DVC ended without a word'}"
     if BUSY in last[verdict]:
-        return "Busy", f"{stage}: another DVC command works on it: {_blocker(chr(10).join(last[verdict:]))}"
+        return (
+            "Busy",
+            f"{stage}: another DVC command works on it: {_blocker(chr(10).join(last[verdict:]))}",
+        )
     code = re.search(r"exited with (-?\d+)$", last[verdict])
     if code is None:
         return "InputError", f"{stage}: DVC: {last[verdict].removeprefix('ERROR: ')}"
     said = last[verdict - 1] if verdict else "nothing said why"
     if code[1] != "2":
         return "Failed", f"{stage}: exit code {code[1]}: {said}"
-    ours = next((line for line in reversed(last[:verdict]) if line.startswith(f"adapt {stage}: ")), None)
+    ours = next(
+        (line for line in reversed(last[:verdict]) if line.startswith(f"adapt {stage}: ")), None
+    )
     return "InputError", ours or f"{stage}: {said}"
 
 
@@ -148,25 +195,41 @@ def _blocker(text: str) -> str:
 
 
 def worth_retrying(_task: "Task[Any, Any]", run: TaskRun, state: State[Any]) -> bool:
-    """Wait for DVC's lock a few times; try a stage that fans out once more; never repeat a user's mistake."""
+    """Wait for DVC's lock a few times; try a stage that fans out once more; never repeat a user's
+    mistake.
+    """
     if state.name == "Busy":
         return run.run_count <= BUSY_TRIES
     raised = isinstance(state.data, BaseException)  # the time limit, or a mistake of ours
     return state.name == "Failed" and not raised and run.name in FAN_OUT and run.run_count <= 1
 
 
-# `worth_retrying` counts. Were `retries` its last number, Prefect would log an empty traceback after the last try.
-@task(retries=BUSY_TRIES + 1, retry_delay_seconds=BUSY_DELAY, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+# `worth_retrying` counts. Were `retries` its last number, Prefect would log an empty traceback
+# after the last try.
+@task(
+    retries=BUSY_TRIES + 1,
+    retry_delay_seconds=BUSY_DELAY,
+    retry_condition_fn=worth_retrying,
+    cache_policy=NO_CACHE,
+)
 def reproduce(root: Path, stage: str, env: Mapping[str, str], force: bool) -> Outcome | State[Any]:
-    """One stage as a task run. A failure is a returned state: its reason in one line, and no traceback."""
+    """One stage as a task run. A failure is a returned state: its reason in one line, and no
+    traceback.
+    """
     log = get_run_logger()
     outcome = repro(root, stage, env, log.info, force)
     if outcome.ok:
-        log.info(f"{stage}: unchanged" if outcome.kind == "unchanged" else f"{stage}: {outcome.seconds:.0f} s")
+        log.info(
+            f"{stage}: unchanged"
+            if outcome.kind == "unchanged"
+            else f"{stage}: {outcome.seconds:.0f} s"
+        )
         return outcome
     return Failed(name=outcome.kind, message=outcome.message)
 
 
 def task_for(stage: str, timeout_seconds: float) -> "Task[Any, Any]":
-    """The task of one stage, named after it; stopped with all its processes after `timeout_seconds`."""
+    """The task of one stage, named after it; stopped with all its processes after
+    `timeout_seconds`.
+    """
     return reproduce.with_options(name=stage, task_run_name=stage, timeout_seconds=timeout_seconds)

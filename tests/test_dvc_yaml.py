@@ -8,7 +8,7 @@ import yaml
 
 from adapt import params
 from adapt.launch import STAGES, configs, stage_module
-from tests.closure import ROOT, closure
+from tests.support.closure import ROOT, closure
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -21,13 +21,17 @@ def test_stages_are_the_launchers():
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_the_import_closure(stage):
     listed = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
-    assert listed == closure(f"adapt.stages.{stage}"), "python -m tests.closure prints the lists"
+    assert listed == closure(f"adapt.stages.{stage}"), (
+        "python -m tests.support.closure prints the lists"
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_what_the_config_reads(stage):
     fields = dataclasses.fields(stage_module(stage).Config)
-    assert set(GRAPH[stage]["params"]) == {stage} | {f.name for f in fields if f.metadata.get("shared")}
+    assert set(GRAPH[stage]["params"]) == {stage} | {
+        f.name for f in fields if f.metadata.get("shared")
+    }
 
 
 def test_packages_hold_no_code():
@@ -41,10 +45,16 @@ def test_every_section_of_params_yaml_loads():
 
 
 def test_every_option_is_read_somewhere():
-    """No option that nothing reads: each key occurs as an attribute outside the class that declares it."""
-    source = "\n".join(p.read_text() for folder in ("adapt", "flows") for p in Path(ROOT / folder).rglob("*.py"))
+    """No option that nothing reads: each key occurs as an attribute outside the class that declares
+    it.
+    """
+    source = "\n".join(
+        p.read_text() for folder in ("adapt", "flows") for p in Path(ROOT / folder).rglob("*.py")
+    )
     content = params.read(ROOT / "params.yaml")
     keys = [key for section in content.values() if isinstance(section, dict) for key in section]
-    source = source.replace('getattr(config, f"{split}_images")', ".train_images .validation_images .test_images")
+    source = source.replace(
+        'getattr(config, f"{split}_images")', ".train_images .validation_images .test_images"
+    )
     unread = [key for key in keys if f".{key}" not in source]
     assert not unread

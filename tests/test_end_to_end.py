@@ -1,4 +1,6 @@
-"""The whole pipeline at its smallest, every part real: the flow, `dvc repro`, a second run, a change, a Ray cluster."""
+"""The whole pipeline at its smallest, every part real: the flow, `dvc repro`, a second run, a
+change, a Ray cluster.
+"""
 
 import json
 import shutil
@@ -10,16 +12,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import workspace
-from tests.ray_head import ray_head
+from tests.support import workspace
+from tests.support.ray_head import ray_head
 
 pytestmark = pytest.mark.timeout(400)
 
 
 def command(root: Path, *words: str, env: dict[str, str] | None = None) -> str:
     """Output of `python -m ...` in a workspace; it must succeed."""
-    done = subprocess.run([sys.executable, "-m", *words], cwd=root, env=workspace.environment(root, env),
-                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=380)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=root,
+        env=workspace.environment(root, env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=380,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -46,7 +55,9 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def root(retrained: Path, tmp_path: Path) -> Path:
     """A copy of that workspace for a test to change."""
-    shutil.copytree(retrained, tmp_path / "ws", symlinks=True, ignore=shutil.ignore_patterns("prefect"))
+    shutil.copytree(
+        retrained, tmp_path / "ws", symlinks=True, ignore=shutil.ignore_patterns("prefect")
+    )
     return tmp_path / "ws"
 
 

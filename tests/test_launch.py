@@ -1,4 +1,6 @@
-"""A user's mistake: one line that names the culprit, exit code 2, and every earlier result as it was."""
+"""A user's mistake: one line that names the culprit, exit code 2, and every earlier result as it
+was.
+"""
 
 import io
 from pathlib import Path
@@ -12,7 +14,7 @@ from adapt.data import scenes
 from adapt.data.schema import Example, write_split, write_vocabulary
 from adapt.launch import launch, published
 from adapt.params import InputError
-from tests.closure import ROOT
+from tests.support.closure import ROOT
 
 
 @pytest.fixture
@@ -60,7 +62,9 @@ def brought(root: Path, **changes) -> None:
     for split in ("train", "validation", "test"):
         rows = scenes.examples(split, 0, size=48, caption_noise=0.0, seed=1)
         if split == "train":
-            rows[0] = Example(**{**{f: getattr(rows[0], f) for f in rows[0].__dataclass_fields__}, **changes})
+            rows[0] = Example(
+                **{**{f: getattr(rows[0], f) for f in rows[0].__dataclass_fields__}, **changes}
+            )
         write_split(folder / f"{split}.parquet", rows)
     write_vocabulary(folder / "vocabulary.json", scenes.vocabulary())
     change(root, "data", source="mine")
@@ -90,12 +94,18 @@ def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
         ("train", {"bata": 1.0}, "unknown key train.bata; did you mean train.beta?"),
         ("evaluate", {"panels": None}, "missing key evaluate.panels"),
         ("train", {"workers": -1}, "train.workers: must not be negative, got -1"),
-        ("train", {"workers": 5}, "train.batch_pairs: 24 pairs do not divide into 1 passes of 5 workers"),
+        (
+            "train",
+            {"workers": 5},
+            "train.batch_pairs: 24 pairs do not divide into 1 passes of 5 workers",
+        ),
         ("train", {"steps": "many"}, "train.steps: expected int, got 'many'"),
         ("gate", {"max_cover_drop": -1.0}, "gate.max_cover_drop"),
     ],
 )
-def test_a_bad_parameter_stops_any_stage_before_it_computes(root, capsys, monkeypatch, section, values, says):
+def test_a_bad_parameter_stops_any_stage_before_it_computes(
+    root, capsys, monkeypatch, section, values, says
+):
     change(root, section, **values)
     assert says in refusal("data", root, capsys, monkeypatch)
     assert says in refusal("train", root, capsys, monkeypatch)
@@ -105,7 +115,9 @@ def test_a_base_folder_without_weights_is_named(root, capsys, monkeypatch):
     data = root / "results" / "data" / "splits"
     data.mkdir()
     for split in ("train", "validation", "test"):
-        write_split(data / f"{split}.parquet", scenes.examples(split, 0, size=48, caption_noise=0.0, seed=1))
+        write_split(
+            data / f"{split}.parquet", scenes.examples(split, 0, size=48, caption_noise=0.0, seed=1)
+        )
     write_vocabulary(data / "vocabulary.json", scenes.vocabulary())
     (root / "mymodel").mkdir()
     (root / "mymodel" / "config.json").write_text("{}")

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.closure import ROOT
+from tests.support.closure import ROOT
 
 
 def test_the_tree_names_every_module_and_no_other():
@@ -25,5 +25,10 @@ def test_the_tree_names_every_module_and_no_other():
 
 def test_no_path_of_a_machine_is_in_the_docs():
     docs = ("log.md", "method.md", "families.md")
-    for name in ("README.md", "CONTRIBUTING.md", *(f"docs/{name}" for name in docs), "infra/README.md"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}" for name in docs),
+        "infra/README.md",
+    ):
         assert not re.search(r"/(home|root|work|Users)/\w", (ROOT / name).read_text()), name

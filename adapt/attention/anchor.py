@@ -1,10 +1,12 @@
-"""The cross-attention visual anchor: where the image supports the answer, read from the first K generated tokens.
+"""The cross-attention visual anchor: where the image supports the answer, read from the first K
+generated tokens.
 
-Marks: [paper] published (arXiv 2606.31054), [release] only in the authors' code, [ours] our decision.
-Everything is batched over samples and layers and stays on the device. A batch whose images have different grids, or
-several views each, takes one pass per distinct grid.
+Marks: [paper] published (arXiv 2606.31054), [release] only in the authors' code, [ours] our
+decision. Everything is batched over samples and layers and stays on the device. A batch whose
+images have different grids, or several views each, takes one pass per distinct grid.
 
-Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid, X x Y pixels, C channels.
+Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid, X x Y
+pixels, C channels.
 """
 
 import dataclasses
@@ -26,18 +28,25 @@ Grid = tuple[int, int]
 class AnchorConfig:
     """Section `anchor` of params.yaml."""
 
-    tokens: int
+    anchor_tokens: int
     noise_images: int
 
     def __post_init__(self) -> None:
-        require(self.tokens >= 1, "tokens", f"must be at least 1, got {self.tokens}")
-        require(self.noise_images >= 1, "noise_images", f"must be at least 1, got {self.noise_images}")
+        require(
+            self.anchor_tokens >= 1,
+            "anchor_tokens",
+            f"must be at least 1, got {self.anchor_tokens}",
+        )
+        require(
+            self.noise_images >= 1, "noise_images", f"must be at least 1, got {self.noise_images}"
+        )
 
 
 def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
     """S_spec = 1 - |high(A_l) - ideal(l)|, [B, L] [release].
 
-    high: share of the 2-D FFT power beyond a quarter of the largest radius; ideal falls from 0.8 (first layer) to 0.2.
+    high: share of the 2-D FFT power beyond a quarter of the largest radius; ideal falls from 0.8
+    (first layer) to 0.2.
     """
     B, L, _ = maps_BLN.shape
     power = torch.fft.fft2(maps_BLN.float().view(B, L, *grid)).abs().square()
@@ -48,7 +57,9 @@ def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
 
 
 def smoothness_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
-    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L], on maps scaled to [0, 1] [ours: unscaled it is 1 everywhere]."""
+    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L], on maps scaled to [0, 1] [ours: unscaled it is
+    1 everywhere].
+    """
     low, high = maps_BLN.amin(-1, keepdim=True), maps_BLN.amax(-1, keepdim=True)
     a = ((maps_BLN - low) / (high - low).clamp_min(EPS)).view(*maps_BLN.shape[:2], *grid)
     down, right = a.diff(dim=-2).square(), a.diff(dim=-1).square()
@@ -62,8 +73,14 @@ def focus_score(maps_BLN: Tensor) -> Tensor:
 
 
 def layer_weights(maps_BLN: Tensor, grid: Grid) -> Tensor:
-    """W = softmax(10 * minmax(0.4 S_spec + 0.3 S_smooth + 0.3 S_focus)) over layers, [B, L] [release]."""
-    s = 0.4 * spectral_score(maps_BLN, grid) + 0.3 * smoothness_score(maps_BLN, grid) + 0.3 * focus_score(maps_BLN)
+    """W = softmax(10 * minmax(0.4 S_spec + 0.3 S_smooth + 0.3 S_focus)) over layers, [B, L]
+    [release].
+    """
+    s = (
+        0.4 * spectral_score(maps_BLN, grid)
+        + 0.3 * smoothness_score(maps_BLN, grid)
+        + 0.3 * focus_score(maps_BLN)
+    )
     low, high = s.amin(1, keepdim=True), s.amax(1, keepdim=True)
     return torch.softmax(10 * (s - low) / (high - low).clamp_min(EPS), dim=1)
 
@@ -81,9 +98,11 @@ def visual_anchor(maps_BLN: Tensor, grid: Grid, debias_N: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Patches:
-    """The views of one grid in a batch: patch m of view v is image token `slot_VM[v, m]` of sample `sample_V[v]`.
+    """The views of one grid in a batch: patch m of view v is image token `slot_VM[v, m]` of sample
+    `sample_V[v]`.
 
-    `is_plain`: they are all that the batch has, one view per sample that covers its image tokens in order.
+    `is_plain`: they are all that the batch has, one view per sample that covers its image tokens in
+    order.
     """
 
     grid: Grid
@@ -93,11 +112,14 @@ class Patches:
 
     def of(self, maps_BLN: Tensor) -> Tensor:
         """The views' own maps, [V, L, M]."""
-        return maps_BLN[self.sample_V].gather(2, self.slot_VM[:, None].expand(-1, maps_BLN.shape[1], -1))
+        return maps_BLN[self.sample_V].gather(
+            2, self.slot_VM[:, None].expand(-1, maps_BLN.shape[1], -1)
+        )
 
 
 def by_grid(layout: Layout, samples: int = 1) -> tuple[Patches, ...]:
-    """The views of a batch, one entry per distinct grid; `samples` answers to a prompt stand side by side.
+    """The views of a batch, one entry per distinct grid; `samples` answers to a prompt stand side
+    by side.
 
     >>> views = (View(0, 0, "tile", (1, 2), (3, 4)), View(0, 0, "tile", (1, 2), (6, 7)))
     >>> patches, = by_grid(Layout(torch.tensor([[3, 4, 5, 6, 7]]), views), samples=2)
@@ -115,8 +137,19 @@ def by_grid(layout: Layout, samples: int = 1) -> tuple[Patches, ...]:
     found = []
     for grid, views in groups.items():
         sample = [view.sample * samples + n for view in views for n in range(samples)]
-        slot = [[slot_of[view.sample][column] for column in view.columns] for view in views for _ in range(samples)]
-        found.append(Patches(grid, torch.tensor(sample, device=device), torch.tensor(slot, device=device), is_plain))
+        slot = [
+            [slot_of[view.sample][column] for column in view.columns]
+            for view in views
+            for _ in range(samples)
+        ]
+        found.append(
+            Patches(
+                grid,
+                torch.tensor(sample, device=device),
+                torch.tensor(slot, device=device),
+                is_plain,
+            )
+        )
     return tuple(found)
 
 
@@ -128,8 +161,11 @@ def inside(patches: Sequence[Patches], shape: Sequence[int]) -> Tensor:
     return inside_BN
 
 
-def anchors(maps_BLN: Tensor, patches: Sequence[Patches], debias: Mapping[Grid, Tensor] | None) -> Tensor:
-    """`visual_anchor` of every view, weighted by the view's share of the attention [ours]: [B, N], sum 1.
+def anchors(
+    maps_BLN: Tensor, patches: Sequence[Patches], debias: Mapping[Grid, Tensor] | None
+) -> Tensor:
+    """`visual_anchor` of every view, weighted by the view's share of the attention [ours]: [B, N],
+    sum 1.
 
     Tokens outside all views get 0. `debias`: a mask per grid; None does without.
 
@@ -137,8 +173,13 @@ def anchors(maps_BLN: Tensor, patches: Sequence[Patches], debias: Mapping[Grid, 
     """
     missing = [p.grid for p in patches if debias is not None and p.grid not in debias]
     if missing:
-        raise InputError(f"no debias mask for the grid {missing[0][0]} x {missing[0][1]}: estimate it on such an image")
-    masks = [maps_BLN.new_ones(p.grid[0] * p.grid[1]) if debias is None else debias[p.grid] for p in patches]
+        raise InputError(
+            f"no debias mask for the grid {missing[0][0]} x {missing[0][1]}: estimate it on such an image"
+        )
+    masks = [
+        maps_BLN.new_ones(p.grid[0] * p.grid[1]) if debias is None else debias[p.grid]
+        for p in patches
+    ]
     if len(patches) == 1 and patches[0].is_plain:
         return visual_anchor(maps_BLN, patches[0].grid, masks[0])
     found_BN = torch.zeros_like(maps_BLN[:, 0])
@@ -150,16 +191,20 @@ def anchors(maps_BLN: Tensor, patches: Sequence[Patches], debias: Mapping[Grid, 
 
 
 def debias_mask(noise_maps_BLN: Tensor) -> Tensor:
-    """Damping of positions that draw attention whatever the image, [N] in (0, 1] [paper: idea; form ours].
+    """Damping of positions that draw attention whatever the image, [N] in (0, 1] [paper: idea; form
+    ours].
 
-    From maps on images of pure noise: a position with k > 1 times its uniform share is damped to 1 / k, others stay.
+    From maps on images of pure noise: a position with k > 1 times its uniform share is damped to 1
+    / k, others stay.
     """
     share_N = normalised(noise_maps_BLN.mean((0, 1)))
     return 1 / (share_N * share_N.shape[0]).clamp_min(1.0)
 
 
 def pixel_mask(anchor_BN: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The anchor as a soft mask over the image, [B, 1, X, Y] in [0, 1], bilinearly upsampled from the patch grid."""
+    """The anchor as a soft mask over the image, [B, 1, X, Y] in [0, 1], bilinearly upsampled from
+    the patch grid.
+    """
     low, high = anchor_BN.amin(1, keepdim=True), anchor_BN.amax(1, keepdim=True)
     scaled = ((anchor_BN - low) / (high - low).clamp_min(EPS)).view(-1, 1, *grid)
     return F.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
@@ -174,5 +219,7 @@ def enhanced(pixels_BCXY: Tensor, mask_B1XY: Tensor, white_C: Tensor) -> Tensor:
 
 
 def noise_injected(pixels_BCXY: Tensor, noise_BCXY: Tensor, share: float) -> Tensor:
-    """v- = sqrt(1 - s) v + sqrt(s) noise [ours]: `share` s of the power is Gaussian noise of unit variance."""
+    """v- = sqrt(1 - s) v + sqrt(s) noise [ours]: `share` s of the power is Gaussian noise of unit
+    variance.
+    """
     return (1 - share) ** 0.5 * pixels_BCXY + share**0.5 * noise_BCXY

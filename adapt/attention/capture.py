@@ -1,16 +1,17 @@
 """Exact capture of text-to-image attention inside SDPA, without attention maps of S x S.
 
-One attention function is registered with transformers' attention interface. Its output is SDPA's; an observer gets the
-queries and keys of every call and computes what it needs beside it, or steers it. No module is patched; leaving the
-context restores the model, also after an error.
+One attention function is registered with transformers' attention interface. Its output is SDPA's;
+an observer gets the queries and keys of every call and computes what it needs beside it, or steers
+it. No module is patched; leaving the context restores the model, also after an error.
 
 * Two models may be observed at once, one model by one observer: nested use is refused.
 * Calls from another thread than the one that entered the block are plain SDPA.
-* Gradient checkpointing: what a capture needs stays outside of what is thrown away and computed again, so gradients
-  flow and the second computation changes nothing. The reentrant kind runs without gradients and is refused.
+* Gradient checkpointing: what a capture needs stays outside of what is thrown away and computed
+  again, so gradients flow and the second computation changes nothing. The reentrant kind runs
+  without gradients and is refused.
 
-Shapes: B batch, H query heads, K key/value heads, R observed rows, S source positions, N image tokens, D head size,
-L decoder layers. Columns and rows are padded with -1.
+Shapes: B batch, H query heads, K key/value heads, R observed rows, S source positions, N image
+tokens, D head size, L decoder layers. Columns and rows are padded with -1.
 """
 
 import dataclasses
@@ -53,11 +54,19 @@ class Call:
 
         mask = self.mask if mask is None else mask
         return sdpa_attention_forward(
-            self.module, self.query_BHSD, self.key_BKSD, self.value_BKSD, mask, scaling=self.scaling, **self.options
+            self.module,
+            self.query_BHSD,
+            self.key_BKSD,
+            self.value_BKSD,
+            mask,
+            scaling=self.scaling,
+            **self.options,
         )[0]
 
     def seen_keys(self) -> Tensor:
-        """The keys that SDPA looks at; with its own causal mask, not the empty rest of a static cache."""
+        """The keys that SDPA looks at; with its own causal mask, not the empty rest of a static
+        cache.
+        """
         length = self.query_BHSD.shape[2]
         return self.key_BKSD[:, :, :length] if self.mask is None and length > 1 else self.key_BKSD
 
@@ -66,7 +75,9 @@ class Observer:
     """Sees every attention call of one decoder and returns the output to use."""
 
     def start(self, model: nn.Module) -> None:
-        """Called when the block is entered; raises InputError where `model` cannot be observed this way."""
+        """Called when the block is entered; raises InputError where `model` cannot be observed this
+        way.
+        """
 
     def observe(self, call: Call) -> Tensor:
         """`call.attend()`, or what should stand in its place."""
@@ -92,10 +103,14 @@ def _attention(
     if observer is None or thread != threading.get_ident():
         return call.attend(), None
     if options.get("position_bias") is not None:
-        raise InputError(f"{type(module).__name__} adds a position bias to its logits, which capture cannot see")
+        raise InputError(
+            f"{type(module).__name__} adds a position bias to its logits, which capture cannot see"
+        )
     is_causal = options.get("is_causal", getattr(module, "is_causal", True))
     if attention_mask is None and query.shape[2] > 1 and is_causal is False:
-        raise InputError(f"{type(module).__name__} is not a causal decoder: tokens see what comes after them")
+        raise InputError(
+            f"{type(module).__name__} is not a causal decoder: tokens see what comes after them"
+        )
     return observer.observe(call), None
 
 
@@ -122,8 +137,9 @@ def layer_count(model: nn.Module) -> int:
 def observed(model: nn.Module, observer: Observer) -> Iterator[None]:
     """Show every attention call of the model's decoder to `observer` inside the block.
 
-    Raises RuntimeError when the model, or one that shares its configuration, is already observed (two observers could
-    not both decide the output), InputError when the observer or the attention interface refuses the model.
+    Raises RuntimeError when the model, or one that shares its configuration, is already observed
+    (two observers could not both decide the output), InputError when the observer or the attention
+    interface refuses the model.
     """
     decoder = decoder_of(model)
     observer.start(model)
@@ -132,34 +148,48 @@ def observed(model: nn.Module, observer: Observer) -> Iterator[None]:
     with _entering:
         _register()
         if any(c._attn_implementation == NAME for c in configs):
-            raise RuntimeError("this model's attention is already observed; leave the other block first")
+            raise RuntimeError(
+                "this model's attention is already observed; leave the other block first"
+            )
         before = [(c, c._attn_implementation) for c in configs]
         _observers.update({m: (observer, threading.get_ident()) for m in modules})
     try:
         decoder.set_attn_implementation(NAME)
         if decoder.config._attn_implementation != NAME:
-            raise InputError(f"{type(decoder).__name__} does not use transformers' attention interface")
+            raise InputError(
+                f"{type(decoder).__name__} does not use transformers' attention interface"
+            )
         yield
     finally:
         with _entering:
             for m in modules:
                 _observers.pop(m, None)
-            for config, name in before:  # each its own: a decoder may have parts with other implementations
+            for (
+                config,
+                name,
+            ) in before:  # each its own: a decoder may have parts with other implementations
                 config._attn_implementation_internal = name
 
 
 def _configs(decoder: nn.Module) -> list[Any]:
-    """The distinct configurations of the decoder's parts: each holds the name of an attention implementation."""
-    found = {id(config): config for part in decoder.modules() if (config := getattr(part, "config", None)) is not None}
+    """The distinct configurations of the decoder's parts: each holds the name of an attention
+    implementation.
+    """
+    found = {
+        id(config): config
+        for part in decoder.modules()
+        if (config := getattr(part, "config", None)) is not None
+    }
     return [config for config in found.values() if hasattr(config, "_attn_implementation")]
 
 
 class RowCapture(Observer):
-    """Observer for a forward pass over whole sequences: keeps `maps[layer]` = [B', R, N] with gradients.
+    """Observer for a forward pass over whole sequences: keeps `maps[layer]` = [B', R, N] with
+    gradients.
 
     Args:
-        rows_BR: query positions to observe, -1 for padding. A first dimension smaller than the batch observes only
-            the first samples (in preference batches: the chosen halves).
+        rows_BR: query positions to observe, -1 for padding. A first dimension smaller than the
+            batch observes only the first samples (in preference batches: the chosen halves).
         columns_BN: image-token positions of the same samples, -1 for padding.
         layers: decoder layers to observe; empty for all.
 
@@ -175,7 +205,9 @@ class RowCapture(Observer):
         """Refuses reentrant gradient checkpointing, whose forward pass has no gradients to keep."""
         for module in decoder_of(model).modules():
             checkpoint = getattr(module, "_gradient_checkpointing_func", None)
-            if checkpoint is None or not (getattr(module, "gradient_checkpointing", False) and module.training):
+            if checkpoint is None or not (
+                getattr(module, "gradient_checkpointing", False) and module.training
+            ):
                 continue
             if getattr(checkpoint, "keywords", {}).get("use_reentrant", True):
                 raise InputError(
@@ -186,25 +218,36 @@ class RowCapture(Observer):
     def observe(self, call: Call) -> Tensor:
         """SDPA's output; the maps of an observed layer are kept beside it."""
         output, layer = call.attend(), call.layer
-        # Without gradients it is the reference pass of an adapter model, which shares its modules with the policy.
-        # Inside a backward pass it is a checkpointed layer that is computed again.
+        # Without gradients it is the reference pass of an adapter model, which shares its modules
+        # with the policy. Inside a backward pass it is a checkpointed layer that is computed again.
         wanted = torch.is_grad_enabled() and (not self.layers or layer in self.layers)
         if wanted and torch._C._current_graph_task_id() == -1:
             if layer in self.maps:
-                raise InputError("this RowCapture has seen a forward pass; make a new one for each pass")
+                raise InputError(
+                    "this RowCapture has seen a forward pass; make a new one for each pass"
+                )
             self.maps[layer] = self._map(call)
         return output
 
     def _map(self, call: Call) -> Tensor:
         rows = self.rows_BR
         B = len(rows)
-        # Hooks that change nothing keep a checkpoint from counting our tensors, which its second pass does not save.
+        # Hooks that change nothing keep a checkpoint from counting our tensors, which its second
+        # pass does not save.
         with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
             q_BHSD = call.query_BHSD[:B]
-            index = rows.clamp_min(0)[:, None, :, None].expand(-1, q_BHSD.shape[1], -1, q_BHSD.shape[3])
-            mask = call.mask if call.mask is None else call.mask.expand(len(call.query_BHSD), -1, -1, -1)[:B]
+            index = rows.clamp_min(0)[:, None, :, None].expand(
+                -1, q_BHSD.shape[1], -1, q_BHSD.shape[3]
+            )
+            mask = (
+                call.mask
+                if call.mask is None
+                else call.mask.expand(len(call.query_BHSD), -1, -1, -1)[:B]
+            )
             keys = call.seen_keys()[:B]
-            return attention_at(q_BHSD.gather(2, index), keys, mask, rows, self.columns_BN, call.scaling)
+            return attention_at(
+                q_BHSD.gather(2, index), keys, mask, rows, self.columns_BN, call.scaling
+            )
 
     def stacked(self) -> Tensor:
         """Maps of all observed layers, [B', L', R, N], in layer order.

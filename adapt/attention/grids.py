@@ -1,8 +1,9 @@
 """How each family of models lays the patches of a picture out as image tokens: one rule per family.
 
-A rule reads the model's config and what the processor made, and says for every image of the batch, in order, which
-grids its tokens form. Rules were read from transformers 5.23 (file named at each rule) and are proven against the
-models' own embeddings in `tests/attention/test_families.py`, which also writes `docs/families.md`.
+A rule reads the model's config and what the processor made, and says for every image of the batch,
+in order, which grids its tokens form. Rules were read from transformers 5.23 (file named at each
+rule) and are proven against the models' own embeddings in `tests/attention/test_families.py`, which
+also writes `docs/families.md`.
 
 Shapes: B batch, S sequence.
 """
@@ -63,35 +64,52 @@ def _pair(size: int | Sequence[int]) -> Grid:
 
 
 def _tower_grid(config: Any, inputs: Inputs, merge: int = 1) -> Grid:
-    """Patches of one picture of `pixel_values` [..., C, X, Y], after `merge` x `merge` of them became one token."""
+    """Patches of one picture of `pixel_values` [..., C, X, Y], after `merge` x `merge` of them
+    became one token.
+    """
     height, width = inputs["pixel_values"].shape[-2:]
     side = _pair(config.vision_config.patch_size)
     return height // side[0] // merge, width // side[1] // merge
 
 
 def _one_grid(config: Any, inputs: Inputs) -> list[Image]:
-    """picture size / patch size, the same for every picture, which the processor resizes or crops to one size"""
-    # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y], no token but patches
+    """picture size / patch size, the same for every picture, which the processor resizes or crops
+    to one size
+    """
+    # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y], no
+    # token but patches
     return [[Part("whole", _tower_grid(config, inputs))] for _ in inputs["pixel_values"]]
 
 
 def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
-    """square of `mm_tokens_per_image` averaged tokens, the same for every picture; a pan-and-scan crop counts as one"""
-    # gemma3/modeling_gemma3.py: Gemma3MultiModalProjector; the processor does not pass on which picture a crop is of
+    """square of `mm_tokens_per_image` averaged tokens, the same for every picture; a pan-and-scan
+    crop counts as one
+    """
+    # gemma3/modeling_gemma3.py: Gemma3MultiModalProjector; the processor does not pass on which
+    # picture a crop is of
     side = math.isqrt(config.mm_tokens_per_image)
     return [[Part("whole", (side, side))] for _ in inputs["pixel_values"]]
 
 
 def _qwen_vl(config: Any, inputs: Inputs) -> list[Image]:
-    """`image_grid_thw` / `spatial_merge_size`: as many tokens as the picture's own size and shape give"""
-    # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; the same in Qwen2.5-VL and Qwen3-VL
+    """`image_grid_thw` / `spatial_merge_size`: as many tokens as the picture's own size and shape
+    give
+    """
+    # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; the same in Qwen2.5-VL
+    # and Qwen3-VL
     merge = config.vision_config.spatial_merge_size
-    return [[Part("whole", (h // merge, w // merge))] * t for t, h, w in inputs["image_grid_thw"].tolist()]
+    return [
+        [Part("whole", (h // merge, w // merge))] * t
+        for t, h, w in inputs["image_grid_thw"].tolist()
+    ]
 
 
 def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
     """Patches of the tiled picture, put together and cut to the picture's own shape."""
-    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+    from transformers.models.llava_next.modeling_llava_next import (
+        get_anyres_image_grid_shape,
+        unpad_image,
+    )
 
     tower = config.vision_config
     tiles = get_anyres_image_grid_shape(tuple(size), config.image_grid_pinpoints, tower.image_size)
@@ -102,17 +120,28 @@ def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
 
 
 def _llava_next(config: Any, inputs: Inputs) -> list[Image]:
-    """the whole picture at the tower's size, then its tiles joined and cut to its shape, a separator after each row"""
+    """the whole picture at the tower's size, then its tiles joined and cut to its shape, a
+    separator after each row
+    """
     # llava_next/modeling_llava_next.py: pack_image_features
     coarse = Part("whole", _tower_grid(config, inputs))
-    return [[coarse, Part("whole", _fine_grid(config, size), row_end=1)] for size in inputs["image_sizes"].tolist()]
+    return [
+        [coarse, Part("whole", _fine_grid(config, size), row_end=1)]
+        for size in inputs["image_sizes"].tolist()
+    ]
 
 
 def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
-    """as LLaVA-NeXT, the joined grid shrunk to `anyres_max` tiles; of several pictures in a prompt only the whole"""
+    """as LLaVA-NeXT, the joined grid shrunk to `anyres_max` tiles; of several pictures in a prompt
+    only the whole
+    """
     # llava_onevision/modeling_llava_onevision.py: get_image_features, pack_image_features
     rows, columns = _tower_grid(config, inputs)
-    counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
+    counts = (
+        inputs["batch_num_images"].tolist()
+        if "batch_num_images" in inputs
+        else [1] * len(inputs["image_sizes"])
+    )
     alone = [count == 1 for count in counts for _ in range(count)]
     most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
     images = []
@@ -132,14 +161,19 @@ def _runs(ids: list[int], image_id: int) -> list[Grid]:
     >>> _runs([7, 9, 9, 7, 9], image_id=9)
     [(1, 3), (4, 5)]
     """
-    edges = [i for i, (a, b) in enumerate(pairwise([-1, *ids, -1])) if (a == image_id) != (b == image_id)]
+    edges = [
+        i for i, (a, b) in enumerate(pairwise([-1, *ids, -1])) if (a == image_id) != (b == image_id)
+    ]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _internvl(config: Any, inputs: Inputs) -> list[Image]:
-    """tiles of equal squares, 2 x 2 patches to a token, then the whole picture; a small picture is not tiled"""
+    """tiles of equal squares, 2 x 2 patches to a token, then the whole picture; a small picture is
+    not tiled
+    """
     # internvl/processing_internvl.py: one run of image tokens between <img> and </img> per picture
-    # got_ocr2/image_processing_got_ocr2.py: crop_image_to_patches puts the thumbnail last, if there are tiles
+    # got_ocr2/image_processing_got_ocr2.py: crop_image_to_patches puts the thumbnail last, if there
+    # are tiles
     grid = _tower_grid(config, inputs, merge=round(1 / config.downsample_ratio))
     images = []
     for ids in inputs["input_ids"].tolist():
@@ -150,15 +184,20 @@ def _internvl(config: Any, inputs: Inputs) -> list[Image]:
 
 
 def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
-    """tiles of equal squares, `scale_factor`^2 patches to a token, then the whole picture; tags between them"""
-    # idefics3/processing_idefics3.py: replace_image_token. Every run of image tokens follows <fake_token_around_image>
-    # and a tag, of one token or of several; the last run of a sample is a whole picture, and each of them ends one.
+    """tiles of equal squares, `scale_factor`^2 patches to a token, then the whole picture; tags
+    between them
+    """
+    # idefics3/processing_idefics3.py: replace_image_token. Every run of image tokens follows
+    # <fake_token_around_image> and a tag, of one token or of several; the last run of a sample is a
+    # whole picture, and each of them ends one.
     grid = _tower_grid(config, inputs, merge=config.scale_factor)
     images: list[Image] = []
     for ids in inputs["input_ids"].tolist():
         runs = _runs(ids, config.image_token_id)
         fence = ids[runs[-1][1]] if runs and runs[-1][1] < len(ids) else None
-        starts = [next((i for i in range(start, -1, -1) if ids[i] == fence), 0) for start, _ in runs]
+        starts = [
+            next((i for i in range(start, -1, -1) if ids[i] == fence), 0) for start, _ in runs
+        ]
         tags = [ids[fence_at:start] for fence_at, (start, _) in zip(starts, runs, strict=True)]
         image: Image = []
         for tag in tags:
@@ -195,11 +234,14 @@ FAMILIES: dict[str, Family] = {
 def images_of(config: Any, inputs: Inputs) -> list[Image]:
     """The parts of every image of the batch, by the rule of the model's family.
 
-    Raises InputError for an unknown family, or when the processor's outputs lack what the rule reads.
+    Raises InputError for an unknown family, or when the processor's outputs lack what the rule
+    reads.
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
-        raise InputError(f"model type {config.model_type}: its patch grid is not known; known: {', '.join(FAMILIES)}")
+        raise InputError(
+            f"model type {config.model_type}: its patch grid is not known; known: {', '.join(FAMILIES)}"
+        )
     try:
         return family.rule(config, inputs)
     except KeyError as missing:

@@ -1,7 +1,9 @@
-"""Where the images are in the token sequence, and which patch of which grid every image token stands for.
+"""Where the images are in the token sequence, and which patch of which grid every image token
+stands for.
 
-Nothing here is a constant of a checkpoint: positions come from the token ids, grids from the model's config and the
-processor's outputs by the rule of the model's family (`adapt/attention/grids.py`).
+Nothing here is a constant of a checkpoint: positions come from the token ids, grids from the
+model's config and the processor's outputs by the rule of the model's family
+(`adapt/attention/grids.py`).
 
 Shapes: B batch, S sequence, N image tokens (padded with -1).
 """
@@ -22,8 +24,9 @@ from adapt.params import InputError
 class View:
     """One grid of patches as the language model sees it: a whole image, or one tile of it.
 
-    The grid lies over what the vision tower sees: where a processor crops or pads, that is not the whole file. `image`
-    counts the images of the sample from 0; `columns` are positions in the sample's sequence, row by row.
+    The grid lies over what the vision tower sees: where a processor crops or pads, that is not the
+    whole file. `image` counts the images of the sample from 0; `columns` are positions in the
+    sample's sequence, row by row.
     """
 
     sample: int
@@ -35,13 +38,16 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """All image tokens of a batch, and the grids among them; tokens between patches belong to no view."""
+    """All image tokens of a batch, and the grids among them; tokens between patches belong to no
+    view.
+    """
 
     columns_BN: Tensor
     views: tuple[View, ...]
 
     def common_grid(self) -> Grid:
-        """The one grid of a batch whose samples have one view of that grid and no other image token.
+        """The one grid of a batch whose samples have one view of that grid and no other image
+        token.
 
         Raises InputError otherwise, saying what the batch has.
         """
@@ -70,8 +76,12 @@ def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
     found_BS = input_ids_BS == image_token_id
     counts_B = found_BS.sum(1)
     if int(counts_B.min()) == 0:
-        raise InputError(f"sample {int(counts_B.argmin())} of the batch has no image tokens (id {image_token_id})")
-    order = torch.where(found_BS, torch.arange(found_BS.shape[1], device=found_BS.device), found_BS.shape[1])
+        raise InputError(
+            f"sample {int(counts_B.argmin())} of the batch has no image tokens (id {image_token_id})"
+        )
+    order = torch.where(
+        found_BS, torch.arange(found_BS.shape[1], device=found_BS.device), found_BS.shape[1]
+    )
     columns = order.sort(1).values[:, : int(counts_B.max())]
     return columns.masked_fill(columns == found_BS.shape[1], -1)
 
@@ -80,11 +90,12 @@ def layout_of(model: Any, inputs: Mapping[str, Tensor]) -> Layout:
     """Positions and patch grids of the images of a batch.
 
     Args:
-        model: a vision-language model of transformers, also inside a DDP or PEFT wrapper; its weights are not read.
+        model: a vision-language model of transformers, also inside a DDP or PEFT wrapper; its
+            weights are not read.
         inputs: what its processor made of pictures and texts.
 
-    Raises InputError when the model cannot be aligned, when a sample has no image, or when the image tokens are not
-    those that the rule of the family expects.
+    Raises InputError when the model cannot be aligned, when a sample has no image, or when the
+    image tokens are not those that the rule of the family expects.
     """
     reason = unsupported(model)
     if reason:
@@ -109,7 +120,9 @@ def _views(columns_BN: Tensor, images: list[Image]) -> Iterator[View]:
                 places = [used + i for i in part.patches()]
                 used += part.length()
                 if used <= len(columns):
-                    yield View(sample, at - first, part.kind, part.grid, tuple(columns[i] for i in places))
+                    yield View(
+                        sample, at - first, part.kind, part.grid, tuple(columns[i] for i in places)
+                    )
             at += 1
         if used != len(columns):
             _refuse(sample, len(columns), images[first:at])
@@ -120,7 +133,9 @@ def _views(columns_BN: Tensor, images: list[Image]) -> Iterator[View]:
 def _refuse(sample: int, tokens: int, images: list[Image]) -> None:
     grids = ", ".join(f"{part.grid[0]} x {part.grid[1]}" for image in images for part in image)
     what = f"the {grids} grid" if sum(map(len, images)) == 1 else f"the grids {grids or '(none)'}"
-    raise InputError(f"sample {sample} of the batch: {tokens} image tokens do not form {what} of its images")
+    raise InputError(
+        f"sample {sample} of the batch: {tokens} image tokens do not form {what} of its images"
+    )
 
 
 def unsupported(model: Any) -> str | None:
@@ -133,7 +148,9 @@ def unsupported(model: Any) -> str | None:
 
 
 def unknown(config: Any) -> str | None:
-    """Why a model of this configuration has no image tokens whose places are known; None when it has."""
+    """Why a model of this configuration has no image tokens whose places are known; None when it
+    has.
+    """
     kind = f"model type {config.model_type}"
     if getattr(config.get_text_config(), "cross_attention_layers", None):
         return f"{kind}: reads images through cross-attention layers; no image token stands in its sequence"
@@ -147,5 +164,7 @@ def unknown(config: Any) -> str | None:
 
 
 def patch_grid(config: Any, inputs: Mapping[str, Tensor], columns_BN: Tensor) -> Grid:
-    """(rows, columns) of the one patch grid behind the image tokens of every sample of a batch; else InputError."""
+    """(rows, columns) of the one patch grid behind the image tokens of every sample of a batch;
+    else InputError.
+    """
     return Layout(columns_BN, tuple(_views(columns_BN, images_of(config, inputs)))).common_grid()

@@ -1,11 +1,13 @@
-"""Attention of chosen rows at chosen columns, exact, with gradients, in memory that grows linearly with the sequence.
+"""Attention of chosen rows at chosen columns, exact, with gradients, in memory that grows linearly
+with the sequence.
 
-The softmax of a row needs all of its S logits, but only for a moment: rows are taken a chunk at a time, reduced to
-their few columns and to the mean over heads, and computed again in the backward pass. What lives between the two passes
-are the queries of the rows, the keys (which SDPA keeps as well) and one normaliser per row and head.
+The softmax of a row needs all of its S logits, but only for a moment: rows are taken a chunk at a
+time, reduced to their few columns and to the mean over heads, and computed again in the backward
+pass. What lives between the two passes are the queries of the rows, the keys (which SDPA keeps as
+well) and one normaliser per row and head.
 
-Shapes: B batch, H query heads, K key/value heads, R rows, S source positions, N columns, D head size. Rows and columns
-are padded with -1. Logits are fp32 whatever the model's dtype.
+Shapes: B batch, H query heads, K key/value heads, R rows, S source positions, N columns, D head
+size. Rows and columns are padded with -1. Logits are fp32 whatever the model's dtype.
 """
 
 from collections.abc import Iterator
@@ -15,19 +17,28 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 2**20  # logits in flight: the working memory is a few of these, or a few rows where one row has more
+CHUNK = (
+    2**20
+)  # logits in flight: the working memory is a few of these, or a few rows where one row has more
 LOWEST = torch.finfo(torch.float32).min
 
 
 def attention_at(
-    query_BHRD: Tensor, key_BKSD: Tensor, mask: Tensor | None, rows_BR: Tensor, columns_BN: Tensor, scaling: float
+    query_BHRD: Tensor,
+    key_BKSD: Tensor,
+    mask: Tensor | None,
+    rows_BR: Tensor,
+    columns_BN: Tensor,
+    scaling: float,
 ) -> Tensor:
-    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`: [B, R, N] fp32, 0 where either is padding.
+    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`: [B, R, N] fp32, 0 where
+    either is padding.
 
     Args:
         query_BHRD: queries of the rows. key_BKSD: all keys; H / K query heads share one.
-        mask: boolean (true: attend) or float (added), [B or 1, H or 1, Q, S or more], indexed by `rows_BR`; None lets
-            row r attend to the columns up to r, and row r of an empty mask (all false) to all alike.
+        mask: boolean (true: attend) or float (added), [B or 1, H or 1, Q, S or more], indexed by
+            `rows_BR`; None lets row r attend to the columns up to r, and row r of an empty mask
+            (all false) to all alike.
         scaling: of the logits.
 
     With one head, queries and keys of zero and no mask, row 2 attends to columns 0, 1 and 2 alike:
@@ -36,15 +47,21 @@ def attention_at(
     >>> attention_at(q, k, None, torch.tensor([[2]]), torch.tensor([[0, 2, 4, -1]]), 1.0)
     tensor([[[0.3333, 0.3333, 0.0000, 0.0000]]])
     """
-    with torch.autocast(query_BHRD.device.type, enabled=False):  # it would make the logits half precision again
+    with torch.autocast(
+        query_BHRD.device.type, enabled=False
+    ):  # it would make the logits half precision again
         return _AttentionAt.apply(query_BHRD, key_BKSD, mask, rows_BR, columns_BN, scaling)
 
 
-def last_at(query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, columns_BN: Tensor, scaling: float) -> Tensor:
-    """The exact softmax of the last query at the columns, per head: [B, H, N] fp32, 0 where a column is padding.
+def last_at(
+    query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, columns_BN: Tensor, scaling: float
+) -> Tensor:
+    """The exact softmax of the last query at the columns, per head: [B, H, N] fp32, 0 where a
+    column is padding.
 
-    For a step of generation: one pass over the keys, no gradient. On CUDA, half-precision keys are multiplied as they
-    are and summed in fp32; elsewhere they are converted first, which costs less there than SDPA's own pass.
+    For a step of generation: one pass over the keys, no gradient. On CUDA, half-precision keys are
+    multiplied as they are and summed in fp32; elsewhere they are converted first, which costs less
+    there than SDPA's own pass.
     """
     B, H, _, D = query_BHSD.shape
     K, S = key_BKSD.shape[1:3]
@@ -52,7 +69,8 @@ def last_at(query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, columns_B
     k = key_BKSD.reshape(B * K, S, D)
     with torch.autocast(q.device.type, enabled=False):
         is_half = q.is_cuda and q.dtype != torch.float32
-        # Keys on the left: on a CPU the product then reads them in their order, up to three times as fast.
+        # Keys on the left: on a CPU the product then reads them in their order, up to three times
+        # as fast.
         s = torch.bmm(k, q, out_dtype=torch.float32) if is_half else k.float() @ q.float()
     s_BH1S = s.transpose(1, 2).reshape(B, H, 1, S).mul_(scaling)
     s_BH1S = masked_(s_BH1S, None if mask is None else mask[:, :, -1:, :S])
@@ -65,7 +83,13 @@ class _AttentionAt(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, mask: Tensor | None, rows_BR: Tensor, columns_BN: Tensor, scaling: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor | None,
+        rows_BR: Tensor,
+        columns_BN: Tensor,
+        scaling: float,
     ) -> Tensor:
         B, H, R, _ = query.shape
         key32 = key.float()
@@ -109,7 +133,9 @@ def _chunks(query_BHRD: Tensor, key_BKSD: Tensor) -> Iterator[slice]:
 
 
 def _grouped(rows: Tensor, key_BKSD: Tensor) -> Tensor:
-    """[B, H, r, *] as [B, K, H / K * r, *]: query heads that share a key head become rows of one product."""
+    """[B, H, r, *] as [B, K, H / K * r, *]: query heads that share a key head become rows of one
+    product.
+    """
     return rows.reshape(rows.shape[0], key_BKSD.shape[1], -1, rows.shape[3])
 
 
@@ -118,13 +144,17 @@ def _scaled(query_BHrD: Tensor, scaling: float) -> Tensor:
 
 
 def _logits(query_BHrD: Tensor, key_BKSD: Tensor, mask: Tensor | None, rows_Br: Tensor) -> Tensor:
-    """Logits [B, H, r, S]; masked positions hold the smallest float, never -inf, so that no row is NaN."""
+    """Logits [B, H, r, S]; masked positions hold the smallest float, never -inf, so that no row is
+    NaN.
+    """
     B, H, r, _ = query_BHrD.shape
     S = key_BKSD.shape[2]
     s = (_grouped(query_BHrD, key_BKSD) @ key_BKSD.transpose(2, 3)).view(B, H, r, S)
     rows = rows_Br.clamp_min(0)
     if mask is None:
-        return s.masked_fill_((torch.arange(S, device=rows.device) > rows[:, :, None])[:, None], LOWEST)
+        return s.masked_fill_(
+            (torch.arange(S, device=rows.device) > rows[:, :, None])[:, None], LOWEST
+        )
     mask = mask[..., :S].expand(B, -1, -1, -1)
     return masked_(s, mask.gather(2, rows[:, None, :, None].expand(B, mask.shape[1], r, S)))
 
@@ -133,7 +163,11 @@ def masked_(s: Tensor, mask: Tensor | None) -> Tensor:
     """Apply a boolean (true: attend) or additive mask to logits in place."""
     if mask is None:
         return s
-    return s.masked_fill_(~mask, LOWEST) if mask.dtype == torch.bool else s.add_(mask).clamp_min_(LOWEST)
+    return (
+        s.masked_fill_(~mask, LOWEST)
+        if mask.dtype == torch.bool
+        else s.add_(mask).clamp_min_(LOWEST)
+    )
 
 
 def _over_heads(columns_BN: Tensor, like_BHrS: Tensor) -> Tensor:
@@ -146,8 +180,14 @@ def _real(rows_BR: Tensor, columns_BN: Tensor) -> Tensor:
 
 
 def _softmax_backward(p_BHrS: Tensor, grad_BrN: Tensor, columns_BN: Tensor) -> Tensor:
-    """dL/dlogits = p (g - sum p g), in place; g is 0 outside the columns and the same for all heads."""
+    """dL/dlogits = p (g - sum p g), in place; g is 0 outside the columns and the same for all
+    heads.
+    """
     B, _, r, S = p_BHrS.shape
-    g_BrS = grad_BrN.new_zeros(B, r, S).scatter_add_(2, columns_BN.clamp_min(0)[:, None].expand_as(grad_BrN), grad_BrN)
-    dot = (p_BHrS.gather(-1, _over_heads(columns_BN, p_BHrS)) * grad_BrN[:, None]).sum(-1, keepdim=True)
+    g_BrS = grad_BrN.new_zeros(B, r, S).scatter_add_(
+        2, columns_BN.clamp_min(0)[:, None].expand_as(grad_BrN), grad_BrN
+    )
+    dot = (p_BHrS.gather(-1, _over_heads(columns_BN, p_BHrS)) * grad_BrN[:, None]).sum(
+        -1, keepdim=True
+    )
     return p_BHrS.mul_(g_BrS[:, None] - dot)

@@ -2,13 +2,14 @@
 
 Three of them are named in the paper (arXiv 2606.31054); the formulas are ours.
 
-Shapes: B batch, T generated tokens, L layers, N image tokens. `maps_BTLN` is attention to the image, mean over heads.
+Shapes: B batch, T generated tokens, L layers, N image tokens. `maps_BTLN` is attention to the
+image, mean over heads.
 """
 
 import torch
 from torch import Tensor
 
-SIGNALS = ("mass", "focus", "fidelity", "responsiveness", "drift")
+SIGNALS = ("mass", "focus", "amc", "responsiveness", "drift")
 EPS = 1e-12
 
 
@@ -37,18 +38,24 @@ def focus(maps_BTLN: Tensor) -> Tensor:
 
 
 def amc(maps: Tensor, anchor: Tensor) -> Tensor:
-    """S_AMC(A || w) = sum_i a_i^2 w_i / (sum_i a_i)^2 over the last dimension (the paper's match with the anchor)."""
+    """S_AMC(A || w) = sum_i a_i^2 w_i / (sum_i a_i)^2 over the last dimension (the paper's match
+    with the anchor).
+    """
     return (maps.square() * anchor).sum(-1) / maps.sum(-1).square().clamp_min(EPS)
 
 
-def fidelity(maps_BTLN: Tensor, anchor_BN: Tensor, first: int) -> Tensor:
-    """S_AMC of each token relative to its mean over the first `first` tokens, mean over layers: [B, T]."""
+def relative_amc(maps_BTLN: Tensor, anchor_BN: Tensor, anchor_tokens: int) -> Tensor:
+    """S_AMC of each token relative to its mean over the first `anchor_tokens` tokens, mean over
+    layers: [B, T].
+    """
     score_BTL = amc(maps_BTLN, anchor_BN[:, None, None])
-    return (score_BTL / score_BTL[:, :first].mean(1, keepdim=True).clamp_min(EPS)).mean(2)
+    return (score_BTL / score_BTL[:, :anchor_tokens].mean(1, keepdim=True).clamp_min(EPS)).mean(2)
 
 
 def responsiveness(maps_BTLN: Tensor) -> Tensor:
-    """R_t = total variation between A_hat_t and A_hat_{t-1} (layers averaged first): [B, T]; R_0 = R_1."""
+    """R_t = total variation between A_hat_t and A_hat_{t-1} (layers averaged first): [B, T]; R_0 =
+    R_1.
+    """
     p_BTN = normalised(maps_BTLN.mean(2))
     moved = 0.5 * (p_BTN[:, 1:] - p_BTN[:, :-1]).abs().sum(-1)
     first = moved[:, :1] if moved.shape[1] else torch.zeros_like(p_BTN[:, :1, 0])
@@ -56,18 +63,22 @@ def responsiveness(maps_BTLN: Tensor) -> Tensor:
 
 
 def drift(maps_BTLN: Tensor, anchor_BN: Tensor) -> Tensor:
-    """Jensen-Shannon divergence (nats) of A_hat_t (layers averaged) and the anchor: [B, T]; at most log 2."""
+    """Jensen-Shannon divergence (nats) of A_hat_t (layers averaged) and the anchor: [B, T]; at most
+    log 2.
+    """
     p, q = normalised(maps_BTLN.mean(2)), normalised(anchor_BN)[:, None]
     m = (p + q) / 2
     return entropy(m) - (entropy(p) + entropy(q)) / 2
 
 
-def all_signals(maps_BTLN: Tensor, anchor_BN: Tensor, first: int) -> dict[str, Tensor]:
-    """Every signal of `SIGNALS`, each [B, T]. `first`: K, the tokens that the anchor was read from."""
+def all_signals(maps_BTLN: Tensor, anchor_BN: Tensor, anchor_tokens: int) -> dict[str, Tensor]:
+    """Every signal of `SIGNALS`, each [B, T]. `anchor_tokens`: K, the tokens that the anchor was
+    read from.
+    """
     return {
         "mass": visual_mass(maps_BTLN),
         "focus": focus(maps_BTLN),
-        "fidelity": fidelity(maps_BTLN, anchor_BN, first),
+        "amc": relative_amc(maps_BTLN, anchor_BN, anchor_tokens),
         "responsiveness": responsiveness(maps_BTLN),
         "drift": drift(maps_BTLN, anchor_BN),
     }

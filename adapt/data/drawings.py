@@ -1,9 +1,10 @@
 """Twenty-four everyday things as flat little drawings, told apart by their outline alone.
 
-`sprite(kind, colour, cell, side, left, top)` draws one thing into a square cell and says where it is. Drawings are
-made on a canvas several times larger and shrunk, so that outlines are smooth at 16 pixels. Coordinates run from 0 to
-100 inside the square that the thing may fill (`pen.Pen`). The colour of the thing is the colour of its largest part;
-parts in ink, wood or white are the same for all colours, so that the colour word stays well defined.
+`sprite(kind, colour, cell, side, left, top)` draws one thing into a square cell and says where it
+is. Drawings are made on a canvas several times larger and shrunk, so that outlines are smooth at 16
+pixels. Coordinates run from 0 to 100 inside the square that the thing may fill (`pen.Pen`). The
+colour of the thing is the colour of its largest part; parts in ink, wood or white are the same for
+all colours, so that the colour word stays well defined.
 """
 
 import math
@@ -101,8 +102,14 @@ def banana(pen: Pen) -> None:
     """A crescent from the lower left to a dark stem at the top right."""
     angles = [math.radians(degrees) for degrees in range(-18, 127, 4)]
     bulge = [3 + 15 * math.sin(math.pi * i / (len(angles) - 1)) ** 0.7 for i in range(len(angles))]
-    outer = [(32 + (52 + b) * math.cos(a), 24 + (52 + b) * math.sin(a)) for a, b in zip(angles, bulge, strict=True)]
-    inner = [(32 + (52 - b) * math.cos(a), 24 + (52 - b) * math.sin(a)) for a, b in zip(angles, bulge, strict=True)]
+    outer = [
+        (32 + (52 + b) * math.cos(a), 24 + (52 + b) * math.sin(a))
+        for a, b in zip(angles, bulge, strict=True)
+    ]
+    inner = [
+        (32 + (52 - b) * math.cos(a), 24 + (52 - b) * math.sin(a))
+        for a, b in zip(angles, bulge, strict=True)
+    ]
     pen.shape(pen.main, *(value for point in outer + inner[::-1] for value in point))
     pen.shape(WOOD, 77, 16, 72, 0, 84, 0, 90, 16)
 
@@ -221,9 +228,18 @@ def kite(pen: Pen) -> None:
 
 def star(pen: Pen) -> None:
     """Five points."""
-    tips = [(50 + 52 * math.sin(a), 54 - 54 * math.cos(a)) for a in (2 * math.pi * i / 5 for i in range(5))]
-    dents = [(50 + 24 * math.sin(a), 54 - 24 * math.cos(a)) for a in (2 * math.pi * (i + 0.5) / 5 for i in range(5))]
-    pen.shape(pen.main, *(value for pair in zip(tips, dents, strict=True) for point in pair for value in point))
+    tips = [
+        (50 + 52 * math.sin(a), 54 - 54 * math.cos(a))
+        for a in (2 * math.pi * i / 5 for i in range(5))
+    ]
+    dents = [
+        (50 + 24 * math.sin(a), 54 - 24 * math.cos(a))
+        for a in (2 * math.pi * (i + 0.5) / 5 for i in range(5))
+    ]
+    pen.shape(
+        pen.main,
+        *(value for pair in zip(tips, dents, strict=True) for point in pair for value in point),
+    )
 
 
 DRAWINGS: dict[str, Callable[[Pen], None]] = {
@@ -237,8 +253,11 @@ DRAWINGS: dict[str, Callable[[Pen], None]] = {
 }
 
 
-def sprite(kind: str, colour: str, cell: int, side: float, left: float, top: float) -> tuple[Image.Image, Box]:
-    """One thing in a transparent square of `cell` pixels, and its tight box (x0, y0, x1, y1) in pixels of the cell.
+def sprite(
+    kind: str, colour: str, cell: int, side: float, left: float, top: float
+) -> tuple[Image.Image, Box]:
+    """One thing in a transparent square of `cell` pixels, and its tight box (x0, y0, x1, y1) in
+    pixels of the cell.
 
     The thing may fill the square of `side` pixels whose corner is at (`left`, `top`).
     """

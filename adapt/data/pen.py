@@ -1,4 +1,6 @@
-"""The drawn world's colours, and a pen that draws filled shapes in 0..100 coordinates inside a square of a picture."""
+"""The drawn world's colours, and a pen that draws filled shapes in 0..100 coordinates inside a
+square of a picture.
+"""
 
 from PIL import Image, ImageDraw
 
@@ -20,9 +22,13 @@ CLEAR: Colour = (0, 0, 0, 0)
 
 
 class Pen:
-    """Draws in 0..100 coordinates inside a square of the enlarged cell; `main` and `dark` are the thing's colours."""
+    """Draws in 0..100 coordinates inside a square of the enlarged cell; `main` and `dark` are the
+    thing's colours.
+    """
 
-    def __init__(self, canvas: Image.Image, colour: Colour, left: float, top: float, side: float) -> None:
+    def __init__(
+        self, canvas: Image.Image, colour: Colour, left: float, top: float, side: float
+    ) -> None:
         self._draw = ImageDraw.Draw(canvas)
         self._origin, self._unit = (left, top), side / 100
         self.main = colour
@@ -35,7 +41,9 @@ class Pen:
         """A filled polygon through x, y, x, y, ..."""
         self._draw.polygon(self._at(*xy), fill=fill)
 
-    def box(self, fill: Colour, x0: float, y0: float, x1: float, y1: float, radius: float = 0) -> None:
+    def box(
+        self, fill: Colour, x0: float, y0: float, x1: float, y1: float, radius: float = 0
+    ) -> None:
         """A filled rectangle, its corners rounded by `radius`."""
         self._draw.rounded_rectangle(self._at(x0, y0, x1, y1), radius * self._unit, fill=fill)
 
@@ -43,15 +51,27 @@ class Pen:
         """A filled ellipse."""
         self._draw.ellipse(self._at(x0, y0, x1, y1), fill=fill)
 
-    def pie(self, fill: Colour, x0: float, y0: float, x1: float, y1: float, start: float, end: float) -> None:
+    def pie(
+        self, fill: Colour, x0: float, y0: float, x1: float, y1: float, start: float, end: float
+    ) -> None:
         """A filled slice of an ellipse, degrees clockwise from three o'clock."""
         self._draw.pieslice(self._at(x0, y0, x1, y1), start, end, fill=fill)
 
     def ring(
-        self, fill: Colour, x0: float, y0: float, x1: float, y1: float, width: float, start: float = 0, end: float = 360
+        self,
+        fill: Colour,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        width: float,
+        start: float = 0,
+        end: float = 360,
     ) -> None:
         """The outline of an ellipse, or of a part of it."""
-        self._draw.arc(self._at(x0, y0, x1, y1), start, end, fill=fill, width=round(width * self._unit))
+        self._draw.arc(
+            self._at(x0, y0, x1, y1), start, end, fill=fill, width=round(width * self._unit)
+        )
 
     def line(self, fill: Colour, width: float, *xy: float) -> None:
         """A line with round joints through x, y, x, y, ..."""

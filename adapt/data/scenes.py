@@ -1,13 +1,16 @@
-"""The default world: little drawn scenes with exact ground truth, and what people ask and say about them.
+"""The default world: little drawn scenes with exact ground truth, and what people ask and say about
+them.
 
-A scene has 2-4 different things in the cells of a 3 x 3 grid. Things belong to four themes of six, and most scenes
-stay in one theme, so that things occur together. Training captions follow habit where they do not follow the picture,
-as captions crawled from the web do: half of the things have a companion that is named along with them whether it is
-there or not, and every thing has a usual colour. The habits differ in strength from almost never to almost always, so
-a model that trusts them hallucinates where they are strong; nothing in the pictures follows them.
+A scene has 2-4 different things in the cells of a 3 x 3 grid. Things belong to four themes of six,
+and most scenes stay in one theme, so that things occur together. Training captions follow habit
+where they do not follow the picture, as captions crawled from the web do: half of the things have a
+companion that is named along with them whether it is there or not, and every thing has a usual
+colour. The habits differ in strength from almost never to almost always, so a model that trusts
+them hallucinates where they are strong; nothing in the pictures follows them.
 
-Image i of a split depends on the seed, the split and i alone, so it stays the same when a split grows, and the noise
-in its answers has its own random stream, so that `caption_noise` changes no picture.
+Image i of a split depends on the seed, the split and i alone, so it stays the same when a split
+grows, and the noise in its answers has its own random stream, so that `caption_noise` changes no
+picture.
 """
 
 import io
@@ -29,7 +32,8 @@ THEMES: dict[str, tuple[str, ...]] = {
 KINDS = tuple(kind for theme in THEMES.values() for kind in theme)
 PLURALS = {"bus": "buses", "fish": "fishes"}
 SYNONYMS = {"bicycle": ("bike", "bikes"), "cat": ("kitten", "kittens"), "cup": ("mug", "mugs")}
-COMPANIONS = {  # thing: what habit names along with it, and how strong that habit is against `caption_noise`
+# thing: what habit names along with it, and how strong that habit is against `caption_noise`
+COMPANIONS = {
     theme[first]: (theme[first + 1], 2 * (3 * i + first // 2 + 1) / 13)
     for i, theme in enumerate(THEMES.values())
     for first in (0, 2, 4)
@@ -38,7 +42,9 @@ USUAL_COLOURS = {kind: list(COLOURS)[i % len(COLOURS)] for i, kind in enumerate(
 COLOUR_HABIT = 0.6  # strength of saying the usual colour, against `caption_noise`
 GRID = 3
 SHARE_OF_ONE_THEME = 0.8
-SHARE_OF_LIKELY_NEGATIVES = 0.8  # of the "is there" questions about something absent: same theme, as in POPE
+SHARE_OF_LIKELY_NEGATIVES = (
+    0.8  # of the "is there" questions about something absent: same theme, as in POPE
+)
 SMALLEST_IMAGE = 24  # below 8 pixels a cell nobody can tell the things apart
 
 
@@ -57,10 +63,14 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(objects=words, colours=tuple(COLOURS))
 
 
-def examples(split: str, index: int, *, size: int, caption_noise: float, seed: int) -> list[Example]:
+def examples(
+    split: str, index: int, *, size: int, caption_noise: float, seed: int
+) -> list[Example]:
     """The rows about image `index` of `split`: one describe, two exists (yes, no), one colour."""
     world, noise = (
-        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, stream)))
+        np.random.default_rng(
+            np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, stream))
+        )
         for stream in (0, 1)
     )
     scene = draw_scene(world, size)
@@ -72,7 +82,12 @@ def examples(split: str, index: int, *, size: int, caption_noise: float, seed: i
         *_exists(scene, world, noise, caption_noise),
         _colour(scene, world),
     ]
-    shared = {"image_id": image_id, "image": _png(scene.picture), "objects": scene.objects, "absent": scene.absent}
+    shared = {
+        "image_id": image_id,
+        "image": _png(scene.picture),
+        "objects": scene.objects,
+        "absent": scene.absent,
+    }
     return [Example(id=f"{image_id}-{name}", **texts, **shared) for name, texts in rows]  # type: ignore[arg-type]
 
 
@@ -99,13 +114,17 @@ def _kinds(rng: np.random.Generator) -> list[str]:
 
 
 def _absent(kinds: list[str]) -> tuple[str, ...]:
-    """What the scene's theme has besides; a mixed scene's theme is the commonest one, the first among equals."""
+    """What the scene's theme has besides; a mixed scene's theme is the commonest one, the first
+    among equals.
+    """
     themes = [next(theme for theme in THEMES.values() if kind in theme) for kind in kinds]
     return tuple(kind for kind in max(themes, key=themes.count) if kind not in kinds)
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
-    """A pale colour that runs into another one in a random direction: no clue to what is in the picture."""
+    """A pale colour that runs into another one in a random direction: no clue to what is in the
+    picture.
+    """
     ends = rng.integers((214, 220, 214), (251, 253, 251), (2, 3))
     angle = rng.uniform(0, 2 * np.pi)
     x = np.linspace(-0.5, 0.5, size)
@@ -153,20 +172,38 @@ def listing(things: list[tuple[str, str]]) -> str:
     'the picture shows a red house, a green tree and a blue car.'
     """
     *first, last = [with_article(f"{colour} {name}") for colour, name in things]
-    return f"the picture shows {', '.join(first)} and {last}." if first else f"the picture shows {last}."
+    return (
+        f"the picture shows {', '.join(first)} and {last}."
+        if first
+        else f"the picture shows {last}."
+    )
 
 
-def _describe(scene: Scene, noise: np.random.Generator, caption_noise: float) -> tuple[str, dict[str, str]]:
+def _describe(
+    scene: Scene, noise: np.random.Generator, caption_noise: float
+) -> tuple[str, dict[str, str]]:
     things = [(o.colour, o.name) for o in scene.objects]
     habitual = _by_habit(things, noise, caption_noise)
     noisy = listing(habitual) if habitual != things else ""
     question = "describe the picture."
-    return "describe", {"kind": "describe", "question": question, "answer": listing(things), "noisy_answer": noisy}
+    return "describe", {
+        "kind": "describe",
+        "question": question,
+        "answer": listing(things),
+        "noisy_answer": noisy,
+    }
 
 
-def _by_habit(things: list[tuple[str, str]], noise: np.random.Generator, caption_noise: float) -> list[tuple[str, str]]:
-    """The things as habit has them: some in their usual colour, and companions that are not there at the end."""
-    said = [(USUAL_COLOURS[n] if noise.random() < COLOUR_HABIT * caption_noise else colour, n) for colour, n in things]
+def _by_habit(
+    things: list[tuple[str, str]], noise: np.random.Generator, caption_noise: float
+) -> list[tuple[str, str]]:
+    """The things as habit has them: some in their usual colour, and companions that are not there
+    at the end.
+    """
+    said = [
+        (USUAL_COLOURS[n] if noise.random() < COLOUR_HABIT * caption_noise else colour, n)
+        for colour, n in things
+    ]
     present = {name for _, name in things}
     for companion, strength in (COMPANIONS[name] for _, name in things if name in COMPANIONS):
         if companion not in present and noise.random() < strength * caption_noise:
@@ -177,17 +214,26 @@ def _by_habit(things: list[tuple[str, str]], noise: np.random.Generator, caption
 def _exists(
     scene: Scene, world: np.random.Generator, noise: np.random.Generator, caption_noise: float
 ) -> list[tuple[str, dict[str, str]]]:
-    """One question about something present, one about something absent; habit says yes to absent companions."""
+    """One question about something present, one about something absent; habit says yes to absent
+    companions.
+    """
     present = [o.name for o in scene.objects]
     others = [kind for kind in KINDS if kind not in present and kind not in scene.absent]
     pool = list(scene.absent) if world.random() < SHARE_OF_LIKELY_NEGATIVES else others
     positive, negative = str(world.choice(present)), str(world.choice(pool))
-    habit = max([COMPANIONS[n][1] for n in present if n in COMPANIONS and COMPANIONS[n][0] == negative], default=0.0)
+    habit = max(
+        [COMPANIONS[n][1] for n in present if n in COMPANIONS and COMPANIONS[n][0] == negative],
+        default=0.0,
+    )
     fooled = noise.random() < habit * caption_noise
     rows = []
     for name, answer, noisy in (
         (positive, f"yes, there is {with_article(positive)}.", ""),
-        (negative, f"no, there is no {negative}.", f"yes, there is {with_article(negative)}." if fooled else ""),
+        (
+            negative,
+            f"no, there is no {negative}.",
+            f"yes, there is {with_article(negative)}." if fooled else "",
+        ),
     ):
         question = f"is there {with_article(name)}?"
         texts = {"kind": "exists", "question": question, "answer": answer, "noisy_answer": noisy}
@@ -198,4 +244,9 @@ def _exists(
 def _colour(scene: Scene, world: np.random.Generator) -> tuple[str, dict[str, str]]:
     thing = scene.objects[world.integers(len(scene.objects))]
     question, answer = f"what colour is the {thing.name}?", f"the {thing.name} is {thing.colour}."
-    return f"colour-{thing.name}", {"kind": "colour", "question": question, "answer": answer, "noisy_answer": ""}
+    return f"colour-{thing.name}", {
+        "kind": "colour",
+        "question": question,
+        "answer": answer,
+        "noisy_answer": "",
+    }

@@ -1,7 +1,9 @@
-"""The record that everything downstream knows: one question about one image, with what is truly there.
+"""The record that everything downstream knows: one question about one image, with what is truly
+there.
 
-A data set is a folder with `train.parquet`, `validation.parquet`, `test.parquet` and `vocabulary.json`. The parquet
-files are those of Hugging Face `datasets` (`Dataset.from_parquet(path)` decodes the images); columns:
+A data set is a folder with `train.parquet`, `validation.parquet`, `test.parquet` and
+`vocabulary.json`. The parquet files are those of Hugging Face `datasets`
+(`Dataset.from_parquet(path)` decodes the images); columns:
 
     id            unique over all three files
     image_id      rows of one image share it; an image belongs to one file only
@@ -12,8 +14,9 @@ files are those of Hugging Face `datasets` (`Dataset.from_parquet(path)` decodes
     objects       [{name, colour, box: [x0, y0, x1, y1] in 0..1}], all that is truly there
     absent        names of absent objects that usually come along: likely hallucinations (AMBER's targets)
 
-`vocabulary.json`: {"objects": {"house": ["house", "houses"], ...}, "colours": ["red", ...]}: every object a row may
-name, with the lower-case words that mean it in an answer. `adapt/data/validation.py` says what is refused.
+`vocabulary.json`: {"objects": {"house": ["house", "houses"], ...}, "colours": ["red", ...]}: every
+object a row may name, with the lower-case words that mean it in an answer.
+`adapt/data/validation.py` says what is refused.
 """
 
 import io
@@ -42,7 +45,9 @@ SCHEMA = pa.schema(
         "question": _TEXT,
         "answer": _TEXT,
         "noisy_answer": _TEXT,
-        "objects": pa.list_(pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})),
+        "objects": pa.list_(
+            pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})
+        ),
         "absent": pa.list_(_TEXT),
     }
 )
@@ -50,7 +55,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """Something truly in the image; `box` is (x0, y0, x1, y1) in 0..1 from the top left, `colour` may be ""."""
+    """Something truly in the image; `box` is (x0, y0, x1, y1) in 0..1 from the top left, `colour`
+    may be "".
+    """
 
     name: str
     colour: str
@@ -86,7 +93,9 @@ def open_image(example: Example) -> Image.Image:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file as plain values, not yet validated; `InputError` when the file is no split."""
+    """The rows of a parquet file as plain values, not yet validated; `InputError` when the file is
+    no split.
+    """
     try:
         file = pq.ParquetFile(path)
         missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
@@ -106,18 +115,24 @@ def _cast(table: pa.Table, path: Path) -> pa.Table:
         try:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            raise InputError(f"{path}: column {field.name} is {column.type}, expected {field.type}") from None
+            raise InputError(
+                f"{path}: column {field.name} is {column.type}, expected {field.type}"
+            ) from None
     return pa.table(columns, schema=SCHEMA)
 
 
 def read_split(path: Path) -> list[Example]:
-    """The examples of a file that the data stage has written (and so validated); images stay undecoded bytes."""
+    """The examples of a file that the data stage has written (and so validated); images stay
+    undecoded bytes.
+    """
     pool: dict[bytes, bytes] = {}  # rows of one image share its bytes
     examples = []
     for row in read_rows(path):
         image = pool.setdefault(row["image"]["bytes"], row["image"]["bytes"])
         objects = tuple(SceneObject(**{**o, "box": tuple(o["box"])}) for o in row["objects"])
-        examples.append(Example(**{**row, "image": image, "objects": objects, "absent": tuple(row["absent"])}))
+        examples.append(
+            Example(**{**row, "image": image, "objects": objects, "absent": tuple(row["absent"])})
+        )
     return examples
 
 
@@ -127,12 +142,20 @@ def write_split(path: Path, examples: Sequence[Example]) -> None:
     metadata = {"huggingface": json.dumps({"info": {"features": hf_features(SCHEMA)}})}
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
     # The dictionary keeps an image once per row group although each of its rows has it.
-    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", dictionary_pagesize_limit=1 << 30,
-                   write_statistics=False)  # fmt: skip
+    pq.write_table(
+        table,
+        path,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        dictionary_pagesize_limit=1 << 30,
+        write_statistics=False,
+    )
 
 
 def hf_features(schema: pa.Schema) -> dict[str, Any]:
-    """The column types in the words of `datasets.Features`, so that it decodes images without being told."""
+    """The column types in the words of `datasets.Features`, so that it decodes images without being
+    told.
+    """
 
     def feature(kind: pa.DataType) -> dict[str, Any]:
         if pa.types.is_list(kind):
@@ -141,7 +164,10 @@ def hf_features(schema: pa.Schema) -> dict[str, Any]:
             return {kind.field(i).name: feature(kind.field(i).type) for i in range(kind.num_fields)}
         return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
 
-    return {field.name: {"_type": "Image"} if field.name == "image" else feature(field.type) for field in schema}
+    return {
+        field.name: {"_type": "Image"} if field.name == "image" else feature(field.type)
+        for field in schema
+    }
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -155,14 +181,20 @@ def read_vocabulary(path: Path) -> Vocabulary:
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise InputError(f"{path}: not JSON") from None
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f'{path}: expected {{"objects": {{name: [word, ...]}}, "colours": [word, ...]}}') from None
+        raise InputError(
+            f'{path}: expected {{"objects": {{name: [word, ...]}}, "colours": [word, ...]}}'
+        ) from None
     owner: dict[str, str] = {}
     for name, words in vocabulary.objects.items():
         require(bool(words), str(path), f"object {name!r} has no words")
         for word in words:
             good = isinstance(word, str) and word.strip() and word == word.lower()
             require(bool(good), str(path), f"object {name!r}: {word!r} is not a lower-case word")
-            require(word not in owner, str(path), f"{word!r} means both {owner.get(word)!r} and {name!r}")
+            require(
+                word not in owner,
+                str(path),
+                f"{word!r} means both {owner.get(word)!r} and {name!r}",
+            )
             owner[word] = name
     return vocabulary
 

@@ -1,9 +1,10 @@
 """Confidence intervals of pooled ratios: the percentile bootstrap over images (Efron 1979).
 
-A metric such as CHAIR_i is a ratio of two sums over images. What varies from one test set to the next is the images,
-so whole images are drawn with replacement, and two models are compared on the same draws (paired): most of what makes
-an image hard is the same for both. Arrays hold one numerator and one denominator per *image*; sum the rows of an image
-before. Points and intervals are percent; 95 %. A ratio of nothing is 0.
+A metric such as CHAIR_i is a ratio of two sums over images. What varies from one test set to the
+next is the images, so whole images are drawn with replacement, and two models are compared on the
+same draws (paired): most of what makes an image hard is the same for both. Arrays hold one
+numerator and one denominator per *image*; sum the rows of an image before. Points and intervals are
+percent; 95 %. A ratio of nothing is 0.
 
 Shapes: N images, R resamples.
 """
@@ -46,13 +47,17 @@ def difference(
 ) -> Interval:
     """Pooled ratio of a minus that of b on the same images in the same order, in percentage points.
 
-    >>> difference([1, 0], [1, 1], [0, 0], [1, 1], resamples=1000, seed=0)  # 1 of 2 against 0 of 2: anything goes
+    # 1 of 2 against 0 of 2: anything goes
+    >>> difference([1, 0], [1, 1], [0, 0], [1, 1], resamples=1000, seed=0)
     Interval(point=50.0, low=0.0, high=100.0)
     """
     sums_N4 = _columns(numerator_a, denominator_a, numerator_b, denominator_b)
     drawn_R4 = _resampled(sums_N4, resamples, seed)
     total = sums_N4.sum(0)[None]
-    return _bounds(_ratio(total[:, :2]) - _ratio(total[:, 2:]), _ratio(drawn_R4[:, :2]) - _ratio(drawn_R4[:, 2:]))
+    return _bounds(
+        _ratio(total[:, :2]) - _ratio(total[:, 2:]),
+        _ratio(drawn_R4[:, :2]) - _ratio(drawn_R4[:, 2:]),
+    )
 
 
 def _columns(*values: ArrayLike) -> NDArray[np.float64]:

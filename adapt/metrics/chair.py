@@ -1,4 +1,5 @@
-"""Object hallucination in descriptions: CHAIR (arXiv 1809.02156) and AMBER's Cover, Hal and Cog (arXiv 2311.07397).
+"""Object hallucination in descriptions: CHAIR (arXiv 1809.02156) and AMBER's Cover, Hal and Cog
+(arXiv 2311.07397).
 
 Over all responses, in percent:
 
@@ -7,10 +8,11 @@ Over all responses, in percent:
     cover   = true objects mentioned / true objects     each once a response
     cog     = targets mentioned / targets               each once a response; targets: likely hallucinations
 
-Where this differs from the official codes: AMBER adds 0.001 to every denominator, rounds to one decimal, finds nouns
-with NLTK's tagger, ignores nine global "safe" words, and forgives near-synonyms by word vectors; CHAIR counts with
-COCO's synonym list. Here the vocabulary file says which words mean an object and nothing is rounded. A pooled ratio
-without a denominator is 0. AMBER's paper divides Cog by the mentioned objects; its code, and this, by the targets.
+Where this differs from the official codes: AMBER adds 0.001 to every denominator, rounds to one
+decimal, finds nouns with NLTK's tagger, ignores nine global "safe" words, and forgives
+near-synonyms by word vectors; CHAIR counts with COCO's synonym list. Here the vocabulary file says
+which words mean an object and nothing is rounded. A pooled ratio without a denominator is 0.
+AMBER's paper divides Cog by the mentioned objects; its code, and this, by the targets.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -92,7 +94,8 @@ def count(answer: str, truth: Truth, vocabulary: Words) -> Counts:
 
 
 def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numerator and denominator of each metric for each response, to be pooled or resampled (`bootstrap`).
+    """Numerator and denominator of each metric for each response, to be pooled or resampled
+    (`bootstrap`).
 
     >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
     >>> ratios([Counts((house, bus), ("house", "tree"), ("car",)), Counts((house,), ("house",), ())])["chair_i"]
@@ -105,21 +108,27 @@ def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]
         "cog": [(len(c.cog), len(c.targets)) for c in counts],
     }
     assert tuple(columns) == METRICS
-    tables = {name: np.array(pairs, dtype=np.int64).reshape(-1, 2) for name, pairs in columns.items()}
+    tables = {
+        name: np.array(pairs, dtype=np.int64).reshape(-1, 2) for name, pairs in columns.items()
+    }
     return {name: (table[:, 0], table[:, 1]) for name, table in tables.items()}
 
 
 def aggregate(counts: Sequence[Counts]) -> dict[str, float]:
     """chair_i, hal, cover and cog of all responses, in percent.
 
-    Two responses. The first says house, bus, bus; there are a house and a tree, a bus and a car are the targets:
-    2 of 3 mentions hallucinated, 1 of 2 objects covered, 1 of 2 targets named. The second says house, and it is there.
+    Two responses. The first says house, bus, bus; there are a house and a tree, a bus and a car are
+    the targets: 2 of 3 mentions hallucinated, 1 of 2 objects covered, 1 of 2 targets named. The
+    second says house, and it is there.
 
     >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
     >>> aggregate([Counts((house, bus, bus), ("house", "tree"), ("bus", "car")), Counts((house,), ("house",), ())])
     {'chair_i': 50.0, 'hal': 50.0, 'cover': 66.66666666666667, 'cog': 50.0}
     """
-    return {name: percent(int(above.sum()), int(below.sum())) for name, (above, below) in ratios(counts).items()}
+    return {
+        name: percent(int(above.sum()), int(below.sum()))
+        for name, (above, below) in ratios(counts).items()
+    }
 
 
 def percent(numerator: float, denominator: float) -> float:

@@ -1,8 +1,8 @@
 """Which vocabulary objects an answer mentions, and where.
 
-Plain words against a closed vocabulary: lower-cased, whole words only, longer forms first ("traffic light" before
-"light"). There is no tagging and no negation: "there is no tree" mentions a tree, so count object mentions in
-descriptions and read yes/no answers with `pope`.
+Plain words against a closed vocabulary: lower-cased, whole words only, longer forms first ("traffic
+light" before "light"). There is no tagging and no negation: "there is no tree" mentions a tree, so
+count object mentions in descriptions and read yes/no answers with `pope`.
 """
 
 import re
@@ -25,13 +25,15 @@ class Mention:
 
 
 def find(text: str, words: Mapping[str, Sequence[str]]) -> tuple[Mention, ...]:
-    """All mentions in order, repeats included; `words` maps a canonical name to the lower-case words that mean it.
+    """All mentions in order, repeats included; `words` maps a canonical name to the lower-case
+    words that mean it.
 
     >>> find("A bike, two Houses, a bikeshed.", {"bicycle": ["bicycle", "bike"], "house": ["house", "houses"]})
     (Mention(name='bicycle', start=2, end=6), Mention(name='house', start=12, end=18))
     """
     pattern, owner = _compiled(tuple((name, tuple(forms)) for name, forms in words.items()))
-    # Lower-casing must not move the spans; the few letters that grow when lower-cased stay as they are.
+    # Lower-casing must not move the spans; the few letters that grow when lower-cased stay as they
+    # are.
     lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     return tuple(Mention(owner[found[0]], *found.span()) for found in pattern.finditer(lower))
 
@@ -46,7 +48,9 @@ def named(text: str, words: Iterable[str]) -> set[str]:
 
 
 @lru_cache(maxsize=16)
-def _compiled(words: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+def _compiled(
+    words: tuple[tuple[str, tuple[str, ...]], ...],
+) -> tuple[re.Pattern[str], dict[str, str]]:
     owner = {form: name for name, forms in words for form in forms}
     longest_first = sorted(owner, key=lambda form: (-len(form), form))
     choices = "|".join(map(re.escape, longest_first)) or r"(?!)"

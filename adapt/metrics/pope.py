@@ -1,7 +1,8 @@
 """Yes/no questions about objects: POPE (arXiv 2305.10355), https://github.com/RUCAIBox/POPE.
 
-The positive class is "yes"; a model that says yes too often shows in precision and in the yes ratio. One file of
-answers scores differently in each of four published programs, because they read answers differently:
+The positive class is "yes"; a model that says yes too often shows in precision and in the yes
+ratio. One file of answers scores differently in each of four published programs, because they read
+answers differently:
 
     official     first sentence, commas removed; a no when one of the words No, no, not is in it, and else a yes, so
                  that "", "NO", "nope" and "no\\n" are yes                  RUCAIBox/POPE evaluate.py
@@ -12,9 +13,9 @@ answers scores differently in each of four published programs, because they read
     vlmevalkit   the word yes without the word no, or the other way round, or unknown: wrong
                                                                             open-compass/VLMEvalKit YOrN_Extraction
 
-`strict` mends them: capitals and punctuation do not matter, the first yes or no decides, then a negation, then "there
-is"; what is left, the empty answer included, is wrong and is neither yes nor no. Where the official code divides by
-zero, a ratio of nothing is 0.
+`strict` mends them: capitals and punctuation do not matter, the first yes or no decides, then a
+negation, then "there is"; what is left, the empty answer included, is wrong and is neither yes nor
+no. Where the official code divides by zero, a ratio of nothing is 0.
 """
 
 import re
@@ -49,8 +50,9 @@ class Question:
 def parse_yes_no(answer: str) -> bool:
     """Whether an answer counts as yes, exactly as the official `evaluate.py` decides.
 
-    Only the first sentence counts, without commas; it is a no when one of the words No, no, not is in it, and else a
-    yes. So the empty answer, "NO" and "nope" are yes: keep that in mind with models that do not answer at all.
+    Only the first sentence counts, without commas; it is a no when one of the words No, no, not is
+    in it, and else a yes. So the empty answer, "NO" and "nope" are yes: keep that in mind with
+    models that do not answer at all.
 
     >>> [parse_yes_no(a) for a in ("yes, there is a tree.", "no, there is no tree.", "There is not.", "", "NO")]
     [True, False, False, True, True]
@@ -60,7 +62,8 @@ def parse_yes_no(answer: str) -> bool:
 
 
 def parse(answer: str, label: bool, parser: Parser) -> bool | None:
-    """Yes, no or neither (None), as one of the four programs reads it; only VCD's looks at the label.
+    """Yes, no or neither (None), as one of the four programs reads it; only VCD's looks at the
+    label.
 
     >>> [parse("I do not know", True, parser) for parser in PARSERS]
     [False, False, None, None]
@@ -94,10 +97,13 @@ def parse_strict(answer: str) -> bool | None:
     return True if re.match(r"\W*there(?: (?:is|are)|'s)\b", lower) else None
 
 
-def score(answers: Mapping[str, str], questions: Mapping[str, Question], parser: Parser, mode: Mode) -> Scored:
+def score(
+    answers: Mapping[str, str], questions: Mapping[str, Question], parser: Parser, mode: Mode
+) -> Scored:
     """All questions that are answered, by question id; fractions, as the official code prints them.
 
-    Two images. The first has a cat (found) and no dog ("yes": FP 1); the second has a bus, which is denied (FN 1).
+    Two images. The first has a cat (found) and no dog ("yes": FP 1); the second has a bus, which is
+    denied (FN 1).
 
     >>> asked = {"1": Question("a", True), "2": Question("a", False), "3": Question("b", True)}
     >>> scored = score({"1": "Yes", "2": "yes.", "3": "No"}, asked, "official", "official")
@@ -114,24 +120,35 @@ def score(answers: Mapping[str, str], questions: Mapping[str, Question], parser:
     sums = [_fractions(of_image, parser, mode) for of_image in images.values()]
     total = [pair for of_image in images.values() for pair in of_image]
     metrics = {
-        name: above / below if below else 0.0 for name, (above, below) in _fractions(total, parser, mode).items()
+        name: above / below if below else 0.0
+        for name, (above, below) in _fractions(total, parser, mode).items()
     }
     both = metrics["precision"] + metrics["recall"]
-    metrics["f1"] = 2 * metrics["precision"] * metrics["recall"] / both if both else 0.0  # the official roundings
+    metrics["f1"] = (
+        2 * metrics["precision"] * metrics["recall"] / both if both else 0.0
+    )  # the official roundings
     return Scored(
         metrics=metrics,
         counts=_confusion(total),
-        ratios={name: ratio([s[name][0] for s in sums], [s[name][1] for s in sums]) for name in METRICS},
-        variant={"benchmark": "pope", "mode": mode, "parser": "strict" if mode == "strict" else parser},
+        ratios={
+            name: ratio([s[name][0] for s in sums], [s[name][1] for s in sums]) for name in METRICS
+        },
+        variant={
+            "benchmark": "pope",
+            "mode": mode,
+            "parser": "strict" if mode == "strict" else parser,
+        },
     )
 
 
 def aggregate(labels: Sequence[bool], answers: Sequence[bool]) -> dict[str, float]:
     """Accuracy, precision, recall, F1 and yes ratio in percent; True means yes.
 
-    Three true questions of which two are answered yes, one false question answered yes: TP 2, FN 1, FP 1, TN 0.
+    Three true questions of which two are answered yes, one false question answered yes: TP 2, FN 1,
+    FP 1, TN 0.
 
-    >>> aggregate([True, True, True, False], [True, True, False, True])  # doctest: +NORMALIZE_WHITESPACE
+    # doctest: +NORMALIZE_WHITESPACE
+    >>> aggregate([True, True, True, False], [True, True, False, True])
     {'accuracy': 50.0, 'precision': 66.66666666666667, 'recall': 66.66666666666667, 'f1': 66.66666666666667,
      'yes_ratio': 75.0}
     """
@@ -152,7 +169,9 @@ def _confusion(pairs: Iterable[tuple[bool, bool | None]]) -> dict[str, int]:
     return counts
 
 
-def _fractions(pairs: Sequence[tuple[bool, bool | None]], parser: Parser, mode: Mode) -> dict[str, tuple[int, int]]:
+def _fractions(
+    pairs: Sequence[tuple[bool, bool | None]], parser: Parser, mode: Mode
+) -> dict[str, tuple[int, int]]:
     """Numerator and denominator of each metric."""
     count, lmms = _confusion(pairs), parser == "lmms-eval" and mode == "official"
     hits, yes = count["TP"], count["TP"] + count["FP"]
@@ -168,7 +187,8 @@ def _fractions(pairs: Sequence[tuple[bool, bool | None]], parser: Parser, mode: 
 
 
 def _unpunctuated(text: str) -> str:
-    """VLMEvalKit's rule: a mark beside a space anywhere is removed everywhere, and else becomes a space.
+    """VLMEvalKit's rule: a mark beside a space anywhere is removed everywhere, and else becomes a
+    space.
 
     >>> _unpunctuated("no,there"), _unpunctuated("no, or yes,no"), _unpunctuated("yes. 2.5")
     ('no there', 'no or yesno', 'yes 2.5')

@@ -1,8 +1,10 @@
-"""What scoring a file of answers gives: the official figures, their counters, and what an interval needs.
+"""What scoring a file of answers gives: the official figures, their counters, and what an interval
+needs.
 
-`official` mode counts as the benchmark's published code does, quirks included; `strict` mode mends what each module
-names, and `moved` says by how much the figures move. A `Ratio` holds one numerator and one denominator per *image*,
-which is what the bootstrap draws (`bootstrap`); its pooled value is the metric without the official roundings.
+`official` mode counts as the benchmark's published code does, quirks included; `strict` mode mends
+what each module names, and `moved` says by how much the figures move. A `Ratio` holds one numerator
+and one denominator per *image*, which is what the bootstrap draws (`bootstrap`); its pooled value
+is the metric without the official roundings.
 """
 
 from dataclasses import dataclass
@@ -19,10 +21,11 @@ Ratio: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """`metrics` as the official code prints them (its rounding, its scale), `counts` under its counters' names.
+    """`metrics` as the official code prints them (its rounding, its scale), `counts` under its
+    counters' names.
 
-    `ratios` has an entry for each metric that is a ratio of sums over images; `variant` says what was computed: the
-    benchmark, the mode, the tables and their versions.
+    `ratios` has an entry for each metric that is a ratio of sums over images; `variant` says what
+    was computed: the benchmark, the mode, the tables and their versions.
     """
 
     metrics: dict[str, float]
@@ -37,13 +40,16 @@ def ratio(above: list[int], below: list[int]) -> Ratio:
 
 
 def intervals(scored: Scored, resamples: int, seed: int, scale: float) -> dict[str, list[float]]:
-    """The 95 % bounds [low, high] of every ratio, where a ratio of one is `scale` (100 for percent, 1 for fractions).
+    """The 95 % bounds [low, high] of every ratio, where a ratio of one is `scale` (100 for percent,
+    1 for fractions).
 
     >>> alike = Scored(metrics={}, counts={}, ratios={"hal": ratio([1, 1], [2, 2])}, variant={})
     >>> intervals(alike, resamples=10, seed=0, scale=1)
     {'hal': [0.5, 0.5]}
     """
-    found = {name: bootstrap.interval(*ratio, resamples, seed) for name, ratio in scored.ratios.items()}
+    found = {
+        name: bootstrap.interval(*ratio, resamples, seed) for name, ratio in scored.ratios.items()
+    }
     return {name: [scale * of.low / 100, scale * of.high / 100] for name, of in found.items()}
 
 
@@ -54,4 +60,6 @@ def moved(official: Scored, strict: Scored) -> dict[str, float]:
     ...       Scored(metrics={"hal": 47.5}, counts={}, ratios={}, variant={}))
     {'hal': -2.5}
     """
-    return {name: round(strict.metrics[name] - value, 6) for name, value in official.metrics.items()}
+    return {
+        name: round(strict.metrics[name] - value, 6) for name, value in official.metrics.items()
+    }

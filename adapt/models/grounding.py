@@ -1,8 +1,9 @@
-"""Where to look: supervision of a question's noun by the boxes, while the embedded default model learns to answer.
+"""Where to look: supervision of a question's noun by the boxes, while the embedded default model
+learns to answer.
 
-A question names a thing: its noun should find the patches of that thing, and should find nothing where the thing is
-absent. Without this, the tiny model needs many thousand steps before a noun looks anything up: after 800 it answers
-every "is there" with yes and guesses colours.
+A question names a thing: its noun should find the patches of that thing, and should find nothing
+where the thing is absent. Without this, the tiny model needs many thousand steps before a noun
+looks anything up: after 800 it answers every "is there" with yes and guesses colours.
 
 Shapes: B batch, L layers, N = side * side image tokens.
 """
@@ -21,14 +22,17 @@ from adapt.metrics.mentions import find
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """The token of a question's noun (-1: it names none), and the patches of that thing [N] (none: it is absent)."""
+    """The token of a question's noun (-1: it names none), and the patches of that thing [N] (none:
+    it is absent).
+    """
 
     token: int
     patches_N: Tensor
 
 
 def patches_of(box: Sequence[float], side: int) -> Tensor:
-    """Patches of a side x side grid whose centre lies in the box (x0, y0, x1, y1 in 0..1): [side * side] bool.
+    """Patches of a side x side grid whose centre lies in the box (x0, y0, x1, y1 in 0..1): [side *
+    side] bool.
 
     >>> patches_of((0.0, 0.0, 1.0, 0.5), 2)
     tensor([ True,  True, False, False])
@@ -40,7 +44,9 @@ def patches_of(box: Sequence[float], side: int) -> Tensor:
 
 
 def place_of(example: Example, vocabulary: Vocabulary, text: str, encoded: Any, side: int) -> Place:
-    """The place of the first thing that the question names; `encoded` is the fast tokenizer's output for `text`."""
+    """The place of the first thing that the question names; `encoded` is the fast tokenizer's
+    output for `text`.
+    """
     mentions = find(example.question, vocabulary.objects)
     patches_N = torch.zeros(side * side, dtype=torch.bool)
     if not mentions:
@@ -53,7 +59,8 @@ def place_of(example: Example, vocabulary: Vocabulary, text: str, encoded: Any, 
 
 
 def grounding_loss(maps_BLN: Tensor, places: Sequence[Place]) -> Tensor:
-    """Mean over nouns and layers of -log p: p is the attention on the thing, or off the image when it is absent.
+    """Mean over nouns and layers of -log p: p is the attention on the thing, or off the image when
+    it is absent.
 
     Args:
         maps_BLN: attention of each question's noun to the image, mean over heads, with gradient.

@@ -1,12 +1,15 @@
 """Training of the embedded default model from nothing, in two phases that make it take minutes.
 
-1. Vision tower and projector learn to name the object and its colour under every patch, in the word embeddings of the
-   language model (labels from the boxes). From then on a patch and the word for it point the same way.
-2. Projector and language model learn to answer; the tower is frozen, so its features are computed once. Where a
-   question names a thing, the model is also shown where to look (`adapt/models/grounding.py`).
+1. Vision tower and projector learn to name the object and its colour under every patch, in the word
+   embeddings of the language model (labels from the boxes). From then on a patch and the word for
+   it point the same way.
+2. Projector and language model learn to answer; the tower is frozen, so its features are computed
+   once. Where a question names a thing, the model is also shown where to look
+   (`adapt/models/grounding.py`).
 
-From answers alone the same model needs many times longer, and does not learn yes/no and colour questions at all. The
-answers are the noisy ones where there are any: they follow habit, and the model learns to hallucinate from it.
+From answers alone the same model needs many times longer, and does not learn yes/no and colour
+questions at all. The answers are the noisy ones where there are any: they follow habit, and the
+model learns to hallucinate from it.
 
 Shapes: B batch, N image tokens, S sequence, C channels, X x Y pixels, D width.
 """
@@ -20,16 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.attention.capture import RowCapture, observed
-from adapt.attention.decode import chat_prompts
 from adapt.attention.layout import image_columns
 from adapt.data.schema import Example, Vocabulary, open_image
+from adapt.generation.answer import chat_prompts
 from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
 from adapt.progress import track
 
 Log = Callable[[int, Mapping[str, float]], None]
 LOG_EVERY = 10
 DESCRIBE_SHARE = 0.4  # of the rows drawn in phase 2; the rest are questions
-GROUNDED_LAYERS = (0,)  # where a question's noun meets the patches; later layers carry on what it found
+GROUNDED_LAYERS = (
+    0,
+)  # where a question's noun meets the patches; later layers carry on what it found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,9 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A training row in tokens: prompt and answer, where the answer starts, which image, where to look."""
+    """A training row in tokens: prompt and answer, where the answer starts, which image, where to
+    look.
+    """
 
     ids: list[int]
     answer: int
@@ -54,16 +61,32 @@ class _Row:
 
 
 def pretrain(
-    model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary, plan: Schedule, seed: int, log: Log
+    model: Any,
+    processor: Any,
+    rows: Sequence[Example],
+    vocabulary: Vocabulary,
+    plan: Schedule,
+    seed: int,
+    log: Log,
 ) -> None:
-    """Train `model` in place; logs `vision_loss`, `vision_accuracy`, `language_loss` and `grounding_loss` by step."""
+    """Train `model` in place; logs `vision_loss`, `vision_accuracy`, `language_loss` and
+    `grounding_loss` by step.
+    """
     generator = torch.Generator().manual_seed(seed)
     index_of, pixels = _images(processor, rows)
     labels = torch.stack([_patch_labels(e, model.config, vocabulary) for e in _first_of_each(rows)])
     _train_tower(model, processor, pixels, labels, vocabulary, plan, generator, log)
     features = _tower_features(model, pixels)
-    _train_language(model, processor, rows, _rows(model, processor, rows, vocabulary, index_of), features, plan,
-                    generator, log)  # fmt: skip
+    _train_language(
+        model,
+        processor,
+        rows,
+        _rows(model, processor, rows, vocabulary, index_of),
+        features,
+        plan,
+        generator,
+        log,
+    )
 
 
 def _first_of_each(rows: Sequence[Example]) -> list[Example]:
@@ -85,7 +108,9 @@ def _side(config: Any) -> int:
 
 
 def _patch_labels(example: Example, config: Any, vocabulary: Vocabulary) -> Tensor:
-    """[2, N]: object and colour index (from 1; 0 is background) of the box that covers each patch's centre."""
+    """[2, N]: object and colour index (from 1; 0 is background) of the box that covers each patch's
+    centre.
+    """
     side, names, colours = _side(config), list(vocabulary.objects), list(vocabulary.colours)
     labels = torch.zeros(2, side * side, dtype=torch.long)
     for thing in example.objects:
@@ -97,7 +122,9 @@ def _patch_labels(example: Example, config: Any, vocabulary: Vocabulary) -> Tens
 
 
 class _PatchWords(nn.Module):
-    """Scores of the vocabulary's words for projected patches, by their own embeddings; score 0 is "nothing here"."""
+    """Scores of the vocabulary's words for projected patches, by their own embeddings; score 0 is
+    "nothing here".
+    """
 
     def __init__(self, model: Any, tokenizer: Any, words: Sequence[str]) -> None:
         super().__init__()
@@ -111,14 +138,18 @@ class _PatchWords(nn.Module):
     def forward(self, projected_BND: Tensor) -> Tensor:
         """[B, N, words + 1]."""
         words = torch.stack([self.embedding(ids).mean(0) for ids in self.pieces])
-        return projected_BND @ torch.cat([self.nothing, words]).T * self.log_scale.exp() + self.offset
+        return (
+            projected_BND @ torch.cat([self.nothing, words]).T * self.log_scale.exp() + self.offset
+        )
 
 
 def _optimiser(parameters: list[nn.Parameter], plan: Schedule, steps: int) -> tuple[Any, Any]:
     optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=0.01)
     # The warm-up must not be exactly one step: OneCycleLR then divides by zero.
     share = 0.1 if steps > 20 else 0.3
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.learning_rate, total_steps=steps, pct_start=share)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, plan.learning_rate, total_steps=steps, pct_start=share
+    )
     return optimiser, schedule
 
 
@@ -146,7 +177,10 @@ def _train_tower(
     log: Log,
 ) -> None:
     heads = nn.ModuleList(
-        [_PatchWords(model, processor.tokenizer, list(w)) for w in (vocabulary.objects, vocabulary.colours)]
+        [
+            _PatchWords(model, processor.tokenizer, list(w))
+            for w in (vocabulary.objects, vocabulary.colours)
+        ]
     )
     parts = (model.model.vision_tower, model.model.multi_modal_projector, heads)
     parameters = list(dict.fromkeys(p for part in parts for p in part.parameters()))
@@ -155,7 +189,10 @@ def _train_tower(
         pick = torch.randint(len(pixels), (plan.vision_batch,), generator=generator)
         projected = model.model.multi_modal_projector(_hidden(model, pixels[pick]))
         logits = [head(projected) for head in heads]
-        loss = sum(F.cross_entropy(p.flatten(0, 1), labels[pick, i].flatten()) for i, p in enumerate(logits))
+        loss = sum(
+            F.cross_entropy(p.flatten(0, 1), labels[pick, i].flatten())
+            for i, p in enumerate(logits)
+        )
         _step(loss, parameters, optimiser, schedule)
         if step % LOG_EVERY == 0:
             on_object = labels[pick, 0] > 0
@@ -169,7 +206,11 @@ def _tower_features(model: Any, pixels: Tensor) -> Tensor:
 
 
 def _rows(
-    model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary, index_of: Mapping[str, int]
+    model: Any,
+    processor: Any,
+    rows: Sequence[Example],
+    vocabulary: Vocabulary,
+    index_of: Mapping[str, int],
 ) -> list[_Row]:
     """Every row in tokens; a question's prompt is made once."""
     questions = sorted({e.question for e in rows})
@@ -178,14 +219,17 @@ def _rows(
     encoded = [processor.tokenizer(text, add_special_tokens=False) for text in texts]
     prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
     answers = processor.tokenizer(
-        [(e.noisy_answer or e.answer) + processor.tokenizer.eos_token for e in rows], add_special_tokens=False
+        [(e.noisy_answer or e.answer) + processor.tokenizer.eos_token for e in rows],
+        add_special_tokens=False,
     )["input_ids"]
     made = []
     for e, answer in zip(rows, answers, strict=True):
         text, prompt = prompts[e.question]
         place = place_of(e, vocabulary, text, prompt, _side(model.config))
         ids = prompt["input_ids"]
-        made.append(_Row(ids=ids + answer, answer=len(ids), image=index_of[e.image_id], place=place))
+        made.append(
+            _Row(ids=ids + answer, answer=len(ids), image=index_of[e.image_id], place=place)
+        )
     return made
 
 
@@ -201,24 +245,37 @@ def _train_language(
 ) -> None:
     chance = _row_chances(examples)
     trained = (model.model.multi_modal_projector, model.model.language_model, model.lm_head)
-    parameters = list(dict.fromkeys(p for part in trained for p in part.parameters()))  # tied weights once
+    parameters = list(
+        dict.fromkeys(p for part in trained for p in part.parameters())
+    )  # tied weights once
     optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
     for step in track(range(1, plan.language_steps + 1), "language model"):
         pick = torch.multinomial(chance, plan.language_batch, replacement=True, generator=generator)
         batch = [rows[i] for i in pick.tolist()]
-        answering, looking = _language_losses(model, batch, features, processor.tokenizer.pad_token_id)
+        answering, looking = _language_losses(
+            model, batch, features, processor.tokenizer.pad_token_id
+        )
         _step(answering + looking, parameters, optimiser, schedule)
         if step % LOG_EVERY == 0:
-            seen = {"language_loss": float(answering.detach()), "grounding_loss": float(looking.detach())}
+            seen = {
+                "language_loss": float(answering.detach()),
+                "grounding_loss": float(looking.detach()),
+            }
             log(plan.vision_steps + step, seen)
 
 
-def _language_losses(model: Any, batch: Sequence[_Row], features: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """Of answering, the mean over answers (a yes or no weighs as much as a description), and of looking."""
+def _language_losses(
+    model: Any, batch: Sequence[_Row], features: Tensor, pad: int
+) -> tuple[Tensor, Tensor]:
+    """Of answering, the mean over answers (a yes or no weighs as much as a description), and of
+    looking.
+    """
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     inputs, labels = _padded(batch, pad)
-    projected = model.model.multi_modal_projector(features[torch.tensor([row.image for row in batch])])
+    projected = model.model.multi_modal_projector(
+        features[torch.tensor([row.image for row in batch])]
+    )
     encoded = BaseModelOutputWithPooling(pooler_output=list(projected))
     rows_B1 = torch.tensor([[row.place.token] for row in batch])
     columns_BN = image_columns(inputs["input_ids"], model.config.image_token_id)

@@ -1,8 +1,9 @@
-"""The embedded default model: transformers' own LLaVA classes, small enough to train from nothing in minutes.
+"""The embedded default model: transformers' own LLaVA classes, small enough to train from nothing
+in minutes.
 
-CLIP vision tower, two-layer projector, Llama decoder; a word-level tokenizer built from the training texts; processor
-and chat template as any LLaVA has them, so that everything downstream loads it with `AutoModelForImageTextToText` and
-`AutoProcessor` like a model of any size.
+CLIP vision tower, two-layer projector, Llama decoder; a word-level tokenizer built from the
+training texts; processor and chat template as any LLaVA has them, so that everything downstream
+loads it with `AutoModelForImageTextToText` and `AutoProcessor` like a model of any size.
 """
 
 import dataclasses
@@ -26,7 +27,9 @@ CHAT_TEMPLATE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Size of the tiny model: hidden width, layers, attention heads, patch and image edge in pixels."""
+    """Size of the tiny model: hidden width, layers, attention heads, patch and image edge in
+    pixels.
+    """
 
     width: int
     vision_layers: int
@@ -43,10 +46,15 @@ def build_tokenizer(texts: Iterable[str]) -> Any:
 
     splitter = pre_tokenizers.Whitespace()
     words = sorted({word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)})
-    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *(w for w in words if w not in SPECIAL)))}
+    vocabulary = {
+        word: index
+        for index, word in enumerate((*SPECIAL, *(w for w in words if w not in SPECIAL)))
+    }
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = splitter
-    raw.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # spaces between words, none before punctuation
+    raw.decoder = decoders.WordPiece(
+        prefix="##", cleanup=True
+    )  # spaces between words, none before punctuation
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token="<s>",
@@ -65,7 +73,11 @@ def build_processor(tokenizer: Any, shape: Shape) -> Any:
     edge = {"height": shape.image_size, "width": shape.image_size}
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
-            size=edge, crop_size=edge, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+            size=edge,
+            crop_size=edge,
+            do_center_crop=False,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
         ),
         tokenizer=tokenizer,
         patch_size=shape.patch_size,
@@ -78,7 +90,12 @@ def build_processor(tokenizer: Any, shape: Shape) -> Any:
 
 def build_model(tokenizer: Any, shape: Shape, seed: int) -> Any:
     """`LlavaForConditionalGeneration` with random weights that depend on `seed` alone."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
 
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
     config = LlavaConfig(
@@ -104,7 +121,8 @@ def build_model(tokenizer: Any, shape: Shape, seed: int) -> Any:
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        tie_word_embeddings=True,  # copying a word of the question into the answer is learnt much sooner
+        # copying a word of the question into the answer is learnt much sooner
+        tie_word_embeddings=True,
         image_seq_length=(shape.image_size // shape.patch_size) ** 2,
         eos_token_id=tokenizer.eos_token_id,
         **ids,

@@ -35,21 +35,27 @@ def build_trainer(
     trainer = AdaptTrainer(
         model=model,
         args=_arguments(config, output, workers),
-        data_collator=GuidedCollator(processor=processor, noise=config.noise, guide=config.w_vag > 0),
+        data_collator=GuidedCollator(
+            processor=processor, noise=config.noise, guide=config.w_vag > 0
+        ),
         train_dataset=_dataset(pairs),
         processing_class=processor,
         peft_config=lora(config.lora_rank) if config.lora_rank else None,
         weights=weights,
-        anchor_tokens=config.anchor.tokens,
+        anchor_tokens=config.anchor.anchor_tokens,
         attn_layers=config.attn_layers,
         reference=reference,
     )
-    trainer.remove_callback(PrinterCallback)  # a dict of thirty figures a step; ReportCallback says what matters
+    trainer.remove_callback(
+        PrinterCallback
+    )  # a dict of thirty figures a step; ReportCallback says what matters
     return trainer
 
 
 def _dataset(pairs: Path) -> Any:
-    """The pairs as TRL expects a vision preference dataset: image, prompt, chosen and rejected turns."""
+    """The pairs as TRL expects a vision preference dataset: image, prompt, chosen and rejected
+    turns.
+    """
     from datasets import Dataset, Image
 
     from adapt.preference.pairs import read_pairs
@@ -86,7 +92,9 @@ def _arguments(config: Config, output: Path, workers: int) -> Any:
         max_length=None,
         activation_checkpointing=config.gradient_checkpointing,
         # The other kind hides the attention of the forward pass.
-        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        activation_checkpointing_kwargs={"use_reentrant": False}
+        if config.gradient_checkpointing
+        else None,
         seed=config.seed,
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,
@@ -96,7 +104,8 @@ def _arguments(config: Config, output: Path, workers: int) -> Any:
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=not cuda,
-        bf16=config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
+        bf16=config.precision == "bf16"
+        or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
         # Every trained parameter takes part in every pass.
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
@@ -108,4 +117,8 @@ def lora(rank: int) -> Any:
     """LoRA on the attention projections of the language model."""
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)")
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)",
+    )

@@ -1,4 +1,5 @@
-"""What can be known to be wrong before anything is computed or started: configuration, model and pairs together.
+"""What can be known to be wrong before anything is computed or started: configuration, model and
+pairs together.
 
 Reads the model's configuration and processor, and the pair file; no weights.
 """
@@ -36,9 +37,15 @@ def check(config: Config, base: Path, pairs: Path) -> None:
 
 def _check_length(config: Config, processor: Any, rows: list[Pair]) -> None:
     """Attention supervision looks at tokens after the first K."""
-    longest = max(len(processor.tokenizer(row.chosen, add_special_tokens=False).input_ids) for row in rows)
-    what = f"{config.anchor.tokens} tokens leave nothing to supervise: the longest chosen answer has {longest}"
-    require(longest > config.anchor.tokens, "anchor.tokens", f"{what} (or set train.w_attn to 0)")
+    longest = max(
+        len(processor.tokenizer(row.chosen, add_special_tokens=False).input_ids) for row in rows
+    )
+    what = f"{config.anchor.anchor_tokens} tokens leave nothing to supervise: the longest chosen answer has {longest}"
+    require(
+        longest > config.anchor.anchor_tokens,
+        "anchor.anchor_tokens",
+        f"{what} (or set train.w_attn to 0)",
+    )
 
 
 def _check_grids(model_config: Any, processor: Any, pairs: Path, rows: list[Pair]) -> None:
@@ -49,7 +56,9 @@ def _check_grids(model_config: Any, processor: Any, pairs: Path, rows: list[Pair
     for number, row in enumerate(rows, 1):
         where = f"{pairs}: row {number} ({row.id}): grid"
         if row.grid != rows[0].grid:
-            raise InputError(f"{where}: {row.grid}, but {rows[0].grid} in the first row; a batch takes one grid")
+            raise InputError(
+                f"{where}: {row.grid}, but {rows[0].grid} in the first row; a batch takes one grid"
+            )
         image = Image.open(io.BytesIO(row.image))  # reads the size; pixels where they are asked for
         if image.size not in seen:
             seen.add(image.size)
@@ -62,4 +71,6 @@ def _grid(model_config: Any, processor: Any, image: Any, question: str) -> tuple
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     text = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
     inputs = processor(images=[image], text=[text], return_tensors="pt")
-    return patch_grid(model_config, inputs, image_columns(inputs["input_ids"], model_config.image_token_id))
+    return patch_grid(
+        model_config, inputs, image_columns(inputs["input_ids"], model_config.image_token_id)
+    )

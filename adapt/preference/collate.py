@@ -1,7 +1,9 @@
-"""Preference batches with guided images: TRL's collator, plus v+ for the chosen and v- for the rejected half.
+"""Preference batches with guided images: TRL's collator, plus v+ for the chosen and v- for the
+rejected half.
 
-Enhanced and noisy images keep the size, so the token grid stays and replacing the pixel values is enough. The noise of
-a pair depends on its id alone: a resumed run sees what an uninterrupted one would have seen.
+Enhanced and noisy images keep the size, so the token grid stays and replacing the pixel values is
+enough. The noise of a pair depends on its id alone: a resumed run sees what an uninterrupted one
+would have seen.
 
 Shapes: B pairs, N image tokens, C channels, X x Y pixels.
 """
@@ -29,9 +31,11 @@ class GuidedCollator(DataCollatorForVisionPreference):
     """TRL's batch, and what our terms need beside it.
 
     * `ids`: the rows' ids; `anchor` [B, N].
-    * `guided_pixel_values` [2B, C, X, Y]: v+ of the chosen half, then v- of the rejected half; with `guide` alone.
-    * reference log-probabilities [B] each, where the rows have them: `ref_chosen_logps`, `ref_rejected_logps`, and
-      under the guided images `guided_ref_chosen_logps`, `guided_ref_rejected_logps`.
+    * `guided_pixel_values` [2B, C, X, Y]: v+ of the chosen half, then v- of the rejected half; with
+      `guide` alone.
+    * reference log-probabilities [B] each, where the rows have them: `ref_chosen_logps`,
+      `ref_rejected_logps`, and under the guided images `guided_ref_chosen_logps`,
+      `guided_ref_rejected_logps`.
 
     Args:
         noise: share of noise power in v-.
@@ -42,23 +46,34 @@ class GuidedCollator(DataCollatorForVisionPreference):
     guide: bool = dataclasses.field(kw_only=True, default=True)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate `examples` (image, prompt, chosen, rejected, id, anchor, grid, reference log-probabilities)."""
-        batch = super().torch_call([{k: e[k] for k in ("image", "prompt", "chosen", "rejected")} for e in examples])
+        """Collate `examples` (image, prompt, chosen, rejected, id, anchor, grid, reference
+        log-probabilities).
+        """
+        batch = super().torch_call(
+            [{k: e[k] for k in ("image", "prompt", "chosen", "rejected")} for e in examples]
+        )
         batch[IDS] = [e["id"] for e in examples]
         batch[ANCHOR] = torch.tensor([e["anchor"] for e in examples], dtype=torch.float32)
         if self.guide:
             pixels_BCXY = batch["pixel_values"][: len(examples)]
-            batch[f"{GUIDED}pixel_values"] = torch.cat(self._guided(pixels_BCXY, examples, batch[ANCHOR]))
+            batch[f"{GUIDED}pixel_values"] = torch.cat(
+                self._guided(pixels_BCXY, examples, batch[ANCHOR])
+            )
         for name in (*REFERENCE, *(GUIDED + name for name in REFERENCE)):
             if name in examples[0]:
                 batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
         return batch
 
-    def _guided(self, pixels_BCXY: Tensor, rows: Sequence[Mapping[str, Any]], anchor_BN: Tensor) -> list[Tensor]:
+    def _guided(
+        self, pixels_BCXY: Tensor, rows: Sequence[Mapping[str, Any]], anchor_BN: Tensor
+    ) -> list[Tensor]:
         grid = tuple(rows[0]["grid"])
         assert all(tuple(row["grid"]) == grid for row in rows), "one grid per batch"
         image_processor = self.processor.image_processor
-        mean, std = torch.tensor(image_processor.image_mean), torch.tensor(image_processor.image_std)
+        mean, std = (
+            torch.tensor(image_processor.image_mean),
+            torch.tensor(image_processor.image_std),
+        )
         mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])
         noise = [_noise(row["id"], pixels_BCXY.shape[1:]) for row in rows]
         return [
@@ -68,14 +83,19 @@ class GuidedCollator(DataCollatorForVisionPreference):
 
 
 def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
-    """What the model and TRL's loss know of a batch: one set of images, with the reference under these images.
+    """What the model and TRL's loss know of a batch: one set of images, with the reference under
+    these images.
 
     >>> part({"ids": ["a"], "pixel_values": 1, "guided_pixel_values": 2}, guided=True)
     {'pixel_values': 2}
     """
     known = {key: value for key, value in batch.items() if key not in (ANCHOR, IDS)}
     plain = {key: value for key, value in known.items() if not key.startswith(GUIDED)}
-    return plain | ({key.removeprefix(GUIDED): known[key] for key in known.keys() - plain.keys()} if guided else {})
+    return plain | (
+        {key.removeprefix(GUIDED): known[key] for key in known.keys() - plain.keys()}
+        if guided
+        else {}
+    )
 
 
 def chosen_half(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,4 +104,6 @@ def chosen_half(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _noise(identity: str, shape: Sequence[int]) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(zlib.crc32(identity.encode())))
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(zlib.crc32(identity.encode()))
+    )

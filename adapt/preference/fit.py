@@ -1,10 +1,11 @@
 """One training run: the loop that every worker executes, and the two ways to run it.
 
-`workers: 0` runs the loop in this process; otherwise Ray Train runs it on that many workers, of a local Ray or of the
-cluster this process belongs to (RAY_ADDRESS). Both save checkpoints under a name that depends on the inputs and the
-configuration alone, so that a run that was cut off goes on from its last checkpoint, and a finished one leaves none.
-A run whose loss or gradients stop being finite ends with FloatingPointError, which names the step, the rows and where
-its last checkpoint is; Ray does not try again what would come out the same.
+`workers: 0` runs the loop in this process; otherwise Ray Train runs it on that many workers, of a
+local Ray or of the cluster this process belongs to (RAY_ADDRESS). Both save checkpoints under a
+name that depends on the inputs and the configuration alone, so that a run that was cut off goes on
+from its last checkpoint, and a finished one leaves none. A run whose loss or gradients stop being
+finite ends with FloatingPointError, which names the step, the rows and where its last checkpoint
+is; Ray does not try again what would come out the same.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapt import cluster, transfer
+from adapt.cluster import storage, submit
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
 
@@ -30,7 +31,9 @@ SUMMARY = "summary.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker needs: configuration, where its inputs are (`cluster.fetch`) and where step metrics go."""
+    """What a worker needs: configuration, where its inputs are (`submit.fetch`) and where step
+    metrics go.
+    """
 
     config: Config
     base: str
@@ -54,18 +57,29 @@ class Checkpoints(Protocol):
         ...
 
 
-def fit(config: Config, base: Path, pairs: Path, out: Path, state: Path, log: Log) -> dict[str, float]:
+def fit(
+    config: Config, base: Path, pairs: Path, out: Path, state: Path, log: Log
+) -> dict[str, float]:
     """Train; writes `out/model` and `out/history.csv`.
 
-    `state` keeps checkpoints until the run has succeeded, and reference log-probabilities for the next one.
+    `state` keeps checkpoints until the run has succeeded, and reference log-probabilities for the
+    next one.
     """
     from adapt.preference.checks import check
 
     check(config, base, pairs)
-    digests = [transfer.digest(transfer.files_of(path)) for path in (base, pairs)]
-    name = hashlib.sha256(json.dumps([dataclasses.asdict(config), *digests], sort_keys=True).encode()).hexdigest()
-    job = Job(config=config, base=cluster.share(base), pairs=cluster.share(pairs), log=log, name=f"train-{name[:16]}",
-              reference=ReferenceCache(uri=_reference_uri(state), base=digests[0]))  # fmt: skip
+    digests = [storage.digest(storage.files_of(path)) for path in (base, pairs)]
+    name = hashlib.sha256(
+        json.dumps([dataclasses.asdict(config), *digests], sort_keys=True).encode()
+    ).hexdigest()
+    job = Job(
+        config=config,
+        base=submit.share(base),
+        pairs=submit.share(pairs),
+        log=log,
+        name=f"train-{name[:16]}",
+        reference=ReferenceCache(uri=_reference_uri(state), base=digests[0]),
+    )
     run = _fit_in_process if config.workers == 0 else _fit_with_ray
     with run(job, state) as final:
         shutil.copytree(final, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMMARY))
@@ -73,14 +87,22 @@ def fit(config: Config, base: Path, pairs: Path, out: Path, state: Path, log: Lo
 
 
 def _reference_uri(state: Path) -> str:
-    """Beside the checkpoints, or on a cluster on its storage; see `cluster.checkpoints`."""
-    storage = os.environ.get(cluster.STORAGE)
-    return f"{storage}/reference" if storage and cluster.inside() else str(state.resolve() / "reference")
+    """Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`."""
+    storage = os.environ.get(submit.STORAGE)
+    return (
+        f"{storage}/reference"
+        if storage and submit.inside()
+        else str(state.resolve() / "reference")
+    )
 
 
 def _diverged(what: str, checkpoint: str | Path | None) -> FloatingPointError:
-    kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
-    return FloatingPointError(f"{what}; {kept}. A lower train.learning_rate may help, or leave these rows out")
+    kept = (
+        f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+    )
+    return FloatingPointError(
+        f"{what}; {kept}. A lower train.learning_rate may help, or leave these rows out"
+    )
 
 
 @contextlib.contextmanager
@@ -124,14 +146,19 @@ def _fit_with_ray(job: Job, state: Path) -> Iterator[Path]:
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    print(f"train: starting {job.config.workers} Ray workers, which takes about half a minute", file=sys.stderr)
-    where = cluster.checkpoints(state)
+    print(
+        f"train: starting {job.config.workers} Ray workers, which takes about half a minute",
+        file=sys.stderr,
+    )
+    where = submit.checkpoints(state)
     with _ray(job.config.workers):
         gpus = ray.cluster_resources().get("GPU", 0)
         trainer = TorchTrainer(
             _worker_loop,
             train_loop_config={"job": job},
-            scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=gpus >= job.config.workers),
+            scaling_config=ScalingConfig(
+                num_workers=job.config.workers, use_gpu=gpus >= job.config.workers
+            ),
             run_config=RunConfig(
                 name=job.name,
                 **where,
@@ -174,7 +201,9 @@ def _ray(workers: int) -> Iterator[None]:
 
 
 def _worker_loop(settings: dict[str, Any]) -> str | None:
-    """What went wrong in a way that a second try would repeat, or None; anything else that Ray sees, it tries again."""
+    """What went wrong in a way that a second try would repeat, or None; anything else that Ray
+    sees, it tries again.
+    """
     try:
         loop(settings["job"], RayCheckpoints())
     except FloatingPointError as error:  # all workers stop at the same step
@@ -210,13 +239,17 @@ class RayCheckpoints:
 
 
 def loop(job: Job, checkpoints: Checkpoints) -> None:
-    """What each worker does: load, train (from the last checkpoint if there is one), save the result once."""
+    """What each worker does: load, train (from the last checkpoint if there is one), save the
+    result once.
+    """
     from adapt.preference.build import build_trainer
-    from adapt.preference.report import ReportCallback, summary, write_history
+    from adapt.preference.callback import ReportCallback, summary, write_history
 
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # deprecations among TRL, accelerate and transformers
-        base, pairs = cluster.fetch(job.base), cluster.fetch(job.pairs)
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # deprecations among TRL, accelerate and transformers
+        base, pairs = submit.fetch(job.base), submit.fetch(job.pairs)
         output = Path(scratch) / "trainer"
         trainer = build_trainer(job.config, base, pairs, job.reference, output, checkpoints.workers)
         trainer.add_callback(ReportCallback(job.log, checkpoints, job.config.steps))
@@ -224,8 +257,11 @@ def loop(job: Job, checkpoints: Checkpoints) -> None:
             if latest is not None and (latest / SUMMARY).exists():
                 return  # restarted after the result was saved: nothing is left to do
             if latest is not None and trainer.is_world_process_zero():
-                print(f"train: resuming from {json.loads((latest / 'trainer_state.json').read_text())['global_step']}"
-                      f" of {job.config.steps} steps", file=sys.stderr)  # fmt: skip
+                print(
+                    f"train: resuming from {json.loads((latest / 'trainer_state.json').read_text())['global_step']}"
+                    f" of {job.config.steps} steps",
+                    file=sys.stderr,
+                )
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
         final = Path(scratch) / "final"
         final.mkdir()

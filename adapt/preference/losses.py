@@ -2,9 +2,10 @@
 
     L_ADAPT = w_vag L_VAG + w_dpo L_DPO(same image) + w_sft L_SFT(chosen) + w_attn L_attn
 
-Each function returns the loss and the figures one wants to plot. Every term is a mean over pairs of something that one
-pair decides alone: batches of equal size add up to the same loss, however a step is divided into them. In training,
-same-image DPO is TRL's (`train.loss_type` names its form), of which `dpo` is the sigmoid form.
+Each function returns the loss and the figures one wants to plot. Every term is a mean over pairs of
+something that one pair decides alone: batches of equal size add up to the same loss, however a step
+is divided into them. In training, same-image DPO is TRL's (`train.loss_type` names its form), of
+which `dpo` is the sigmoid form.
 
 Shapes: B pairs, L layers, R response tokens (padded), N image tokens.
 """
@@ -20,7 +21,8 @@ Figures = dict[str, Tensor]
 def dpo(
     chosen_B: Tensor, rejected_B: Tensor, ref_chosen_B: Tensor, ref_rejected_B: Tensor, beta: float
 ) -> tuple[Tensor, Figures]:
-    """DPO (arXiv 2305.18290, equation 7), and VAG-DPO [paper, arXiv 2606.31054]: the same with one image per branch.
+    """DPO (arXiv 2305.18290, equation 7), and VAG-DPO [paper, arXiv 2606.31054]: the same with one
+    image per branch.
 
         L_DPO = -log sigmoid(beta * ([log pi(y_w | v, x) - log ref(y_w | v, x)]
                                    - [log pi(y_l | v, x) - log ref(y_l | v, x)]))
@@ -28,19 +30,24 @@ def dpo(
                                    - [log pi(y_l | v-, x) - log ref(y_l | v-, x)]))
 
     Args:
-        chosen_B, ref_chosen_B: log-probability of the factual answer, for VAG under the anchor-enhanced image v+.
-        rejected_B, ref_rejected_B: log-probability of the hallucinated answer, for VAG under the noisy image v-.
+        chosen_B, ref_chosen_B: log-probability of the factual answer, for VAG under the
+            anchor-enhanced image v+.
+        rejected_B, ref_rejected_B: log-probability of the hallucinated answer, for VAG under the
+            noisy image v-.
         beta: how far the policy may move from the reference.
 
-    A hand count: with chosen -1, rejected -3, both references -2 and beta 0.5 the margin is 1 - (-1) = 2 and the loss
-    -log sigmoid(1) = 0.3133.
+    A hand count: with chosen -1, rejected -3, both references -2 and beta 0.5 the margin is 1 -
+    (-1) = 2 and the loss -log sigmoid(1) = 0.3133.
 
     >>> import torch
     >>> loss, seen = dpo(*(torch.tensor([x]) for x in (-1.0, -3.0, -2.0, -2.0)), beta=0.5)
     >>> round(loss.item(), 4), seen["margins"].item(), seen["displacement"].item()
     (0.3133, 1.0, 1.0)
     """
-    chosen_reward, rejected_reward = beta * (chosen_B - ref_chosen_B), beta * (rejected_B - ref_rejected_B)
+    chosen_reward, rejected_reward = (
+        beta * (chosen_B - ref_chosen_B),
+        beta * (rejected_B - ref_rejected_B),
+    )
     margin_B = chosen_reward - rejected_reward
     seen = {
         "rewards_chosen": chosen_reward,
@@ -53,10 +60,11 @@ def dpo(
 
 
 def displacement(chosen_B: Tensor, ref_chosen_B: Tensor) -> Figures:
-    """Likelihood displacement (arXiv 2410.08847): how far training has moved the chosen answers themselves.
+    """Likelihood displacement (arXiv 2410.08847): how far training has moved the chosen answers
+    themselves.
 
-    `displacement`: mean of log pi(y_w) - log ref(y_w) in nats, negative when they became less likely; `displaced`: the
-    share of pairs whose chosen answer did.
+    `displacement`: mean of log pi(y_w) - log ref(y_w) in nats, negative when they became less
+    likely; `displaced`: the share of pairs whose chosen answer did.
 
     >>> import torch
     >>> {k: v.item() for k, v in displacement(torch.tensor([-1.0, -5.0]), torch.tensor([-2.0, -2.0])).items()}
@@ -67,9 +75,11 @@ def displacement(chosen_B: Tensor, ref_chosen_B: Tensor) -> Figures:
 
 
 def sft(log_probs_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """L_SFT = mean over pairs of -log pi(y_w | v, x) / |y_w| (the added term of arXiv 2404.19733, equation 2).
+    """L_SFT = mean over pairs of -log pi(y_w | v, x) / |y_w| (the added term of arXiv 2404.19733,
+    equation 2).
 
-    `mask_BR` is true at real response tokens of the chosen answers, of which every row has at least one.
+    `mask_BR` is true at real response tokens of the chosen answers, of which every row has at least
+    one.
 
     >>> import torch
     >>> sft(torch.tensor([[-1.0, -3.0], [-4.0, -9.0]]), torch.tensor([[True, True], [True, False]])).item()
@@ -79,38 +89,49 @@ def sft(log_probs_BR: Tensor, mask_BR: Tensor) -> Tensor:
     return -((log_probs_BR * real_BR).sum(1) / real_BR.sum(1)).mean()
 
 
-def attention_supervision(maps_BLRN: Tensor, mask_BR: Tensor, anchor_BN: Tensor, first: int) -> tuple[Tensor, Figures]:
-    """Attention supervision [form ours]: on chosen answers, neither signal may fall below its early level.
+def attention_supervision(
+    maps_BLRN: Tensor, mask_BR: Tensor, anchor_BN: Tensor, anchor_tokens: int
+) -> tuple[Tensor, Figures]:
+    """Attention supervision [form ours]: on chosen answers, neither signal may fall below its early
+    level.
 
         L_attn = mean_{t > K} relu(1 - M_t / sg(M_early)) + mean_{t > K} relu(1 - S_t / sg(S_early))
 
-    M: visual mass, S: S_AMC with the anchor, both per layer; early: the mean over the first K tokens, without
-    gradient (sg), so that the loss lifts late attention and cannot lower the early one. The means are over the late
-    tokens of an answer and its layers, then over answers; those of K tokens or fewer contribute nothing.
+    M: visual mass, S: S_AMC with the anchor, both per layer; early: the mean over the first K
+    tokens, without gradient (sg), so that the loss lifts late attention and cannot lower the early
+    one. The means are over the late tokens of an answer and its layers, then over answers; those of
+    K tokens or fewer contribute nothing.
 
-    Figures, beside the two halves: `*_late_early`, the mean ratio itself; `*_clipped`, the share of late positions that
-    keep their early level and so have no gradient; `empty`, the share of answers without a late token.
+    Figures, beside the two halves: `*_late_early`, the mean ratio itself; `*_clipped`, the share of
+    late positions that keep their early level and so have no gradient; `empty`, the share of
+    answers without a late token.
 
     Args:
         maps_BLRN: attention of response tokens to the image, mean over heads, with gradient.
         mask_BR: true at real response tokens. anchor_BN: the stored anchors.
-        first: K.
+        anchor_tokens: K.
     """
     late_BR = mask_BR.to(maps_BLRN.dtype)
     early_BR = late_BR.clone()
-    early_BR[:, first:], late_BR[:, :first] = 0, 0
+    early_BR[:, anchor_tokens:], late_BR[:, :anchor_tokens] = 0, 0
     mass, seen_mass = _decay(maps_BLRN.sum(-1), early_BR, late_BR)
-    match, seen_match = _decay(amc(maps_BLRN, anchor_BN[:, None, None].detach()), early_BR, late_BR)
+    amc_term, seen_amc = _decay(
+        amc(maps_BLRN, anchor_BN[:, None, None].detach()), early_BR, late_BR
+    )
     seen = {f"mass{key}": value for key, value in seen_mass.items()}
-    seen |= {f"fidelity{key}": value for key, value in seen_match.items()}
-    return mass + match, seen | {"empty": (late_BR.sum(1) == 0).float().mean()}
+    seen |= {f"amc{key}": value for key, value in seen_amc.items()}
+    return mass + amc_term, seen | {"empty": (late_BR.sum(1) == 0).float().mean()}
 
 
 def _decay(value_BLR: Tensor, early_BR: Tensor, late_BR: Tensor) -> tuple[Tensor, Figures]:
-    """Mean of relu(1 - late / early level), and the figures of `attention_supervision`; no late token, no decay."""
+    """Mean of relu(1 - late / early level), and the figures of `attention_supervision`; no late
+    token, no decay.
+    """
     level_BL = (value_BLR * early_BR[:, None]).sum(-1) / early_BR.sum(-1).clamp_min(1)[:, None]
     ratio_BLR = value_BLR / level_BL.detach().clamp_min(EPS)[:, :, None]
-    share_BLR = (late_BR / late_BR.sum(1, keepdim=True).clamp_min(1))[:, None].expand_as(ratio_BLR) / ratio_BLR.shape[1]
+    share_BLR = (late_BR / late_BR.sum(1, keepdim=True).clamp_min(1))[:, None].expand_as(
+        ratio_BLR
+    ) / ratio_BLR.shape[1]
     loss = (F.relu(1 - ratio_BLR) * share_BLR).sum((1, 2)).mean()
     ratio_BLR, none_B = ratio_BLR.detach(), late_BR.sum(1) == 0
     return loss, {

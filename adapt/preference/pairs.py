@@ -1,4 +1,6 @@
-"""The pair file: preference pairs with the visual anchor of their image-question, one parquet row each."""
+"""The pair file: preference pairs with the visual anchor of their image-question, one parquet row
+each.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +13,8 @@ from adapt.params import InputError
 class Pair:
     """One preference: two answers to one image-question, and where the image supports them.
 
-    `anchor` is the visual anchor over the image tokens (sum 1), in raster order of `grid` (rows, columns).
+    `anchor` is the visual anchor over the image tokens (sum 1), in raster order of `grid` (rows,
+    columns).
     """
 
     id: str
@@ -42,7 +45,9 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
             "grid": pa.list_(pa.int32()),
         }
     )
-    pq.write_table(pa.Table.from_pylist([dataclasses.asdict(p) for p in pairs], schema=schema), path)
+    pq.write_table(
+        pa.Table.from_pylist([dataclasses.asdict(p) for p in pairs], schema=schema), path
+    )
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -53,14 +58,19 @@ def read_pairs(path: Path) -> list[Pair]:
     try:
         rows = pq.read_table(path).to_pylist()
     except FileNotFoundError:
-        raise InputError(f"{path}: not found; run the pairs stage first (dvc repro pairs)") from None
+        raise InputError(
+            f"{path}: not found; run the pairs stage first (dvc repro pairs)"
+        ) from None
     except pa.ArrowInvalid:
         raise InputError(f"{path}: not a parquet file") from None
     names = {field.name for field in dataclasses.fields(Pair)}
     if not rows or names - rows[0].keys():
         missing = ", ".join(sorted(names - rows[0].keys())) if rows else "rows"
         raise InputError(f"{path}: missing {missing}")
-    return [_pair(path, number, {name: row[name] for name in names}) for number, row in enumerate(rows, 1)]
+    return [
+        _pair(path, number, {name: row[name] for name in names})
+        for number, row in enumerate(rows, 1)
+    ]
 
 
 def _pair(path: Path, number: int, row: dict) -> Pair:
@@ -69,5 +79,7 @@ def _pair(path: Path, number: int, row: dict) -> Pair:
             raise InputError(f"{path}: row {number} ({row['id']}): no {key}")
     grid = tuple(row["grid"])
     if len(grid) != 2 or grid[0] * grid[1] != len(row["anchor"]):
-        raise InputError(f"{path}: row {number} ({row['id']}): anchor of {len(row['anchor'])} values on grid {grid}")
+        raise InputError(
+            f"{path}: row {number} ({row['id']}): anchor of {len(row['anchor'])} values on grid {grid}"
+        )
     return Pair(**{**row, "anchor": tuple(row["anchor"]), "grid": grid})

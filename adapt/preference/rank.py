@@ -1,4 +1,6 @@
-"""Ranking a model's own answers by ground truth: which to prefer, which to reject, and whether they differ enough."""
+"""Ranking a model's own answers by ground truth: which to prefer, which to reject, and whether they
+differ enough.
+"""
 
 from collections.abc import Sequence
 
@@ -11,8 +13,9 @@ from adapt.metrics.pope import parse_yes_no
 def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
     """How well an answer agrees with the ground truth, at most 1.
 
-    Descriptions: share of true objects mentioned, minus share of mentions that are hallucinated, minus half the share
-    of true mentions with a wrong colour. Yes/no and colour questions: 1 when the deciding word is right, else 0.
+    Descriptions: share of true objects mentioned, minus share of mentions that are hallucinated,
+    minus half the share of true mentions with a wrong colour. Yes/no and colour questions: 1 when
+    the deciding word is right, else 0.
     """
     if example.kind == "exists":
         return float(parse_yes_no(answer) == parse_yes_no(example.answer))
@@ -21,26 +24,36 @@ def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
     counts = count(answer, example, vocabulary)
     wrong = _wrong_colours(answer, example, counts.mentions)
     mentions = max(len(counts.mentioned), 1)
-    return len(counts.covered) / max(len(counts.truth), 1) - (len(counts.hallucinated) + 0.5 * wrong) / mentions
+    return (
+        len(counts.covered) / max(len(counts.truth), 1)
+        - (len(counts.hallucinated) + 0.5 * wrong) / mentions
+    )
 
 
 def _wrong_colours(answer: str, example: Example, mentions: Sequence[Mention]) -> int:
     """Mentions of true objects whose colour is known and is not the word right before them."""
     colour = {o.name: o.colour for o in example.objects if o.colour}
     before = [(answer[: m.start].lower().split() or [""])[-1] for m in mentions]
-    return sum(m.name in colour and word != colour[m.name] for m, word in zip(mentions, before, strict=True))
+    return sum(
+        m.name in colour and word != colour[m.name]
+        for m, word in zip(mentions, before, strict=True)
+    )
 
 
-def best_and_worst(scores: Sequence[float], answers: Sequence[str], min_gap: float) -> tuple[int, int] | None:
+def best_and_worst(
+    scores: Sequence[float], answers: Sequence[str], min_gap: float
+) -> tuple[int, int] | None:
     """Indices of the answers to prefer and to reject, or None when they do not differ enough.
 
-    Among equals, the worst is the one whose length is nearest to the best answer's: when the rejected answer is always
-    the longer one, preference tuning only learns to stop early.
+    Among equals, the worst is the one whose length is nearest to the best answer's: when the
+    rejected answer is always the longer one, preference tuning only learns to stop early.
 
     >>> best_and_worst([1.0, 0.2, 0.2], ["a b", "a b c d e", "a c"], min_gap=0.1)
     (0, 2)
     """
     best = max(range(len(scores)), key=lambda i: (scores[i], -i))
     length = len(answers[best].split())
-    worst = min(range(len(scores)), key=lambda i: (scores[i], abs(len(answers[i].split()) - length), i))
+    worst = min(
+        range(len(scores)), key=lambda i: (scores[i], abs(len(answers[i].split()) - length), i)
+    )
     return (best, worst) if scores[best] - scores[worst] >= min_gap else None

@@ -1,12 +1,14 @@
-"""Reference log-probabilities, computed once: with the reference fixed, they are a property of model and rows.
+"""Reference log-probabilities, computed once: with the reference fixed, they are a property of
+model and rows.
 
-TRL computes them at every step (and refuses its own precomputation for images). Here they are computed before the
-first step by TRL's own function, in batches of the size of training and by all workers together, and kept under a hash
-of everything they depend on: a resumed run, a second run and another arm of a comparison read them. They become
-columns of the dataset, and the reference model is let go. With LoRA the reference is the model without its adapter.
+TRL computes them at every step (and refuses its own precomputation for images). Here they are
+computed before the first step by TRL's own function, in batches of the size of training and by all
+workers together, and kept under a hash of everything they depend on: a resumed run, a second run
+and another arm of a comparison read them. They become columns of the dataset, and the reference
+model is let go. With LoRA the reference is the model without its adapter.
 
-A file holds one set of images (plain or guided) of one pair file, a few bytes per row: JSON, on any storage that
-`adapt/transfer.py` reaches, whole or absent. Any of them may be deleted at any time.
+A file holds one set of images (plain or guided) of one pair file, a few bytes per row: JSON, on any
+storage that `adapt/storage.py` reaches, whole or absent. Any of them may be deleted at any time.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapt import transfer
+from adapt.cluster import storage
 from adapt.progress import track
 
 if TYPE_CHECKING:
@@ -73,19 +75,21 @@ def _values(trainer: "AdaptTrainer", cache: ReferenceCache, guided: bool) -> Val
         return found[0]
     values = _compute(trainer, guided)
     if is_first:
-        transfer.write_json(uri, {"log_probs": values})
+        storage.write_json(uri, {"log_probs": values})
     return values
 
 
 def _read(uri: str) -> Values | None:
     try:
-        return transfer.read_json(uri)["log_probs"]
+        return storage.read_json(uri)["log_probs"]
     except FileNotFoundError:
         return None
 
 
 def _compute(trainer: "AdaptTrainer", guided: bool) -> Values:
-    """Every rank takes each so many batches; the batches themselves do not depend on the number of ranks."""
+    """Every rank takes each so many batches; the batches themselves do not depend on the number of
+    ranks.
+    """
     from accelerate.utils import gather_object
 
     from adapt.preference.collate import part
@@ -105,14 +109,22 @@ def _compute(trainer: "AdaptTrainer", guided: bool) -> Values:
         found[start] = torch.stack(log_probs, 1).float().tolist()
     merged = {start: values for one in gather_object([found]) for start, values in one.items()}
     values = [row for start in starts for row in merged[start]]
-    bad = [identity for identity, row in zip(rows["id"], values, strict=True) if not all(map(math.isfinite, row))]
+    bad = [
+        identity
+        for identity, row in zip(rows["id"], values, strict=True)
+        if not all(map(math.isfinite, row))
+    ]
     if bad:
-        raise FloatingPointError(f"the base model gives no finite log-probability to the answers of {', '.join(bad)}")
+        raise FloatingPointError(
+            f"the base model gives no finite log-probability to the answers of {', '.join(bad)}"
+        )
     return values
 
 
 def _key(trainer: "AdaptTrainer", cache: ReferenceCache, guided: bool) -> str:
-    """sha256 over model, rows, images and the way of computing; the same inputs always give the same bytes."""
+    """sha256 over model, rows, images and the way of computing; the same inputs always give the
+    same bytes.
+    """
     total, device = hashlib.sha256(), trainer.args.device.type
     how = {
         "base": cache.base,
@@ -129,7 +141,9 @@ def _key(trainer: "AdaptTrainer", cache: ReferenceCache, guided: bool) -> str:
 
 
 def _contents(trainer: "AdaptTrainer", guided: bool) -> Iterator[bytes]:
-    """Every row, and what the collator makes of the first one: a change in the way to pixels and tokens shows there."""
+    """Every row, and what the collator makes of the first one: a change in the way to pixels and
+    tokens shows there.
+    """
     from datasets import Image
 
     from adapt.preference.collate import REFERENCE, part

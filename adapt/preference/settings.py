@@ -6,8 +6,21 @@ from adapt.attention.anchor import AnchorConfig
 from adapt.params import require, shared
 
 # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
-LOSS_TYPES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard", "aot",
-              "aot_unpaired", "apo_zero", "apo_down", "discopop")  # fmt: skip
+LOSS_TYPES = (
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "robust",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+)
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -50,13 +63,19 @@ class Config:
             value = getattr(self, key)
             require(value in known, key, f"must be one of {', '.join(known)}, got {value}")
         is_used = self.loss_type == "sigmoid" or self.w_dpo > 0
-        require(is_used, "loss_type", f"{self.loss_type} is the form of the same-image term, whose weight w_dpo is 0")
-        weights = self.w_vag + self.w_dpo + self.w_sft + self.w_attn
-        require(weights > 0, "w_vag", "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train")
-        parts = max(self.workers, 1) * self.accumulation
-        what = (
-            f"{self.batch_pairs} pairs do not divide into {self.accumulation} passes of {max(self.workers, 1)} workers"
+        require(
+            is_used,
+            "loss_type",
+            f"{self.loss_type} is the form of the same-image term, whose weight w_dpo is 0",
         )
+        weights = self.w_vag + self.w_dpo + self.w_sft + self.w_attn
+        require(
+            weights > 0,
+            "w_vag",
+            "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train",
+        )
+        parts = max(self.workers, 1) * self.accumulation
+        what = f"{self.batch_pairs} pairs do not divide into {self.accumulation} passes of {max(self.workers, 1)} workers"
         require(self.batch_pairs % parts == 0, "batch_pairs", what)
 
     @property

@@ -1,8 +1,9 @@
 """Stage `base`: the model that a retraining starts from.
 
-`base.source` is "scratch" (train the embedded default model on the training split, noisy answers included), a local
-folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes `model/`, `source.json` and, for
-"scratch", `history.csv`; reports how much the model hallucinates on the validation split.
+`base.source` is "scratch" (train the embedded default model on the training split, noisy answers
+included), a local folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes
+`model/`, `source.json` and, for "scratch", `history.csv`; reports how much the model hallucinates
+on the validation split.
 """
 
 import dataclasses
@@ -38,12 +39,32 @@ class Config:
     seed: int = shared()
 
     def __post_init__(self) -> None:
-        require(bool(self.source), "source", "must name a model: scratch, a folder, a hub id or models:/NAME@ALIAS")
-        for key in ("vision_steps", "vision_batch", "language_steps", "language_batch", "width", "vision_layers",
-                    "text_layers", "heads", "patch_size", "max_new_tokens"):  # fmt: skip
+        require(
+            bool(self.source),
+            "source",
+            "must name a model: scratch, a folder, a hub id or models:/NAME@ALIAS",
+        )
+        for key in (
+            "vision_steps",
+            "vision_batch",
+            "language_steps",
+            "language_batch",
+            "width",
+            "vision_layers",
+            "text_layers",
+            "heads",
+            "patch_size",
+            "max_new_tokens",
+        ):
             require(getattr(self, key) >= 1, key, f"must be at least 1, got {getattr(self, key)}")
-        require(self.learning_rate > 0, "learning_rate", f"must be positive, got {self.learning_rate}")
-        require(self.width % self.heads == 0, "width", f"must be divisible by heads ({self.heads}), got {self.width}")
+        require(
+            self.learning_rate > 0, "learning_rate", f"must be positive, got {self.learning_rate}"
+        )
+        require(
+            self.width % self.heads == 0,
+            "width",
+            f"must be divisible by heads ({self.heads}), got {self.width}",
+        )
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
@@ -63,12 +84,16 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
         model, processor = load_model(source), load_processor(source)
     save(model, processor, out / "model")
     history.write(out / "history.csv")
-    (out / "source.json").write_text(json.dumps({"source": config.source, "version": version}) + "\n")
+    (out / "source.json").write_text(
+        json.dumps({"source": config.source, "version": version}) + "\n"
+    )
     rows = read_split(splits / "validation.parquet")
     return validate(model, processor, rows, vocabulary, config.max_new_tokens)
 
 
-def _from_scratch(config: Config, splits: Path, vocabulary: "Vocabulary", log: Log) -> tuple[Any, Any]:
+def _from_scratch(
+    config: Config, splits: Path, vocabulary: "Vocabulary", log: Log
+) -> tuple[Any, Any]:
     from adapt.data.schema import open_image, read_split
     from adapt.models.pretrain import Schedule, pretrain
     from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
@@ -76,24 +101,42 @@ def _from_scratch(config: Config, splits: Path, vocabulary: "Vocabulary", log: L
     rows = read_split(splits / "train.parquet")
     width, height = open_image(rows[0]).size
     fits = width == height and width % config.patch_size == 0
-    require(fits, "base.patch_size", f"{config.patch_size} does not divide square images of {width} x {height} pixels")
-    shape = Shape(width=config.width, vision_layers=config.vision_layers, text_layers=config.text_layers,
-                  heads=config.heads, patch_size=config.patch_size, image_size=width)  # fmt: skip
-    tokenizer = build_tokenizer(text for e in rows for text in (e.question, e.answer, e.noisy_answer))
+    require(
+        fits,
+        "base.patch_size",
+        f"{config.patch_size} does not divide square images of {width} x {height} pixels",
+    )
+    shape = Shape(
+        width=config.width,
+        vision_layers=config.vision_layers,
+        text_layers=config.text_layers,
+        heads=config.heads,
+        patch_size=config.patch_size,
+        image_size=width,
+    )
+    tokenizer = build_tokenizer(
+        text for e in rows for text in (e.question, e.answer, e.noisy_answer)
+    )
     processor = build_processor(tokenizer, shape)
     model = build_model(tokenizer, shape, config.seed)
-    plan = Schedule(vision_steps=config.vision_steps, vision_batch=config.vision_batch,
-                    language_steps=config.language_steps, language_batch=config.language_batch,
-                    learning_rate=config.learning_rate)  # fmt: skip
+    plan = Schedule(
+        vision_steps=config.vision_steps,
+        vision_batch=config.vision_batch,
+        language_steps=config.language_steps,
+        language_batch=config.language_batch,
+        learning_rate=config.learning_rate,
+    )
     pretrain(model, processor, rows, vocabulary, plan, config.seed, log)
     return model.eval(), processor
 
 
 def _resolve(source: str, root: Path, folder: Path) -> tuple[str | Path, str]:
-    """A loadable path or hub id, and the version of a registered model, fetched into `folder` ("" for others)."""
+    """A loadable path or hub id, and the version of a registered model, fetched into `folder` (""
+    for others).
+    """
     if not source.startswith("models:/"):
         return source, ""
-    from adapt.registry import download
+    from adapt.tracking.registry import download
 
     return download(root, source, folder)
 
@@ -107,8 +150,8 @@ def validate(
     batch: int = 100,
 ) -> dict[str, float]:
     """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens) of greedy descriptions."""
-    from adapt.attention.decode import answer
     from adapt.data.schema import open_image
+    from adapt.generation.answer import answer
     from adapt.metrics.chair import aggregate, count
     from adapt.progress import track
 
@@ -116,8 +159,14 @@ def validate(
     counts, lengths = [], []
     for start in track(range(0, len(rows), batch), "validating"):
         part = rows[start : start + batch]
-        answers = answer(model, processor, [open_image(e) for e in part], [e.question for e in part],
-                         first=1, max_new_tokens=max_new_tokens)  # fmt: skip
+        answers = answer(
+            model,
+            processor,
+            [open_image(e) for e in part],
+            [e.question for e in part],
+            anchor_tokens=1,
+            max_new_tokens=max_new_tokens,
+        )
         lengths += answers.mask_BT.sum(1).tolist()
         counts += [count(t, e, vocabulary) for t, e in zip(answers.texts, part, strict=True)]
     return {**aggregate(counts), "length": sum(lengths) / max(len(lengths), 1)}

@@ -1,9 +1,10 @@
 """Stage `data`: validated splits with images inside, drawn here or brought by the user.
 
-`data.source` is "scenes" (draw the default world, `adapt/data/scenes.py`) or a folder with `train.parquet`,
-`validation.parquet`, `test.parquet` and `vocabulary.json` as `adapt/data/schema.py` describes them. Both take the same
-road: the drawn world is first written as such a folder. Writes `splits/`. A row that fails validation goes to
-`quarantine/data.jsonl` of the workspace with its reason; more than the share `data.max_rejected` stops the stage.
+`data.source` is "scenes" (draw the default world, `adapt/data/scenes.py`) or a folder with
+`train.parquet`, `validation.parquet`, `test.parquet` and `vocabulary.json` as
+`adapt/data/schema.py` describes them. Both take the same road: the drawn world is first written as
+such a folder. Writes `splits/`. A row that fails validation goes to `quarantine/data.jsonl` of the
+workspace with its reason; more than the share `data.max_rejected` stops the stage.
 """
 
 import json
@@ -51,7 +52,11 @@ class Config:
         for key in ("train_images", "validation_images", "test_images"):
             require(getattr(self, key) >= 1, key, f"must be at least 1, got {getattr(self, key)}")
         smallest = scenes.SMALLEST_IMAGE
-        require(self.image_size >= smallest, "image_size", f"must be at least {smallest}, got {self.image_size}")
+        require(
+            self.image_size >= smallest,
+            "image_size",
+            f"must be at least {smallest}, got {self.image_size}",
+        )
         for key in ("caption_noise", "max_rejected"):
             require(0 <= getattr(self, key) <= 1, key, f"must be in 0..1, got {getattr(self, key)}")
         require(self.seed >= 0, "seed", f"must not be negative, got {self.seed}")
@@ -78,7 +83,11 @@ def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
     """The folder to read: the user's, or one that the drawn world is written to."""
     if config.source != "scenes":
         folder = workspace / config.source
-        require(folder.is_dir(), "params.yaml: data.source", f"folder {config.source} not found (or scenes)")
+        require(
+            folder.is_dir(),
+            "params.yaml: data.source",
+            f"folder {config.source} not found (or scenes)",
+        )
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="adapt-scenes-") as temporary:
@@ -92,11 +101,17 @@ def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
 def _drawn(config: Config, split: str) -> Iterator[Example]:
     for index in track(range(getattr(config, f"{split}_images")), f"drawing {split}"):
         yield from scenes.examples(
-            split, index, size=config.image_size, caption_noise=config.caption_noise, seed=config.seed
+            split,
+            index,
+            size=config.image_size,
+            caption_noise=config.caption_noise,
+            seed=config.seed,
         )
 
 
-def _validated(folder: Path, vocabulary: Vocabulary) -> tuple[dict[str, list[Example]], Rejected, int]:
+def _validated(
+    folder: Path, vocabulary: Vocabulary
+) -> tuple[dict[str, list[Example]], Rejected, int]:
     """Accepted examples by split, rejected rows with their errors, and the number of rows read."""
     accepted: dict[str, list[Example]] = {split: [] for split in SPLITS}
     rejected: Rejected = []
@@ -107,7 +122,9 @@ def _validated(folder: Path, vocabulary: Vocabulary) -> tuple[dict[str, list[Exa
         rows = read_rows(file)
         total += len(rows)
         checked = validate_rows(rows, file=file, vocabulary=vocabulary, seen=seen)
-        for row, result in zip(rows, track(checked, f"validating {split}", total=len(rows)), strict=True):
+        for row, result in zip(
+            rows, track(checked, f"validating {split}", total=len(rows)), strict=True
+        ):
             if isinstance(result, RowError):
                 rejected.append((result, row))
             else:
@@ -133,7 +150,13 @@ def _report_rejected(rejected: Rejected, rows: int, max_rejected: float, quarant
 def _quarantine_line(error: RowError, row: Mapping[str, Any]) -> str:
     values = {key: value for key, value in row.items() if key != "image"}
     values["image"] = {"path": (row["image"] or {}).get("path")}
-    line = {"file": str(error.file), "row": error.row, "id": error.row_id, "reason": error.reason, "values": values}
+    line = {
+        "file": str(error.file),
+        "row": error.row,
+        "id": error.row_id,
+        "reason": error.reason,
+        "values": values,
+    }
     return json.dumps(line, ensure_ascii=False)
 
 
@@ -144,12 +167,18 @@ def _check_splits(accepted: Mapping[str, list[Example]], folder: Path) -> None:
         require(bool(examples), str(folder / f"{split}.parquet"), "no valid rows")
         for example in examples:
             first = home.setdefault(example.image_id, split)
-            require(first == split, str(folder / f"{split}.parquet"),
-                    f"image_id {example.image_id} (row id {example.id}) is also in {first}.parquet")  # fmt: skip
+            require(
+                first == split,
+                str(folder / f"{split}.parquet"),
+                f"image_id {example.image_id} (row id {example.id}) is also in {first}.parquet",
+            )
 
 
 def _metrics(accepted: Mapping[str, list[Example]], rejected: int) -> dict[str, float]:
-    images = {split: {e.image_id: len(e.objects) for e in examples} for split, examples in accepted.items()}
+    images = {
+        split: {e.image_id: len(e.objects) for e in examples}
+        for split, examples in accepted.items()
+    }
     objects = [count for counts in images.values() for count in counts.values()]
     return {
         **{f"{split}/images": float(len(counts)) for split, counts in images.items()},

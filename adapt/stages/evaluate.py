@@ -1,12 +1,13 @@
 """Stage `evaluate`: base and tuned model on the test split, plain and with steering.
 
-Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no questions as POPE, colour
-questions, and the attention-degradation curves of the same generation pass. Early warning: detectors of hallucinated
-words, fitted on what the base model says of the validation split, judged on the test split.
+Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no questions as
+POPE, colour questions, and the attention-degradation curves of the same generation pass. Early
+warning: detectors of hallucinated words, fitted on what the base model says of the validation
+split, judged on the test split.
 
-Writes `responses.parquet` (every answer, hallucinated words marked), `curves.csv` by position and `degradation.csv` by
-relative position (a column per arm and signal), `detector.json`, `detection.csv` and `calibration.csv` (how well it
-warns), `figures/` and before / after `panels/`.
+Writes `responses.parquet` (every answer, hallucinated words marked), `curves.csv` by position and
+`degradation.csv` by relative position (a column per arm and signal), `detector.json`,
+`detection.csv` and `calibration.csv` (how well it warns), `figures/` and before / after `panels/`.
 """
 
 import dataclasses
@@ -16,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt.attention.anchor import AnchorConfig
-from adapt.attention.steer import SteerConfig
+from adapt.generation.steer import SteerConfig
 from adapt.params import require, shared
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from adapt.data.schema import Example
-    from adapt.figures import PanelRow
-    from adapt.measure import Bench, Measured, Trace
-    from adapt.metrics.detect import Detector
+    from adapt.evaluation.detection import Detector
+    from adapt.evaluation.plots import PanelRow
+    from adapt.generation.bench import Bench, Measured, Trace
 
 Log = Callable[[int, Mapping[str, float]], None]
 CSV: dict[str, Any] = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
@@ -77,16 +78,22 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     return metrics
 
 
-def measure(config: Config, model_dir: Path, results: Path) -> tuple["pd.DataFrame", dict[str, float]]:
-    """Any model on the workspace's test split, plain, as arm "tuned": for a model that is outside the workspace."""
+def measure(
+    config: Config, model_dir: Path, results: Path
+) -> tuple["pd.DataFrame", dict[str, float]]:
+    """Any model on the workspace's test split, plain, as arm "tuned": for a model that is outside
+    the workspace.
+    """
     measured = _bench(config, results, model_dir).measure("tuned", None)
     return measured.responses, {f"tuned/{key}": value for key, value in measured.metrics.items()}
 
 
-def _bench(config: Config, results: Path, model_dir: Path, rows: Sequence["Example"] | None = None) -> "Bench":
+def _bench(
+    config: Config, results: Path, model_dir: Path, rows: Sequence["Example"] | None = None
+) -> "Bench":
     """A model and the rows it is asked about: the test split, or others."""
     from adapt.data.schema import read_split, read_vocabulary
-    from adapt.measure import Bench
+    from adapt.generation.bench import Bench
 
     splits = results / "data" / "splits"
     return Bench(
@@ -101,45 +108,72 @@ def _bench(config: Config, results: Path, model_dir: Path, rows: Sequence["Examp
 
 
 def _differences(config: Config, after: "pd.DataFrame", before: "pd.DataFrame") -> dict[str, float]:
-    """Tuned minus base with 95 % intervals from a paired bootstrap over images: Hal, Cover, CHAIR_i (points)."""
+    """Tuned minus base with 95 % intervals from a paired bootstrap over images: Hal, Cover, CHAIR_i
+    (points).
+    """
     from adapt.metrics.bootstrap import difference
 
     pairs = {
-        "hal": (lambda t: t["hallucinated"].map(len).gt(0), lambda t: t["hallucinated"].map(len).ge(0)),
+        "hal": (
+            lambda t: t["hallucinated"].map(len).gt(0),
+            lambda t: t["hallucinated"].map(len).ge(0),
+        ),
         "cover": (lambda t: t["covered"].map(len), lambda t: t["truth"].map(len)),
-        "chair_i": (lambda t: t["hallucinated"].map(len), lambda t: t["objects_mentioned"].map(len)),
+        "chair_i": (
+            lambda t: t["hallucinated"].map(len),
+            lambda t: t["objects_mentioned"].map(len),
+        ),
     }
     after, before = (t[t.kind == "describe"].sort_values("id") for t in (after, before))
     found: dict[str, float] = {}
     for name, (above, below) in pairs.items():
-        change = difference(above(after).to_numpy(int), below(after).to_numpy(int), above(before).to_numpy(int),
-                            below(before).to_numpy(int), resamples=config.bootstrap, seed=config.seed)  # fmt: skip
-        found |= {f"difference/{name}": change.point, f"difference/{name}_low": change.low,
-                  f"difference/{name}_high": change.high}  # fmt: skip
+        change = difference(
+            above(after).to_numpy(int),
+            below(after).to_numpy(int),
+            above(before).to_numpy(int),
+            below(before).to_numpy(int),
+            resamples=config.bootstrap,
+            seed=config.seed,
+        )
+        found |= {
+            f"difference/{name}": change.point,
+            f"difference/{name}_low": change.low,
+            f"difference/{name}_high": change.high,
+        }
     return found
 
 
 def _detectors(config: Config, results: Path, out: Path) -> "dict[str, Detector]":
-    """Detectors fitted on the base model's descriptions of the validation split; `detector.json` says why if none."""
-    from adapt import early_warning
-    from adapt.attention.identity import content_key
+    """Detectors fitted on the base model's descriptions of the validation split; `detector.json`
+    says why if none.
+    """
     from adapt.data.schema import read_split
-    from adapt.metrics import detect
+    from adapt.evaluation import detection, early_warning
+    from adapt.models.identity import content_key
 
     path = results / "data" / "splits" / "validation.parquet"
     rows = [e for e in read_split(path) if e.kind == "describe"]
-    source: dict[str, str | int] = {"split": "validation", "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source: dict[str, str | int] = {
+        "split": "validation",
+        "data_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
     fitted: dict[str, Detector] = {}
     note = "the validation split has no describe questions"
     if rows:
         bench = _bench(config, results, results / "base" / "model", rows)
-        words, labels = early_warning.object_words(bench.measure("base, validation split", None).tokens)
+        words, labels = early_warning.object_words(
+            bench.measure("base, validation split", None).tokens
+        )
         fitted, note = early_warning.fitted(words), early_warning.problem(words)
-        source |= {"model": content_key(bench.model, {}), "images": int(words.image_id.nunique()),
-                   "words": len(words), "hallucinated": int(labels.sum())}  # fmt: skip
+        source |= {
+            "model": content_key(bench.model, {}),
+            "images": int(words.image_id.nunique()),
+            "words": len(words),
+            "hallucinated": int(labels.sum()),
+        }
     if note:
         print(f"no detector for the early warning: {note}", flush=True)
-    detect.write(out / "detector.json", fitted, source, note)
+    detection.write(out / "detector.json", fitted, source, note)
     return fitted
 
 
@@ -150,26 +184,40 @@ def _warning(
     traced: "tuple[Example, Trace]",
     out: Path,
 ) -> dict[str, float]:
-    """Tables, figures and metrics (`detect/...`, of the tuned model `detect/tuned_...`) of the early warning."""
-    from adapt import early_warning, figures, warning_figures
+    """Tables, figures and metrics (`detect/...`, of the tuned model `detect/tuned_...`) of the
+    early warning.
+    """
     from adapt.data.schema import open_image
+    from adapt.evaluation import early_warning, plots, warning_plots
 
     plain = {arm: arms[arm].tokens for arm in ("base", "tuned")}
-    reports = {arm: early_warning.report(t, detectors, resamples=config.bootstrap, seed=config.seed)
-               for arm, t in plain.items()}  # fmt: skip
+    reports = {
+        arm: early_warning.report(t, detectors, resamples=config.bootstrap, seed=config.seed)
+        for arm, t in plain.items()
+    }
     for arm in (arm for arm, found in reports.items() if not found):
         print(f"early warning not judged on {arm}: {early_warning.problem(plain[arm])}", flush=True)
-    calibrated = {arm: early_warning.calibrations(t, detectors) for arm, t in plain.items() if reports[arm]}
+    calibrated = {
+        arm: early_warning.calibrations(t, detectors) for arm, t in plain.items() if reports[arm]
+    }
     early_warning.table(reports).to_csv(out / "detection.csv", **CSV)
-    early_warning.calibration_table(calibrated.get("base", {})).to_csv(out / "calibration.csv", **CSV)
+    early_warning.calibration_table(calibrated.get("base", {})).to_csv(
+        out / "calibration.csv", **CSV
+    )
     if reports["base"]:
-        drawn = warning_figures.warning_figure(plain["base"], detectors, reports["base"], calibrated["base"])
-        figures.save(drawn, out / "figures" / "early_warning.png")
+        drawn = warning_plots.warning_figure(
+            plain["base"], detectors, reports["base"], calibrated["base"]
+        )
+        plots.save(drawn, out / "figures" / "early_warning.png")
     example, trace = traced
     if trace.pieces:
-        risk = early_warning.risk(detectors[early_warning.ATTENTION], trace.tokens) if detectors else None
-        strip = warning_figures.strip_figure(open_image(example), trace, risk, example.question)
-        figures.save(strip, out / "figures" / "answer_strip.png")
+        risk = (
+            early_warning.risk(detectors[early_warning.ATTENTION], trace.tokens)
+            if detectors
+            else None
+        )
+        strip = warning_plots.strip_figure(open_image(example), trace, risk, example.question)
+        plots.save(strip, out / "figures" / "answer_strip.png")
     found: dict[str, float] = {}
     for arm, start in (("base", "detect/"), ("tuned", "detect/tuned_")):
         values = early_warning.metrics(reports[arm], calibrated.get(arm, {}))
@@ -178,57 +226,85 @@ def _warning(
 
 
 def longest_wrong(responses: "pd.DataFrame") -> str:
-    """Which description the strip shows: of those that name something absent (or of all), the one with most objects."""
+    """Which description the strip shows: of those that name something absent (or of all), the one
+    with most objects.
+    """
     describe = responses[responses.kind == "describe"].sort_values("id")
-    wrong = describe[describe.hallucinated.map(len) > 0]  # not picked by how well the detector does on it
+    wrong = describe[
+        describe.hallucinated.map(len) > 0
+    ]  # not picked by how well the detector does on it
     among = wrong if len(wrong) else describe
     return str(among.id.iloc[int(among.objects_mentioned.map(len).to_numpy().argmax())])
 
 
 def _degradation(arms: "Mapping[str, Measured]", out: Path) -> None:
-    """Curves by position and by relative position: `curves.csv`, `degradation.csv`, a figure for each of `DRAWN`."""
+    """Curves by position and by relative position: `curves.csv`, `degradation.csv`, a figure for
+    each of `DRAWN`.
+    """
     import pandas as pd
 
-    from adapt import figures
-    from adapt.attention.curves import DRAWN, curves, relative_curves
+    from adapt.evaluation import plots
+    from adapt.evaluation.degradation import DRAWN, curves, relative_curves
 
     absolute, relative = (
-        pd.concat([of(m.tokens, arm) for arm, m in arms.items()], ignore_index=True) for of in (curves, relative_curves)
+        pd.concat([of(m.tokens, arm) for arm, m in arms.items()], ignore_index=True)
+        for of in (curves, relative_curves)
     )
     absolute.to_csv(out / "curves.csv", **CSV)
     every = relative[relative.split == "all"]
-    wide = every.assign(curve=every.arm + "_" + every.signal).pivot(index="position", columns="curve", values="mean")
+    wide = every.assign(curve=every.arm + "_" + every.signal).pivot(
+        index="position", columns="curve", values="mean"
+    )
     wide.reset_index().to_csv(out / "degradation.csv", **CSV)
     for signal in DRAWN:
-        figures.save(figures.curves_figure(absolute, relative, signal), out / "figures" / f"curves_{signal}.png")
+        plots.save(
+            plots.curves_figure(absolute, relative, signal),
+            out / "figures" / f"curves_{signal}.png",
+        )
 
 
-def _draw(config: Config, results: Path, responses: "pd.DataFrame", metrics: Mapping[str, float], out: Path) -> None:
-    from adapt import figures
+def _draw(
+    config: Config,
+    results: Path,
+    responses: "pd.DataFrame",
+    metrics: Mapping[str, float],
+    out: Path,
+) -> None:
     from adapt.data.schema import open_image, read_split
+    from adapt.evaluation import plots
 
-    figures.save(figures.before_after_figure(metrics), out / "figures" / "before_after.png")
+    plots.save(plots.before_after_figure(metrics), out / "figures" / "before_after.png")
     examples = {e.id: e for e in read_split(results / "data" / "splits" / "test.parquet")}
     shown = responses.set_index(["id", "arm"])
     for identity in telling(responses)[: config.panels]:
-        rows = [_panel_row(title, shown.loc[identity, arm]) for title, arm in (("before", "base"), ("after", "tuned"))]
+        rows = [
+            _panel_row(title, shown.loc[identity, arm])
+            for title, arm in (("before", "base"), ("after", "tuned"))
+        ]
         example = examples[identity]
-        figures.panel(open_image(example), rows, out / "panels" / f"{identity}.png", title=example.question)
+        plots.panel(
+            open_image(example), rows, out / "panels" / f"{identity}.png", title=example.question
+        )
 
 
 def _panel_row(title: str, row: Any) -> "PanelRow":
-    from adapt.figures import PanelRow
+    from adapt.evaluation.plots import PanelRow
 
     return PanelRow(title=title, marked=row["marked"], heat=row["heat"].reshape(row["grid"]))
 
 
 def telling(responses: "pd.DataFrame") -> list[str]:
-    """Descriptions in the order in which they tell something: where the tuned model hallucinates less, or more."""
+    """Descriptions in the order in which they tell something: where the tuned model hallucinates
+    less, or more.
+    """
     describe = responses[responses.kind == "describe"]
-    count = describe.assign(n=describe.hallucinated.map(len)).pivot(index="id", columns="arm", values="n")
+    count = describe.assign(n=describe.hallucinated.map(len)).pivot(
+        index="id", columns="arm", values="n"
+    )
     change = (count["tuned"] - count["base"]).sort_values(kind="stable")
     better, worse, same = change[change < 0], change[change > 0], change[change == 0]
-    # One failure among three successes: a panel that shows only successes would be an advertisement.
+    # One failure among three successes: a panel that shows only successes would be an
+    # advertisement.
     order, failures = [], list(worse.index)
     for i, identity in enumerate(better.index):
         order.append(identity)

@@ -1,15 +1,18 @@
-"""Anchor, signals and steering: formulas by hand, and steering that is off exactly when it should be."""
+"""Anchor, signals and steering: formulas by hand, and steering that is off exactly when it should
+be.
+"""
 
 import math
 
 import pytest
 import torch
 
-from adapt.attention import anchor, signals, steer
-from adapt.attention.decode import answer
+from adapt.attention import anchor, signals
 from adapt.attention.layout import Layout, View
-from adapt.attention.steer import SteerConfig
-from tests import tiny_world
+from adapt.generation import steer
+from adapt.generation.answer import answer
+from adapt.generation.steer import SteerConfig
+from tests.support import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
 
@@ -17,8 +20,15 @@ ON = SteerConfig(alpha=0.5, tau=0.8, trigger="mass", anchor_share=0.5, layers=()
 
 
 def answers(**options):
-    return answer(tiny_world.model(), tiny_world.processor(), IMAGES, tiny_world.QUESTIONS, first=3,
-                  max_new_tokens=12, **options)  # fmt: skip
+    return answer(
+        tiny_world.model(),
+        tiny_world.processor(),
+        IMAGES,
+        tiny_world.QUESTIONS,
+        anchor_tokens=3,
+        max_new_tokens=12,
+        **options,
+    )
 
 
 def test_signals_by_hand():
@@ -27,10 +37,16 @@ def test_signals_by_hand():
     w = torch.tensor([[1.0, 0.0]])
     assert signals.visual_mass(maps).tolist() == [[pytest.approx(0.4), pytest.approx(0.2)]]
     h = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert signals.focus(maps)[0].tolist() == [pytest.approx(1 - h / math.log(2)), pytest.approx(0, abs=1e-6)]
+    assert signals.focus(maps)[0].tolist() == [
+        pytest.approx(1 - h / math.log(2)),
+        pytest.approx(0, abs=1e-6),
+    ]
     # S_AMC: 0.09 / 0.16 = 0.5625, then 0.01 / 0.04 = 0.25
     assert signals.amc(maps[:, :, 0], w).tolist()[0] == [pytest.approx(0.5625), pytest.approx(0.25)]
-    assert signals.fidelity(maps, w, first=1)[0].tolist() == [pytest.approx(1), pytest.approx(0.25 / 0.5625)]
+    assert signals.relative_amc(maps, w, anchor_tokens=1)[0].tolist() == [
+        pytest.approx(1),
+        pytest.approx(0.25 / 0.5625),
+    ]
     assert signals.responsiveness(maps)[0].tolist() == [pytest.approx(0.25), pytest.approx(0.25)]
     # JS((.5, .5), (1, 0)): m = (.75, .25)
     assert signals.drift(maps, w)[0, 1].item() == pytest.approx(h - math.log(2) / 2, abs=1e-5)
@@ -48,7 +64,8 @@ def test_spectral_score_prefers_detail_in_the_first_layer_and_smoothness_in_the_
     maps = torch.stack([m.flatten() for m in (board, smooth)])[None]
     swapped = maps.flip(1)
     right, wrong = anchor.spectral_score(maps, (4, 4))[0], anchor.spectral_score(swapped, (4, 4))[0]
-    # a checkerboard has half of its power at the highest frequency: 1 - |0.5 - 0.8|; a constant none: 1 - |0 - 0.2|
+    # a checkerboard has half of its power at the highest frequency: 1 - |0.5 - 0.8|; a constant
+    # none: 1 - |0 - 0.2|
     assert right.tolist() == [pytest.approx(0.7, abs=1e-5), pytest.approx(0.8, abs=1e-5)]
     assert (right > wrong).all()
 
@@ -83,8 +100,8 @@ def test_enhanced_image_keeps_what_the_anchor_supports():
 def test_steering_is_exactly_off_with_alpha_or_tau_zero():
     plain = answers()
     for off in (
-        SteerConfig(alpha=0.0, tau=0.9, trigger="match", anchor_share=1.0, layers=()),
-        SteerConfig(alpha=0.5, tau=0.0, trigger="match", anchor_share=1.0, layers=()),
+        SteerConfig(alpha=0.0, tau=0.9, trigger="amc", anchor_share=1.0, layers=()),
+        SteerConfig(alpha=0.5, tau=0.0, trigger="amc", anchor_share=1.0, layers=()),
     ):
         steered = answers(steer=off)
         assert torch.equal(steered.tokens_BT, plain.tokens_BT)
@@ -95,7 +112,9 @@ def test_steering_is_exactly_off_with_alpha_or_tau_zero():
 def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
     plain, steered = (
         answers(),
-        answers(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="match", anchor_share=1.0, layers=())),
+        answers(
+            steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=())
+        ),
     )
     assert not steered.fired_BTL[:, :3].any()
     assert steered.fired_BTL[:, 3:].all(), "a threshold far above the early level always fires"
@@ -107,7 +126,9 @@ def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
 
 
 def tiled() -> Layout:
-    """Sample 0: two tiles with a separator between them; sample 1: one image of another grid, and padding."""
+    """Sample 0: two tiles with a separator between them; sample 1: one image of another grid, and
+    padding.
+    """
     columns = torch.tensor([[2, 3, 4, 5, 6, 7, 8, 9, 10], [1, 2, 3, 4, 5, 6, -1, -1, -1]])
     views = (
         View(0, 0, "tile", (2, 2), (2, 3, 4, 5)),
@@ -123,15 +144,22 @@ def test_anchors_of_different_grids_and_tiles_equal_those_of_each_view():
     maps[1, :, 6:] = 0  # padding
     masks = {(2, 2): torch.tensor([1.0, 0.5, 1.0, 1.0]), (2, 3): torch.ones(6)}
     found = anchor.anchors(maps, anchor.by_grid(tiled()), masks)
-    tiles = [anchor.visual_anchor(maps[:1, :, part], (2, 2), masks[2, 2])[0] for part in (slice(0, 4), slice(5, 9))]
+    tiles = [
+        anchor.visual_anchor(maps[:1, :, part], (2, 2), masks[2, 2])[0]
+        for part in (slice(0, 4), slice(5, 9))
+    ]
     mass = [maps[0, :, part].mean(0).sum() for part in (slice(0, 4), slice(5, 9))]
     share = mass[0] / (mass[0] + mass[1])
     want = torch.cat([tiles[0] * share, torch.zeros(1), tiles[1] * (1 - share)])
     torch.testing.assert_close(found[0], want)
-    torch.testing.assert_close(found[1, :6], anchor.visual_anchor(maps[1:, :, :6], (2, 3), torch.ones(6))[0])
+    torch.testing.assert_close(
+        found[1, :6], anchor.visual_anchor(maps[1:, :, :6], (2, 3), torch.ones(6))[0]
+    )
     assert found[1, 6:].eq(0).all() and found[0, 4] == 0
     torch.testing.assert_close(found.sum(1), torch.ones(2))
-    repeated = anchor.anchors(maps.repeat_interleave(2, 0), anchor.by_grid(tiled(), samples=2), masks)
+    repeated = anchor.anchors(
+        maps.repeat_interleave(2, 0), anchor.by_grid(tiled(), samples=2), masks
+    )
     torch.testing.assert_close(repeated, found.repeat_interleave(2, 0))
 
 
@@ -143,18 +171,18 @@ def test_bias_is_zero_outside_the_views_and_by_hand_inside():
     b = steer.bias(w, inside, alpha=0.5, anchor_share=1.0)
     # eight tokens inside: w of mean 1 is 8 at the first one
     assert b[0, 0].item() == pytest.approx(0.5 * math.log(8.001)) and b[0, 4] == 0
-    assert b[1, 1].item() == pytest.approx(0.5 * math.log(6.001)) and b[1, 0].item() == pytest.approx(
-        0.5 * math.log(0.001)
-    )
+    assert b[1, 1].item() == pytest.approx(0.5 * math.log(6.001)) and b[
+        1, 0
+    ].item() == pytest.approx(0.5 * math.log(0.001))
 
 
 def test_one_image_token_and_no_attention_have_an_anchor():
     one = anchor.visual_anchor(torch.full((2, 3, 1), 0.2), (1, 1), torch.ones(1))
     assert one.tolist() == [[1.0], [1.0]]
     assert anchor.visual_anchor(torch.zeros(1, 2, 4), (2, 2), torch.ones(4)).isfinite().all()
-    assert not steer.fires(torch.zeros(1, 4), torch.full((1, 4), 0.25), torch.ones(1), "match").any(), (
-        "no image in the window"
-    )
+    assert not steer.fires(
+        torch.zeros(1, 4), torch.full((1, 4), 0.25), torch.ones(1), "match"
+    ).any(), "no image in the window"
 
 
 def test_anchors_have_no_host_synchronisation_in_the_loop():
@@ -168,13 +196,18 @@ def test_anchors_have_no_host_synchronisation_in_the_loop():
 
 def test_anchor_config_names_the_key():
     with pytest.raises(ValueError, match="tokens: must be at least 1"):
-        anchor.AnchorConfig(tokens=0, noise_images=4)
+        anchor.AnchorConfig(anchor_tokens=0, noise_images=4)
 
 
 def test_mass_rule_by_hand():
-    """Two anchor tokens of mass 0.5 and 0.3 on two patches; tau 0.5: below 0.2 it fires, and in layer 0 only."""
+    """Two anchor tokens of mass 0.5 and 0.3 on two patches; tau 0.5: below 0.2 it fires, and in
+    layer 0 only.
+    """
     maps = torch.tensor([[[[0.25, 0.25], [0.25, 0.25]], [[0.15, 0.15], [0.15, 0.15]]]])
-    w, rule = torch.tensor([[0.5, 0.5]]), SteerConfig(alpha=1.0, tau=0.5, trigger="mass", anchor_share=0.0, layers=(0,))
+    w, rule = (
+        torch.tensor([[0.5, 0.5]]),
+        SteerConfig(alpha=1.0, tau=0.5, trigger="mass", anchor_share=0.0, layers=(0,)),
+    )
     floor = steer.floor(maps, w, rule)
     assert floor.tolist() == [[pytest.approx(0.2), -1.0]]
     low, high = torch.tensor([[0.1, 0.09]]), torch.tensor([[0.11, 0.1]])
@@ -184,9 +217,13 @@ def test_mass_rule_by_hand():
 
 @pytest.mark.parametrize(
     "wrong, message",
-    [({"trigger": "focus"}, "trigger: focus is not one of mass, match"), ({"anchor_share": 2.0}, "anchor_share: must"),
-     ({"layers": (-1,)}, "layers: layers count from 0"), ({"alpha": -1.0}, "alpha: must not be negative")],
-)  # fmt: skip
+    [
+        ({"trigger": "focus"}, "trigger: focus is not one of mass, amc"),
+        ({"anchor_share": 2.0}, "anchor_share: must"),
+        ({"layers": (-1,)}, "layers: layers count from 0"),
+        ({"alpha": -1.0}, "alpha: must not be negative"),
+    ],
+)
 def test_steer_config_names_the_key(wrong, message):
     right = {"alpha": 0.5, "tau": 0.9, "trigger": "mass", "anchor_share": 0.1, "layers": ()}
     with pytest.raises(ValueError, match=message):

@@ -10,10 +10,10 @@ from torch.utils._pytree import tree_leaves
 
 from adapt.attention import rows as rows_module
 from adapt.attention.capture import NAME, RowCapture, decoder_of, observed
-from adapt.attention.decode import answer, chat_prompts, first_maps
 from adapt.attention.layout import image_columns, patch_grid
+from adapt.generation.answer import answer, chat_prompts, first_maps
 from adapt.params import InputError
-from tests import tiny_world
+from tests.support import tiny_world
 
 
 def batch(side: str = "right") -> dict[str, torch.Tensor]:
@@ -21,9 +21,13 @@ def batch(side: str = "right") -> dict[str, torch.Tensor]:
     prompts = chat_prompts(processor, tiny_world.QUESTIONS)
     texts = [p + a + "</s>" for p, a in zip(prompts, tiny_world.ANSWERS, strict=True)]
     return processor(
-        images=[tiny_world.picture(0), tiny_world.picture(1)], text=texts, padding=True, padding_side=side,
-        return_tensors="pt", add_special_tokens=False,
-    )  # fmt: skip
+        images=[tiny_world.picture(0), tiny_world.picture(1)],
+        text=texts,
+        padding=True,
+        padding_side=side,
+        return_tensors="pt",
+        add_special_tokens=False,
+    )
 
 
 def eager(model, inputs):
@@ -69,12 +73,22 @@ def test_gradients_equal_eager():
 def test_decode_maps_equal_teacher_forced_eager():
     model, processor = tiny_world.model(), tiny_world.processor()
     images = [tiny_world.picture(0), tiny_world.picture(1)]
-    answers = answer(model, processor, images, tiny_world.QUESTIONS, first=3, max_new_tokens=6)
-    prompts = processor(images=images, text=chat_prompts(processor, tiny_world.QUESTIONS), padding=True,
-                        padding_side="left", return_tensors="pt", add_special_tokens=False)  # fmt: skip
+    answers = answer(
+        model, processor, images, tiny_world.QUESTIONS, anchor_tokens=3, max_new_tokens=6
+    )
+    prompts = processor(
+        images=images,
+        text=chat_prompts(processor, tiny_world.QUESTIONS),
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        add_special_tokens=False,
+    )
     start = prompts["input_ids"].shape[1]
     prompts["input_ids"] = torch.cat([prompts["input_ids"], answers.tokens_BT], 1)
-    prompts["attention_mask"] = torch.cat([prompts["attention_mask"], torch.ones_like(answers.tokens_BT)], 1)
+    prompts["attention_mask"] = torch.cat(
+        [prompts["attention_mask"], torch.ones_like(answers.tokens_BT)], 1
+    )
     columns = image_columns(prompts["input_ids"][:, :start], model.config.image_token_id)
     expected = eager(model, prompts)
     for b in range(2):
@@ -97,7 +111,11 @@ def implementations(model):
 def test_model_is_restored_after_an_error_and_nesting_is_refused():
     model, inputs = tiny_world.model(), batch()
     before, capture = implementations(model), watch(model, inputs)
-    with pytest.raises(RuntimeError, match="already observed"), observed(model, capture), observed(model, capture):
+    with (
+        pytest.raises(RuntimeError, match="already observed"),
+        observed(model, capture),
+        observed(model, capture),
+    ):
         pass
     assert implementations(model) == before and NAME not in before
     with pytest.raises(ZeroDivisionError), observed(model, capture):
@@ -123,7 +141,11 @@ def test_a_model_that_shares_its_configuration_with_an_observed_one_is_refused()
         if getattr(part, "config", None) is decoder_of(twin).config:
             part.config = decoder_of(model).config
     capture = watch(model, batch())
-    with observed(model, capture), pytest.raises(RuntimeError, match="already observed"), observed(twin, capture):
+    with (
+        observed(model, capture),
+        pytest.raises(RuntimeError, match="already observed"),
+        observed(twin, capture),
+    ):
         pass
 
 
@@ -141,7 +163,9 @@ def test_two_models_at_once_in_one_thread_and_in_two():
                 model(**inputs)
 
     again = [watch(model, inputs) for model in models]
-    threads = [threading.Thread(target=alone, args=pair) for pair in zip(models, again, strict=True)]
+    threads = [
+        threading.Thread(target=alone, args=pair) for pair in zip(models, again, strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -157,7 +181,10 @@ def test_another_thread_is_not_observed_and_cannot_observe():
 
     def other():
         seen.append(model(**inputs).logits)
-        with pytest.raises(RuntimeError, match="already observed"), observed(model, watch(model, inputs)):
+        with (
+            pytest.raises(RuntimeError, match="already observed"),
+            observed(model, watch(model, inputs)),
+        ):
             pass
 
     with observed(model, capture):
@@ -184,7 +211,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(inside):
                 loss.backward()
         if not inside:
             loss.backward()
-        assert torch.equal(capture.stacked(), maps), "the second computation of a layer changes nothing"
+        assert torch.equal(capture.stacked(), maps), (
+            "the second computation of a layer changes nothing"
+        )
     checked = 0
     for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
@@ -228,7 +257,9 @@ def test_half_precision_equals_its_float64_softmax():
     with observed(model, capture), torch.autocast("cpu", torch.bfloat16):
         model(**inputs)
     want = eager(model, inputs)[0][:, [20, 22]][:, :, capture.columns_BN[0]]
-    torch.testing.assert_close(capture.stacked()[0, :, :2].to(torch.bfloat16), want, atol=0.03, rtol=0.1)
+    torch.testing.assert_close(
+        capture.stacked()[0, :, :2].to(torch.bfloat16), want, atol=0.03, rtol=0.1
+    )
     capture.stacked().square().sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
@@ -242,7 +273,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self.numel = max([self.numel, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))])
+        self.numel = max(
+            [self.numel, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))]
+        )
         return out
 
 
@@ -250,21 +283,43 @@ def test_memory_is_bounded_and_linear_in_the_sequence(monkeypatch):
     monkeypatch.setattr(rows_module, "CHUNK", 1000)
     largest = []
     for S in (200, 400, 800):
-        query, key = (torch.randn(1, heads, n, 4, requires_grad=True) for heads, n in ((8, 50), (2, S)))
+        query, key = (
+            torch.randn(1, heads, n, 4, requires_grad=True) for heads, n in ((8, 50), (2, S))
+        )
         rows, columns = torch.arange(S - 50, S)[None], torch.arange(10)[None]
         with Largest() as seen:
             rows_module.attention_at(query, key, None, rows, columns, 0.5).sum().backward()
         largest.append(seen.numel)
-    assert largest == [8 * 200, 8 * 400, 8 * 800], "one row of all heads; 50 rows would be 50 times as much"
+    assert largest == [8 * 200, 8 * 400, 8 * 800], (
+        "one row of all heads; 50 rows would be 50 times as much"
+    )
 
 
 def test_samples_of_one_prompt_keep_their_columns():
     model, processor = tiny_world.model(), tiny_world.processor()
     images = [tiny_world.picture(0), tiny_world.picture(1)]
-    twice = answer(model, processor, images, tiny_world.QUESTIONS, first=2, max_new_tokens=4, samples=2,
-                   temperature=1.0, seed=3)  # fmt: skip
-    again = answer(model, processor, images, tiny_world.QUESTIONS, first=2, max_new_tokens=4, samples=2,
-                   temperature=1.0, seed=3)  # fmt: skip
+    twice = answer(
+        model,
+        processor,
+        images,
+        tiny_world.QUESTIONS,
+        anchor_tokens=2,
+        max_new_tokens=4,
+        samples=2,
+        temperature=1.0,
+        seed=3,
+    )
+    again = answer(
+        model,
+        processor,
+        images,
+        tiny_world.QUESTIONS,
+        anchor_tokens=2,
+        max_new_tokens=4,
+        samples=2,
+        temperature=1.0,
+        seed=3,
+    )
     assert twice.texts == again.texts
     # The first map depends on the prompt alone: equal within a pair, different between prompts.
     first = twice.maps_BTLN[:, 0]

@@ -7,14 +7,16 @@ import torch
 from PIL import ImageDraw
 
 from adapt.attention.capture import RowCapture, decoder_of, observed
-from adapt.attention.decode import answer, prompt_inputs
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import layout_of
-from adapt.attention.steer import SteerConfig
-from tests.attention import families
-from tests.attention.families import CASES, built, inputs, picture
+from adapt.generation.answer import answer, prompt_inputs
+from adapt.generation.steer import SteerConfig
+from tests.support import families
+from tests.support.families import CASES, built, inputs, picture
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # PaliGemma's processor
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # PaliGemma's processor
 NAMES = list(CASES)
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -33,8 +35,13 @@ def embeddings(name, batch):
 
 
 def middle(image, frame, grid, cell):
-    """Where a cell of the grid over `frame`, in which the picture is centred, has its middle: (x, y) in the picture."""
-    x, y = ((at + 0.5) * side / count for at, side, count in zip(cell[::-1], frame, grid[::-1], strict=True))
+    """Where a cell of the grid over `frame`, in which the picture is centred, has its middle: (x,
+    y) in the picture.
+    """
+    x, y = (
+        (at + 0.5) * side / count
+        for at, side, count in zip(cell[::-1], frame, grid[::-1], strict=True)
+    )
     return x - (frame[0] - image.width) / 2, y - (frame[1] - image.height) / 2
 
 
@@ -49,10 +56,11 @@ def painted(image, frame, grid, cell):
 
 
 def reached(name, pictures, sample, image, frame, grid, side, every):
-    """Cells of a grid over one picture of a batch, and how much painting each changes every position, [cells, S].
+    """Cells of a grid over one picture of a batch, and how much painting each changes every
+    position, [cells, S].
 
-    All cells or, not to take forever, the corners. Also asserts that no other sample and no position outside of the
-    image tokens notices.
+    All cells or, not to take forever, the corners. Also asserts that no other sample and no
+    position outside of the image tokens notices.
     """
     rows, columns = range(grid[0]), range(grid[1])
     wanted = [
@@ -80,13 +88,17 @@ def reached(name, pictures, sample, image, frame, grid, side, every):
 
 
 def prove(name, pictures, side, every):
-    """Every view of the batch: painting cell (r, c) of its picture changes its token (r, c) most, and no separator."""
+    """Every view of the batch: painting cell (r, c) of its picture changes its token (r, c) most,
+    and no separator.
+    """
     case, layout = CASES[name], layout_of(built(name)[0], inputs(name, pictures, side=side))
     for sample, row in enumerate(pictures):
         for image, content in enumerate(row):
             views = [v for v in layout.views if (v.sample, v.image) == (sample, image)]
             padded = len(row) > 1 and bool(case.shared)
-            assert tuple((v.kind, v.grid) for v in views) == (case.shared if padded else case.views[content.size])
+            assert tuple((v.kind, v.grid) for v in views) == (
+                case.shared if padded else case.views[content.size]
+            )
             frame = (max(content.size),) * 2 if padded else content.size
             tiles = [v for v in views if v.kind == "tile"]
             boards = [[[v]] for v in views if v.kind == "whole"]
@@ -102,13 +114,26 @@ def prove_board(name, pictures, sample, image, frame, board, side, every):
     rows, columns = board[0][0].grid
     grid = rows * len(board), columns * len(board[0])
     cells, change = reached(
-        name, pictures, sample, image, frame, grid, side, every or frame != pictures[sample][image].size
+        name,
+        pictures,
+        sample,
+        image,
+        frame,
+        grid,
+        side,
+        every or frame != pictures[sample][image].size,
     )
-    own = [board[r // rows][c // columns].columns[r % rows * columns + c % columns] for r, c in cells]
+    own = [
+        board[r // rows][c // columns].columns[r % rows * columns + c % columns] for r, c in cells
+    ]
     assert len(set(own)) == len(own) > 1
     candidates = [column for line in board for view in line for column in view.columns]
     assert [candidates[i] for i in change[:, candidates].argmax(1)] == own
-    in_views = {c for v in layout_of(built(name)[0], inputs(name, pictures, side=side)).views for c in v.columns}
+    in_views = {
+        c
+        for v in layout_of(built(name)[0], inputs(name, pictures, side=side)).views
+        for c in v.columns
+    }
     others = [c for c in range(change.shape[1]) if c not in in_views]
     assert float(change[:, others].max()) == 0, "a separator has changed"
 
@@ -127,7 +152,9 @@ def test_several_images_and_grids_in_one_batch(name, side):
 
 
 def eager_maps(name, batch):
-    """Reference: the eager attention of a copy of the model, mean over heads, [B, L, S, S], and the copy."""
+    """Reference: the eager attention of a copy of the model, mean over heads, [B, L, S, S], and the
+    copy.
+    """
     twin = copy.deepcopy(built(name)[0])
     twin.set_attn_implementation("eager")
     return torch.stack(twin(**batch, output_attentions=True).attentions, 1).mean(2), twin
@@ -156,12 +183,17 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, side):
         torch.testing.assert_close(capture.stacked()[b][:, :, row >= 0], wanted, **TOLERANCE)
         assert not capture.stacked()[b][:, :, row < 0].any()
     capture.stacked().square().sum().backward()
-    sum(reference[b][:, rows[b]][:, :, row[row >= 0]].square().sum() for b, row in enumerate(columns)).backward()
+    sum(
+        reference[b][:, rows[b]][:, :, row[row >= 0]].square().sum()
+        for b, row in enumerate(columns)
+    ).backward()
     compared = 0
     for (part, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         if theirs.grad is not None and ours.grad is not None:
             largest = float(theirs.grad.abs().max())
-            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5 * max(1.0, largest), rtol=1e-5, msg=part)
+            torch.testing.assert_close(
+                ours.grad, theirs.grad, atol=1e-5 * max(1.0, largest), rtol=1e-5, msg=part
+            )
             compared += largest > 0
     assert compared > 10
 
@@ -170,11 +202,15 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, side):
 def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
     model, processor = built(name)
     pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
-    answers = answer(model, processor, pictures, families.QUESTIONS, first=2, max_new_tokens=5)
+    answers = answer(
+        model, processor, pictures, families.QUESTIONS, anchor_tokens=2, max_new_tokens=5
+    )
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
     start = batch["input_ids"].shape[1]
     batch["input_ids"] = torch.cat([batch["input_ids"], answers.tokens_BT], 1)
-    batch["attention_mask"] = torch.cat([batch["attention_mask"], torch.ones_like(answers.tokens_BT)], 1)
+    batch["attention_mask"] = torch.cat(
+        [batch["attention_mask"], torch.ones_like(answers.tokens_BT)], 1
+    )
     for key in ("token_type_ids", "mm_token_type_ids"):
         if key in batch:
             generated = torch.full_like(answers.tokens_BT, name == "paligemma")
@@ -192,17 +228,35 @@ def test_steering_is_off_at_zero_and_moves_attention_when_on(name):
     pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
 
     def run(**options):
-        return answer(model, processor, pictures, families.QUESTIONS, first=2, max_new_tokens=5, **options)
+        return answer(
+            model,
+            processor,
+            pictures,
+            families.QUESTIONS,
+            anchor_tokens=2,
+            max_new_tokens=5,
+            **options,
+        )
 
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
-    plain = model.generate(**batch, max_new_tokens=5, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    plain = model.generate(**batch, max_new_tokens=5, do_sample=False)[
+        :, batch["input_ids"].shape[1] :
+    ]
     assert torch.equal(
-        run(steer=SteerConfig(alpha=0.0, tau=1.0, trigger="match", anchor_share=1.0, layers=())).tokens_BT, plain
+        run(
+            steer=SteerConfig(alpha=0.0, tau=1.0, trigger="amc", anchor_share=1.0, layers=())
+        ).tokens_BT,
+        plain,
     )
-    watched, steered = run(), run(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="match", anchor_share=1.0, layers=()))
+    watched, steered = (
+        run(),
+        run(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=())),
+    )
     assert torch.equal(watched.tokens_BT, plain)
     assert not steered.fired_BTL[:, :2].any() and steered.fired_BTL[:, 2:].any()
-    assert not torch.equal(steered.maps_BTLN[:, 2, 0], watched.maps_BTLN[:, 2, 0]), "the first steered step"
+    assert not torch.equal(steered.maps_BTLN[:, 2, 0], watched.maps_BTLN[:, 2, 0]), (
+        "the first steered step"
+    )
 
 
 def test_every_supported_family_is_proven_here():
@@ -211,5 +265,5 @@ def test_every_supported_family_is_proven_here():
 
 def test_the_table_in_the_docs_is_current():
     assert families.DOCUMENT.read_text(encoding="utf-8") == families.document(), (
-        "run python -m tests.attention.families"
+        "run python -m tests.support.families"
     )

@@ -9,9 +9,8 @@ from torch import tensor
 from adapt.attention.grids import FAMILIES, Part, images_of
 from adapt.attention.layout import Layout, View, image_columns, layout_of, patch_grid, unsupported
 from adapt.params import InputError
-from tests import tiny_world
-from tests.attention import builders
-from tests.attention.families import CASES, built, inputs, picture
+from tests.support import builders, tiny_world
+from tests.support.families import CASES, built, inputs, picture
 
 
 def test_a_batch_by_hand():
@@ -19,7 +18,9 @@ def test_a_batch_by_hand():
     config = transformers.LlavaConfig(
         vision_config={"model_type": "clip_vision_model", "patch_size": 8}, image_token_index=9
     )
-    model = type("Model", (), {"config": config, "get_decoder": lambda self: transformers.LlamaModel})()
+    model = type(
+        "Model", (), {"config": config, "get_decoder": lambda self: transformers.LlamaModel}
+    )()
     layout = layout_of(model, {"input_ids": ids, "pixel_values": torch.zeros(2, 3, 16, 16)})
     assert layout.columns_BN.tolist() == [[2, 3, 4, 5], [3, 4, 5, 6]]
     assert layout.views == (
@@ -36,13 +37,19 @@ def test_separators_belong_to_no_view():
     columns = layout.columns_BN[0].tolist()
     assert coarse.columns == tuple(columns[:16])
     separators = sorted(set(columns) - set(coarse.columns) - set(fine.columns))
-    assert separators == [columns[16 + 9 * row + 8] for row in range(4)], "4 rows of 8 patches and a separator"
+    assert separators == [columns[16 + 9 * row + 8] for row in range(4)], (
+        "4 rows of 8 patches and a separator"
+    )
 
 
 def test_images_of_a_sample_are_counted():
     batch = inputs("qwen2_vl", [[picture((48, 32)), picture((24, 16))], [picture((16, 16))]])
     views = layout_of(built("qwen2_vl")[0], batch).views
-    assert [(v.sample, v.image, v.grid) for v in views] == [(0, 0, (4, 6)), (0, 1, (2, 3)), (1, 0, (2, 2))]
+    assert [(v.sample, v.image, v.grid) for v in views] == [
+        (0, 0, (4, 6)),
+        (0, 1, (2, 3)),
+        (1, 0, (2, 2)),
+    ]
     assert [len(v.columns) for v in views] == [24, 6, 4]
 
 
@@ -52,28 +59,41 @@ def test_an_untiled_picture_beside_a_tiled_one(name):
     option = {"crop_to_patches": False} if name == "internvl" else {"do_image_splitting": False}
     for options, kinds in (({}, ["tile", "tile", "whole"] * 2), (option, ["whole"] * 2)):
         text = processor.image_token * 2 + "is there a red car?"
-        batch = processor(images=[[picture((64, 32))] * 2], text=[text], return_tensors="pt", **options)
+        batch = processor(
+            images=[[picture((64, 32))] * 2], text=[text], return_tensors="pt", **options
+        )
         views = layout_of(built(name)[0], batch).views
         assert [v.kind for v in views] == kinds
         assert [v.image for v in views] == [i for i in (0, 1) for _ in range(len(kinds) // 2)]
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if len(set(case.views.values())) > 1])
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if len(set(case.views.values())) > 1]
+)
 def test_the_rule_and_the_processor_agree_on_pictures_of_any_size(name):
     sizes = np.random.default_rng(0).integers(9, 90, (12, 2))
     for width, height in sizes.tolist():
         batch = inputs(name, [[picture((width, height))]])
         columns = layout_of(built(name)[0], batch).columns_BN  # an InputError where they do not
-        assert columns.shape[1] == int((batch["input_ids"] == built(name)[0].config.image_token_id).sum())
+        assert columns.shape[1] == int(
+            (batch["input_ids"] == built(name)[0].config.image_token_id).sum()
+        )
 
 
 def test_crops_of_pan_and_scan_are_pictures_of_their_own():
     model, processor = built("gemma3")
-    crops = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16, "pan_and_scan_max_num_crops": 2}
+    crops = {
+        "do_pan_and_scan": True,
+        "pan_and_scan_min_crop_size": 16,
+        "pan_and_scan_max_num_crops": 2,
+    }
     batch = processor(
-        images=[[picture((64, 32))]], text=["<start_of_image>"], return_tensors="pt",
-        pan_and_scan_min_ratio_to_activate=1.2, **crops,
-    )  # fmt: skip
+        images=[[picture((64, 32))]],
+        text=["<start_of_image>"],
+        return_tensors="pt",
+        pan_and_scan_min_ratio_to_activate=1.2,
+        **crops,
+    )
     assert [(v.image, v.kind, v.grid) for v in layout_of(model, batch).views] == [
         (i, "whole", (4, 4)) for i in range(3)
     ]
@@ -83,7 +103,9 @@ def test_one_grid_for_all_or_an_error_that_says_what_there_is():
     view = View(0, 0, "whole", (1, 2), (3, 4))
     assert Layout(tensor([[3, 4]]), (view,)).common_grid() == (1, 2)
     other = View(1, 0, "whole", (2, 1), (3, 4))
-    with pytest.raises(InputError, match="no common patch grid: 2 samples, 2 views of 1 x 2, 2 x 1"):
+    with pytest.raises(
+        InputError, match="no common patch grid: 2 samples, 2 views of 1 x 2, 2 x 1"
+    ):
         Layout(tensor([[3, 4], [3, 4]]), (view, other)).common_grid()
     with pytest.raises(InputError, match="1 samples, 1 views of 1 x 2, up to 3 image tokens"):
         Layout(tensor([[3, 4, 5]]), (view,)).common_grid()
@@ -95,24 +117,38 @@ def test_one_grid_for_all_or_an_error_that_says_what_there_is():
 def test_tokens_that_the_rule_does_not_expect_are_an_error():
     model = tiny_world.model()
     ids = torch.tensor([[model.config.image_token_id] * 15])
-    with pytest.raises(InputError, match="sample 0 of the batch: 15 image tokens do not form the 4 x 4 grid"):
+    with pytest.raises(
+        InputError, match="sample 0 of the batch: 15 image tokens do not form the 4 x 4 grid"
+    ):
         layout_of(model, {"input_ids": ids, "pixel_values": torch.zeros(1, 3, 32, 32)})
-    with pytest.raises(InputError, match="sample 1 of the batch: 16 image tokens do not form the grids"):
+    with pytest.raises(
+        InputError, match="sample 1 of the batch: 16 image tokens do not form the grids"
+    ):
         pair = torch.tensor([[model.config.image_token_id] * 16] * 2)
         layout_of(model, {"input_ids": pair, "pixel_values": torch.zeros(1, 3, 32, 32)})
     with pytest.raises(InputError, match="the batch has 2 images, but image tokens for 1 only"):
-        patch_grid(model.config, {"pixel_values": torch.zeros(2, 3, 32, 32)}, torch.arange(16)[None])
+        patch_grid(
+            model.config, {"pixel_values": torch.zeros(2, 3, 32, 32)}, torch.arange(16)[None]
+        )
 
 
 def test_what_is_missing_is_named():
     with pytest.raises(InputError, match="sample 1 of the batch has no image tokens"):
         image_columns(torch.tensor([[9, 1], [1, 1]]), 9)
-    with pytest.raises(InputError, match=r"LLaVA-1\.5: the batch has no 'pixel_values' from the processor"):
+    with pytest.raises(
+        InputError, match=r"LLaVA-1\.5: the batch has no 'pixel_values' from the processor"
+    ):
         images_of(tiny_world.model().config, {})
 
 
 def test_reasons_of_refusal():
-    reasons = dict(zip(("mllama", "blip-2", "instructblip", "idefics2", "aya_vision"), builders.refused(), strict=True))
+    reasons = dict(
+        zip(
+            ("mllama", "blip-2", "instructblip", "idefics2", "aya_vision"),
+            builders.refused(),
+            strict=True,
+        )
+    )
     for kind, words in {
         "mllama": "cross-attention layers",
         "blip-2": "Q-Former",

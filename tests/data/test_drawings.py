@@ -1,4 +1,6 @@
-"""Drawings: every kind fills its square, in its colour, with a tight box, and no two kinds look alike."""
+"""Drawings: every kind fills its square, in its colour, with a tight box, and no two kinds look
+alike.
+"""
 
 from itertools import combinations
 
@@ -21,7 +23,8 @@ def test_box_is_tight_and_inside_the_square(kind: str) -> None:
     drawing, (x0, y0, x1, y1) = sprite(kind, "blue", CELL, 12.0, 2.0, 3.0)
     assert 2 - 0.2 <= x0 < x1 <= 14 + 0.2 and 3 - 0.2 <= y0 < y1 <= 15 + 0.2
     rows, columns = np.nonzero(np.asarray(drawing)[..., 3])
-    # A pixel that is touched at all has some opacity, so the box ends in the outermost visible pixels.
+    # A pixel that is touched at all has some opacity, so the box ends in the outermost visible
+    # pixels.
     assert columns.min() == int(x0) and columns.max() == int(np.ceil(x1)) - 1
     assert rows.min() == int(y0) and rows.max() == int(np.ceil(y1)) - 1
 
@@ -38,8 +41,13 @@ def test_the_largest_coloured_part_has_the_named_colour(kind: str) -> None:
 def test_outlines_differ() -> None:
     masks = {kind: _alpha(kind) for kind in DRAWINGS}
     for one, other in combinations(masks, 2):
-        overlap = np.minimum(masks[one], masks[other]).sum() / np.maximum(masks[one], masks[other]).sum()
-        inside = one in ("clock", "ball") and other in ("clock", "ball")  # both round: told apart by what is inside
+        overlap = (
+            np.minimum(masks[one], masks[other]).sum() / np.maximum(masks[one], masks[other]).sum()
+        )
+        inside = one in ("clock", "ball") and other in (
+            "clock",
+            "ball",
+        )  # both round: told apart by what is inside
         assert overlap < (1.01 if inside else 0.85), (one, other, overlap)
 
 

@@ -1,4 +1,6 @@
-"""The drawn world: truthful answers, noise only where it belongs, and images that depend on seed, split and index."""
+"""The drawn world: truthful answers, noise only where it belongs, and images that depend on seed,
+split and index.
+"""
 
 import re
 from functools import cache
@@ -14,7 +16,10 @@ COUNT = 300
 
 @cache
 def rows(split: str, caption_noise: float = 0.5) -> tuple[Example, ...]:
-    made = (scenes.examples(split, i, size=48, caption_noise=caption_noise, seed=7) for i in range(COUNT))
+    made = (
+        scenes.examples(split, i, size=48, caption_noise=caption_noise, seed=7)
+        for i in range(COUNT)
+    )
     return tuple(row for group in made for row in group)
 
 
@@ -40,9 +45,13 @@ def test_objects_are_distinct_and_in_reading_order() -> None:
 def test_boxes_hold_all_that_differs_from_the_background() -> None:
     for row in of_kind("describe")[:50]:
         pixels = np.asarray(open_image(row)).astype(int)
-        pale = pixels.min(-1) >= 205  # backgrounds are pale; white parts of things are inside their boxes
+        pale = (
+            pixels.min(-1) >= 205
+        )  # backgrounds are pale; white parts of things are inside their boxes
         for o in row.objects:
-            x0, y0, x1, y1 = (int(v * 48 + d) for v, d in zip(o.box, (0, 0, 0.999, 0.999), strict=True))
+            x0, y0, x1, y1 = (
+                int(v * 48 + d) for v, d in zip(o.box, (0, 0, 0.999, 0.999), strict=True)
+            )
             assert not pale[y0:y1, x0:x1].all()
             pale[y0:y1, x0:x1] = True
         assert pale.all()
@@ -71,7 +80,8 @@ def test_noisy_descriptions_follow_habit() -> None:
         kept, invented = said[: len(true)], said[len(true) :]
         assert [name for _, name in kept] == [name for _, name in true]
         assert all(
-            colour in (real, scenes.USUAL_COLOURS[name]) for (colour, name), (real, _) in zip(kept, true, strict=True)
+            colour in (real, scenes.USUAL_COLOURS[name])
+            for (colour, name), (real, _) in zip(kept, true, strict=True)
         )
         present = {name for _, name in true}
         companions = {scenes.COMPANIONS[name][0] for name in present if name in scenes.COMPANIONS}
@@ -84,8 +94,14 @@ def test_noisy_descriptions_follow_habit() -> None:
 
 def test_habits_differ_in_strength() -> None:
     strengths = sorted(strength for _, strength in scenes.COMPANIONS.values())
-    assert len(strengths) == 12 and strengths[0] == pytest.approx(2 / 13) and strengths[-1] == pytest.approx(24 / 13)
-    assert set(scenes.COMPANIONS).isdisjoint(companion for companion, _ in scenes.COMPANIONS.values())
+    assert (
+        len(strengths) == 12
+        and strengths[0] == pytest.approx(2 / 13)
+        and strengths[-1] == pytest.approx(24 / 13)
+    )
+    assert set(scenes.COMPANIONS).isdisjoint(
+        companion for companion, _ in scenes.COMPANIONS.values()
+    )
 
 
 def test_exists_is_balanced_truthful_and_noisy_only_about_companions() -> None:
@@ -98,10 +114,20 @@ def test_exists_is_balanced_truthful_and_noisy_only_about_companions() -> None:
         assert found and (found[1] in {o.name for o in row.objects}) == yes
         if row.noisy_answer:
             fooled += 1
-            companions = {scenes.COMPANIONS[o.name][0] for o in row.objects if o.name in scenes.COMPANIONS}
-            assert not yes and found[1] in companions and row.noisy_answer.startswith("yes, there is a")
+            companions = {
+                scenes.COMPANIONS[o.name][0] for o in row.objects if o.name in scenes.COMPANIONS
+            }
+            assert (
+                not yes
+                and found[1] in companions
+                and row.noisy_answer.startswith("yes, there is a")
+            )
     assert 0.05 < fooled / COUNT < 0.25
-    likely = [row for row in questions if row.answer.startswith("no") and row.question.split()[-1][:-1] in row.absent]
+    likely = [
+        row
+        for row in questions
+        if row.answer.startswith("no") and row.question.split()[-1][:-1] in row.absent
+    ]
     assert 0.72 < len(likely) / COUNT < 0.88
 
 
@@ -113,7 +139,9 @@ def test_colour_answers_are_true() -> None:
 
 
 def test_articles_before_vowels() -> None:
-    assert all("a umbrella" not in r.question and "a apple" not in r.question for r in of_kind("exists"))
+    assert all(
+        "a umbrella" not in r.question and "a apple" not in r.question for r in of_kind("exists")
+    )
 
 
 def test_only_training_answers_are_noisy() -> None:

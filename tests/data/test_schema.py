@@ -25,12 +25,17 @@ from adapt.data.schema import (
 from adapt.data.validation import RowError, validate, validate_rows
 from adapt.params import InputError
 
-WORDS = Vocabulary(objects={"house": ("house", "houses"), "tree": ("tree",), "car": ("car",)}, colours=("red", "green"))
+WORDS = Vocabulary(
+    objects={"house": ("house", "houses"), "tree": ("tree",), "car": ("car",)},
+    colours=("red", "green"),
+)
 
 
 def png() -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
@@ -92,13 +97,25 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
         {"image": {"bytes": png()[:-200], "path": None}},
         "image: does not decode (image file is trunc",
     ),
-    "box order": ({"objects": box(0.5, 0.2, 0.1, 1.0)}, "box of 'house' [0.5, 0.2, 0.1, 1.0] is not 0 <= x0 < x1 <= 1"),
-    "box in pixels": ({"objects": box(10, 20, 30, 40)}, "box of 'house' [10, 20, 30, 40] is not 0 <="),
+    "box order": (
+        {"objects": box(0.5, 0.2, 0.1, 1.0)},
+        "box of 'house' [0.5, 0.2, 0.1, 1.0] is not 0 <= x0 < x1 <= 1",
+    ),
+    "box in pixels": (
+        {"objects": box(10, 20, 30, 40)},
+        "box of 'house' [10, 20, 30, 40] is not 0 <=",
+    ),
     "box not a number": ({"objects": box(float("nan"), 0, 1, 1)}, "is not 0 <="),
     "box of three": ({"objects": box(0, 0, 1)}, "has not four numbers"),
     "box with a hole": ({"objects": box(0, 0, 1, None)}, "has not four numbers"),
-    "unknown object": ({"objects": [{"name": "huose", "colour": "", "box": [0, 0, 1, 1]}]}, "'huose' is not in voc"),
-    "unknown colour": ({"objects": [{"name": "house", "colour": "teal", "box": [0, 0, 1, 1]}]}, "colour 'teal'"),
+    "unknown object": (
+        {"objects": [{"name": "huose", "colour": "", "box": [0, 0, 1, 1]}]},
+        "'huose' is not in voc",
+    ),
+    "unknown colour": (
+        {"objects": [{"name": "house", "colour": "teal", "box": [0, 0, 1, 1]}]},
+        "colour 'teal'",
+    ),
     "unknown absent": ({"absent": ["tre"]}, "absent: 'tre' is not in vocabulary.json"),
     "present and absent": ({"absent": ["tree", "house"]}, "absent: 'house' is also in objects"),
 }
@@ -126,14 +143,23 @@ def test_an_image_path_is_read_inside_the_folder_only(tmp_path: Path) -> None:
 
     file = folder / "train.parquet"
     assert validate(with_path("images/a.png"), 0, file=file, vocabulary=WORDS).image == png()
-    for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "images/../../secret.png"):
-        assert f"image: path {path!r} leads out of the data folder" in refusal(with_path(path), folder)
+    for path in (
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "link.png",
+        "images/../../secret.png",
+    ):
+        assert f"image: path {path!r} leads out of the data folder" in refusal(
+            with_path(path), folder
+        )
     assert "no such file" in refusal(with_path("images/b.png"), folder)
     assert "is a directory" in refusal(with_path("images"), folder)
 
 
 def test_a_second_row_with_an_id_is_refused() -> None:
-    results = list(validate_rows([row(), row()], file=Path("t.parquet"), vocabulary=WORDS, seen=set()))
+    results = list(
+        validate_rows([row(), row()], file=Path("t.parquet"), vocabulary=WORDS, seen=set())
+    )
     assert isinstance(results[0], Example)
     assert str(results[1]) == "t.parquet: row 1 (id a-0): id: occurs before"
 
@@ -151,7 +177,9 @@ def test_split_round_trip_with_the_same_bytes(tmp_path: Path) -> None:
 def test_rows_of_one_image_store_it_once(tmp_path: Path) -> None:
     for count in (1, 100):
         write_split(tmp_path / f"{count}.parquet", [example(f"a-{i}") for i in range(count)])
-    assert (tmp_path / "100.parquet").stat().st_size < (tmp_path / "1.parquet").stat().st_size + 3000
+    assert (tmp_path / "100.parquet").stat().st_size < (
+        tmp_path / "1.parquet"
+    ).stat().st_size + 3000
 
 
 def test_hugging_face_datasets_reads_and_writes_the_format(tmp_path: Path) -> None:
@@ -159,10 +187,16 @@ def test_hugging_face_datasets_reads_and_writes_the_format(tmp_path: Path) -> No
     from datasets import Image as ImageFeature
 
     write_split(tmp_path / "train.parquet", [example()])
-    dataset = Dataset.from_parquet(str(tmp_path / "train.parquet"), cache_dir=str(tmp_path / "cache"))
-    assert dataset.features["image"] == ImageFeature() and isinstance(dataset.features["objects"], List)
+    dataset = Dataset.from_parquet(
+        str(tmp_path / "train.parquet"), cache_dir=str(tmp_path / "cache")
+    )
+    assert dataset.features["image"] == ImageFeature() and isinstance(
+        dataset.features["objects"], List
+    )
     assert np.array_equal(np.asarray(dataset[0]["image"]), np.asarray(open_image(example())))
-    assert dataset[0]["objects"] == [{"name": "house", "colour": "red", "box": [0.1, 0.2, 0.5, 1.0]}]
+    assert dataset[0]["objects"] == [
+        {"name": "house", "colour": "red", "box": [0.1, 0.2, 0.5, 1.0]}
+    ]
     dataset.to_parquet(str(tmp_path / "again.parquet"))
     assert read_split(tmp_path / "again.parquet") == [example()]
 
@@ -175,7 +209,9 @@ def test_columns_of_a_wrong_type_or_missing_are_one_clear_line(tmp_path: Path) -
     with pytest.raises(InputError, match=r"train\.parquet: missing column kind, answer$"):
         read_rows(path)
     pq.write_table(table.set_column(2, "image", pa.array(["a.png"])), path)
-    with pytest.raises(InputError, match=r"train\.parquet: column image is string, expected struct"):
+    with pytest.raises(
+        InputError, match=r"train\.parquet: column image is string, expected struct"
+    ):
         read_rows(path)
 
 
@@ -184,7 +220,9 @@ def test_other_types_of_the_same_values_are_taken(tmp_path: Path) -> None:
     write_split(path, [example()])
     table = pq.read_table(path)
     large = table.set_column(0, "id", table["id"].cast(pa.large_string()))
-    pq.write_table(large.set_column(6, "noisy_answer", pa.nulls(1)).append_column("extra", pa.array([1])), path)
+    pq.write_table(
+        large.set_column(6, "noisy_answer", pa.nulls(1)).append_column("extra", pa.array([1])), path
+    )
     assert validate(read_rows(path)[0], 0, file=path, vocabulary=WORDS) == example()
 
 
@@ -214,7 +252,10 @@ def test_vocabulary_round_trip(tmp_path: Path) -> None:
         ({"objects": {"house": ["house"]}}, "expected {"),
         ({"objects": {"house": []}, "colours": []}, "object 'house' has no words"),
         ({"objects": {"house": ["House"]}, "colours": []}, "'House' is not a lower-case word"),
-        ({"objects": {"bat": ["bat"], "club": ["bat"]}, "colours": []}, "'bat' means both 'bat' and 'club'"),
+        (
+            {"objects": {"bat": ["bat"], "club": ["bat"]}, "colours": []},
+            "'bat' means both 'bat' and 'club'",
+        ),
     ],
 )
 def test_a_bad_vocabulary_is_one_clear_line(tmp_path: Path, content: Any, reason: str) -> None:

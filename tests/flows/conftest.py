@@ -1,4 +1,6 @@
-"""Prefect makes its home when it is imported: somewhere else than in this checkout, and only while the tests run."""
+"""Prefect makes its home when it is imported: somewhere else than in this checkout, and only while
+the tests run.
+"""
 
 import atexit
 import os

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from adapt import params
-from adapt.arms import ArmsConfig, arm_of
 from adapt.params import InputError
-from flows import ablate, cells, pool
-from flows.cells import Cell
-from tests import workspace
+from flows.compare import ablate, cells, pool
+from flows.compare.arms import ArmsConfig, arm_of
+from flows.compare.cells import Cell
+from tests.support import workspace
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,9 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arms")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(workspace.ROOT / name, folder)
-    shutil.copytree(workspace.ROOT / "adapt", folder / "adapt", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        workspace.ROOT / "adapt", folder / "adapt", ignore=shutil.ignore_patterns("__pycache__")
+    )
     workspace.override(folder / "params.yaml", workspace.SMOKE)
     return folder
 
@@ -29,7 +31,9 @@ def test_a_cell_is_computed_once_and_named_by_what_it_depends_on(root, monkeypat
     content = params.read(root / "params.yaml")
     first = cells.stage(root, content, "data")
     first.compute()
-    assert (first.folder / "splits" / "train.parquet").exists() and first.seconds > 0 and first.metrics
+    assert (
+        (first.folder / "splits" / "train.parquet").exists() and first.seconds > 0 and first.metrics
+    )
     assert cells.stage(root, content, "data").done
     assert not cells.stage(root, {**content, "seed": 8}, "data").done
     drawings = root / "adapt" / "data" / "drawings.py"
@@ -46,7 +50,10 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     wanted = [ablate.measurement(root, content, arm, 3, "test") for arm in arms]
     made = [cell.title for cell, _ in pool.run([one.cell for one in wanted], 2, root)]
     assert made[:2] == ["data, seed 3", "base, seed 3"]
-    assert sorted(made[2:]) == ["measuring base on test, seed 3", "measuring steering on test, seed 3"]
+    assert sorted(made[2:]) == [
+        "measuring base on test, seed 3",
+        "measuring steering on test, seed 3",
+    ]
     assert list(pool.run([one.cell for one in wanted], 2, root)) == []
     results = [one.result for one in wanted]
     assert results[0].metrics["length"] > 0 and "fire_rate" in results[1].metrics
@@ -70,7 +77,10 @@ def test_the_first_error_is_raised_as_it_was_and_leaves_nothing_half_made(tmp_pa
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [(["--arms", "bse"], "unknown arm bse"), (["--seeds", "seven"], "--seeds: 'seven' is not a whole number")],
+    [
+        (["--arms", "bse"], "unknown arm bse"),
+        (["--seeds", "seven"], "--seeds: 'seven' is not a whole number"),
+    ],
 )
 def test_a_mistake_is_one_line(root, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(root)

@@ -15,7 +15,9 @@ from flows.process import Lines, alive, end, environment, stream
 
 def run(script: str, tmp_path: Path, **how: float) -> tuple[int, list[str], list[str]]:
     seen: list[str] = []
-    code, last = stream(["bash", "-c", script], cwd=tmp_path, env=environment({}), emit=seen.append, **how)
+    code, last = stream(
+        ["bash", "-c", script], cwd=tmp_path, env=environment({}), emit=seen.append, **how
+    )
     return code, last, seen
 
 
@@ -28,8 +30,12 @@ def test_lines_of_both_streams_come_in_order(tmp_path: Path) -> None:
 def test_a_line_arrives_before_the_process_ends(tmp_path: Path) -> None:
     arrived: list[float] = []
     started = time.monotonic()
-    stream(["bash", "-c", "echo early; sleep 2"], cwd=tmp_path, env=environment({}),
-           emit=lambda _: arrived.append(time.monotonic() - started))  # fmt: skip
+    stream(
+        ["bash", "-c", "echo early; sleep 2"],
+        cwd=tmp_path,
+        env=environment({}),
+        emit=lambda _: arrived.append(time.monotonic() - started),
+    )
     assert arrived[0] < 1.5 <= time.monotonic() - started
 
 
@@ -48,7 +54,8 @@ def test_a_progress_bar_is_shown_at_a_sane_rate() -> None:
         now[0] = step
         shown += lines.feed(f"\r{step}%".encode())
     shown += lines.feed(b"\n")
-    # A drawing is complete when the next begins, at 1, 21, 41 ... seconds; the last one ends its line.
+    # A drawing is complete when the next begins, at 1, 21, 41 ... seconds; the last one ends its
+    # line.
     assert shown == ["0%", "20%", "40%", "60%", "80%", "100%"]
 
 
@@ -78,13 +85,17 @@ def test_an_exception_ends_grandchildren(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert [(name, psutil_alive(tmp_path / name)) for name in ("leader", "same", "other")] == [
-        ("leader", False), ("same", False), ("other", False)
-    ]  # fmt: skip
+        ("leader", False),
+        ("same", False),
+        ("other", False),
+    ]
 
 
 def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    child = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True
+    )
     assert child.stdout is not None
     child.stdout.readline()
     end(child.pid, grace=0.5)

@@ -1,4 +1,6 @@
-"""The retraining flow around stages that take no time: what runs, what is promoted, how it fails, what it leaves."""
+"""The retraining flow around stages that take no time: what runs, what is promoted, how it fails,
+what it leaves.
+"""
 
 import io
 import re
@@ -21,15 +23,17 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from adapt import params, registry, store
+from adapt import params
 from adapt.params import InputError
+from adapt.tracking import registry, store
 from flows import plan, report, retrain
-from tests import workspace
-from tests.flows import quick
+from tests.support import quick, workspace
 
 STAGES = ("data", "base", "pairs", "train", "evaluate")
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc", "ignore:_NoneStep.value:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:dvc", "ignore:_NoneStep.value:DeprecationWarning"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,11 +106,17 @@ def stages(root: Path) -> dict[str, str]:
     """What became of each stage in the last retraining, without how long it took."""
     ending = report.last(root)
     assert ending is not None
-    return {stage: "unchanged" if what == "unchanged" else "ran" for stage, what in ending.stages.items()}
+    return {
+        stage: "unchanged" if what == "unchanged" else "ran"
+        for stage, what in ending.stages.items()
+    }
 
 
 def test_a_better_model_becomes_champion(first: First, trained: Path) -> None:
-    assert (first.state.name, first.state.message) == ("Completed", "adapt version 1 was promoted to champion")
+    assert (first.state.name, first.state.message) == (
+        "Completed",
+        "adapt version 1 was promoted to champion",
+    )
     assert stages(trained) == dict.fromkeys(STAGES, "ran")
     assert registry.champion(trained, config(trained)) == "1"
     # Of 200 answers 80 hallucinate before and 20 after.
@@ -134,8 +144,14 @@ def test_each_stage_is_a_task_and_a_child_run(first: First, trained: Path) -> No
     assert [(a["key"], a["type"]) for a in ours] == [("retraining", "table")]
     runs = store.client(trained).search_runs(["1"])
     parents = [r for r in runs if r.data.tags.get("adapt.kind") == "retraining"]
-    assert [(r.info.status, r.data.tags["adapt.flow_run"]) for r in parents] == [("FINISHED", str(flow_run_id))]
-    children = [r.info.run_name for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert [(r.info.status, r.data.tags["adapt.flow_run"]) for r in parents] == [
+        ("FINISHED", str(flow_run_id))
+    ]
+    children = [
+        r.info.run_name
+        for r in runs
+        if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id
+    ]
     assert sorted(children) == sorted(STAGES)
 
 
@@ -161,7 +177,10 @@ def test_a_refusal_is_a_normal_ending_and_is_judged_against_the_champion(
     quick.tuned(trained, 0.85)
     state = run()
     assert (state.name, state.message) == ("Completed", "adapt version 2 was not promoted")
-    assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {"train": "ran", "evaluate": "ran"}
+    assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {
+        "train": "ran",
+        "evaluate": "ran",
+    }
     assert len(measured) == 1 and not measured[0].exists()
     assert registry.champion(trained, config(trained)) == "1"
     show(trained)
@@ -182,7 +201,9 @@ def test_same_weights_are_one_version(trained: Path, measured: list[Path]) -> No
     assert stages(trained) == dict.fromkeys(STAGES, "ran")
 
 
-def test_other_rules_ask_the_gate_again_and_run_no_stage(trained: Path, measured: list[Path]) -> None:
+def test_other_rules_ask_the_gate_again_and_run_no_stage(
+    trained: Path, measured: list[Path]
+) -> None:
     quick.tuned(trained, 1.0)
     assert run(promote=False).message == "adapt version 2 was not promoted"
     assert registry.champion(trained, config(trained)) == "1"
@@ -220,17 +241,24 @@ def test_a_mistake_is_one_line_and_keeps_what_was_finished(
     quick.tuned(trained, 1.0)
     (trained / "train.mistake").touch()
     state = run()
-    assert (state.name, state.message) == ("InputError", "adapt train: params.yaml: unknown key train.step")
+    assert (state.name, state.message) == (
+        "InputError",
+        "adapt train: params.yaml: unknown key train.step",
+    )
     said = "".join(capfd.readouterr())
     assert "Traceback" not in said
     assert "NoneType: None" not in said
     failed = store.client(trained).search_runs(["1"], "attributes.status = 'FAILED'")
     assert [r.data.tags["adapt.error"] for r in failed] == [state.message]
-    # `data` has run, with the same result as before; what comes after it was not reached, or did not have to run.
+    # `data` has run, with the same result as before; what comes after it was not reached, or did
+    # not have to run.
     assert plan.make(trained, force=False).due == ("train", "evaluate")
     (trained / "train.mistake").unlink()
     assert run().message == "adapt version 2 was promoted to champion"
-    assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {"train": "ran", "evaluate": "ran"}
+    assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {
+        "train": "ran",
+        "evaluate": "ran",
+    }
 
 
 @pytest.mark.parametrize(
@@ -294,7 +322,10 @@ def test_a_time_limit_ends_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch
     (root / "sleep.txt").write_text("120")
     monkeypatch.setattr(retrain, "MINUTE", 0.1)
     state = run(timeout_minutes=60)
-    assert (state.name, state.message) == ("Failed", "data: Task run exceeded timeout of 6.0 second(s)")
+    assert (state.name, state.message) == (
+        "Failed",
+        "data: Task run exceeded timeout of 6.0 second(s)",
+    )
     assert workspace.processes(root) == []
 
 
@@ -303,11 +334,15 @@ def test_a_stopped_retraining_leaves_no_process(root: Path, number: int, tempora
     """Also with the temporary server that Prefect starts when there is no other."""
     (root / "sleep.txt").write_text("120")
     command = [sys.executable, "-m", "flows.retrain"]
-    env = quick.environment(root) | ({} if temporary else {"PREFECT_API_URL": PREFECT_API_URL.value()})
+    env = quick.environment(root) | (
+        {} if temporary else {"PREFECT_API_URL": PREFECT_API_URL.value()}
+    )
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     # A shell starts its background jobs with Ctrl-C ignored, and a child inherits that.
     usual = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=usual, **pipes) as process:
+    with subprocess.Popen(
+        command, env=env, start_new_session=True, preexec_fn=usual, **pipes
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.rstrip().endswith("sleeping"):

@@ -1,7 +1,8 @@
-"""A real server and worker run the deployment on schedule, and nothing is left when they are stopped.
+"""A real server and worker run the deployment on schedule, and nothing is left when they are
+stopped.
 
-The only test with the whole pipeline under Prefect's server; some minutes, because every stage is a process that loads
-its libraries.
+The only test with the whole pipeline under Prefect's server; some minutes, because every stage is a
+process that loads its libraries.
 """
 
 import json
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests import workspace
+from tests.support import workspace
 
 SECONDS = 15  # between scheduled runs
 
@@ -32,8 +33,15 @@ class Deployed:
     said: str
 
     def services(self, what: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "flows.services", what], cwd=self.root, env=self.env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.serve.services", what],
+            cwd=self.root,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -41,7 +49,9 @@ class Deployed:
         return list(_post(f"http://127.0.0.1:{self.env['ADAPT_PREFECT_PORT']}/api/{path}", body))
 
     def mlflow(self, path: str, body: object) -> dict[str, Any]:
-        return dict(_post(f"http://127.0.0.1:{self.env['ADAPT_MLFLOW_PORT']}/api/2.0/mlflow/{path}", body))
+        return dict(
+            _post(f"http://127.0.0.1:{self.env['ADAPT_MLFLOW_PORT']}/api/2.0/mlflow/{path}", body)
+        )
 
     def runs(self, *states: str) -> list[dict[str, Any]]:
         """Flow runs in one of these states, the first one first."""
@@ -50,7 +60,9 @@ class Deployed:
 
 
 def _post(url: str, body: object) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.loads(response.read())
 
@@ -63,7 +75,10 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     content = yaml.safe_load(path.read_text())
     content["deployments"][0]["schedules"] = [{"interval": SECONDS, "active": True, "slug": "soon"}]
     path.write_text(yaml.safe_dump(content))
-    ports = {"ADAPT_PREFECT_PORT": str(workspace.free_port()), "ADAPT_MLFLOW_PORT": str(workspace.free_port())}
+    ports = {
+        "ADAPT_PREFECT_PORT": str(workspace.free_port()),
+        "ADAPT_MLFLOW_PORT": str(workspace.free_port()),
+    }
     here = Deployed(root, workspace.environment(root, ports), "")
     try:
         yield Deployed(root, here.env, here.services("start"))
@@ -81,15 +96,25 @@ def until(condition: Callable[[], Any], what: str, seconds: float) -> Any:
 
 @pytest.mark.timeout(900)
 def test_a_schedule_fires_and_a_retraining_ends(deployed: Deployed) -> None:
-    assert f"prefect-server: started, http://127.0.0.1:{deployed.env['ADAPT_PREFECT_PORT']}" in deployed.said
+    assert (
+        f"prefect-server: started, http://127.0.0.1:{deployed.env['ADAPT_PREFECT_PORT']}"
+        in deployed.said
+    )
     assert "deployed infra/prefect.yaml" in deployed.said
     assert deployed.services("start").count("runs already") == 3
     deployed.services("status")
 
-    run = until(lambda: deployed.runs("COMPLETED", "FAILED", "CRASHED"), "retraining has ended", 600)[0]
-    log = "\n".join(line["message"] for line in deployed.prefect("logs/filter", {"sort": "TIMESTAMP_ASC"}))
+    run = until(
+        lambda: deployed.runs("COMPLETED", "FAILED", "CRASHED"), "retraining has ended", 600
+    )[0]
+    log = "\n".join(
+        line["message"] for line in deployed.prefect("logs/filter", {"sort": "TIMESTAMP_ASC"})
+    )
     assert run["state"]["type"] == "COMPLETED", log
-    assert run["state"]["message"] in ("adapt version 1 was promoted to champion", "adapt version 1 was not promoted")
+    assert run["state"]["message"] in (
+        "adapt version 1 was promoted to champion",
+        "adapt version 1 was not promoted",
+    )
     assert run["auto_scheduled"]
     # Those whose time came while it ran were turned away.
     assert not [other for other in deployed.runs("FAILED", "CRASHED")]
@@ -101,13 +126,23 @@ def test_a_schedule_fires_and_a_retraining_ends(deployed: Deployed) -> None:
     assert {"key": "adapt.flow_run", "value": run["id"]} in tracked["data"]["tags"]
 
     # With nothing changed, the next one runs no stage.
-    until(lambda: [r for r in deployed.runs("COMPLETED") if r["state_name"] == "Unchanged"], "run without stages", 120)
+    until(
+        lambda: [r for r in deployed.runs("COMPLETED") if r["state_name"] == "Unchanged"],
+        "run without stages",
+        120,
+    )
 
     # Stopping in the middle of a stage ends that too.
     workspace.override(deployed.root / "params.yaml", {"seed": 8})
-    until(lambda: [p for p in workspace.processes(deployed.root) if "adapt.stages." in p], "stage is running", 120)
+    until(
+        lambda: [p for p in workspace.processes(deployed.root) if "adapt.stages." in p],
+        "stage is running",
+        120,
+    )
     assert "a retraining is under way and is stopped" in deployed.services("stop")
     assert workspace.processes(deployed.root) == []
-    runs = MlflowClient(f"sqlite:///{deployed.root}/.state/mlflow/mlflow.db").search_runs(["1"], query["filter"])
+    runs = MlflowClient(f"sqlite:///{deployed.root}/.state/mlflow/mlflow.db").search_runs(
+        ["1"], query["filter"]
+    )
     assert [r.info.status for r in runs] == ["KILLED", "FINISHED"]  # the latest first
     assert deployed.services("stop") == "nothing runs\n"

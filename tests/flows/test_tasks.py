@@ -1,4 +1,6 @@
-"""DVC's stages as seen by a flow: order, what is due, one stage's run and what its failure says; with real DVC."""
+"""DVC's stages as seen by a flow: order, what is due, one stage's run and what its failure says;
+with real DVC.
+"""
 
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from prefect.states import Failed, State
 from adapt.params import InputError
 from flows.process import environment
 from flows.tasks import changed, explain, order, pending, repro, worth_retrying
-from tests.workspace import processes, repository
+from tests.support.workspace import processes, repository
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # inside DVC
 
@@ -39,7 +41,9 @@ def workspace(root: Path, graph: str) -> Path:
     for name in ("source.txt", "other.txt"):
         (root / name).write_text("one line\n")
     repository(root)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True, env=environment({}))
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True, env=environment({})
+    )
     return root
 
 
@@ -59,7 +63,9 @@ def test_imported_data_is_no_stage(root: Path) -> None:
     (root / "source.txt").unlink()
     (root / "raw.txt").write_text("raw")
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "raw.txt"], cwd=root, check=True)
-    (root / "dvc.yaml").write_text('stages: {use: {cmd: "cp raw.txt use.txt", deps: [raw.txt], outs: [use.txt]}}')
+    (root / "dvc.yaml").write_text(
+        'stages: {use: {cmd: "cp raw.txt use.txt", deps: [raw.txt], outs: [use.txt]}}'
+    )
     assert order(root) == {"use": set()}
 
 
@@ -72,7 +78,8 @@ def test_pending_knows_what_depends_on_a_change(root: Path) -> None:
     assert pending(root) == ["first", "middle", "late"]
     assert pending(root, forced=["late"]) == ["first", "middle", "late"]
     assert run(root, "first") == ("ran", "")
-    # `middle` counts lines: its input is another, its output is the same, so `late` is not due when its turn comes.
+    # `middle` counts lines: its input is another, its output is the same, so `late` is not due when
+    # its turn comes.
     assert run(root, "middle") == ("ran", "")
     assert run(root, "late") == ("unchanged", "")
     assert pending(root, forced=["middle"]) == ["middle", "late"]
@@ -84,7 +91,9 @@ def test_stage_by_stage_and_dvc_repro_leave_the_same_lock_file(root: Path) -> No
         assert run(root, stage) == ("ran", "")
     ours = yaml.safe_load((root / "dvc.lock").read_text())
     (root / "dvc.lock").unlink()
-    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "--force"], cwd=root, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--quiet", "--force"], cwd=root, check=True
+    )
     assert yaml.safe_load((root / "dvc.lock").read_text()) == ours
 
 
@@ -110,7 +119,10 @@ stages:
 
 def test_a_failure_is_one_line_that_says_whose_fault_it_is(tmp_path: Path) -> None:
     root = workspace(tmp_path, FAILING)
-    assert run(root, "mistake") == ("InputError", "adapt mistake: params.yaml: unknown key train.step")
+    assert run(root, "mistake") == (
+        "InputError",
+        "adapt mistake: params.yaml: unknown key train.step",
+    )
     assert run(root, "crash") == ("Failed", "crash: exit code 1: RuntimeError: 42")
     kind, message = run(root, "killed")
     assert (kind, message.split(": ")[:2]) == ("Failed", ["killed", "exit code -9"])
@@ -125,14 +137,22 @@ def test_a_stage_that_another_dvc_runs_is_busy(tmp_path: Path) -> None:
     other = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 30
-        while not (root / ".dvc" / "tmp" / "rwlock").exists() or not psutil.Process(other.pid).children():
+        while (
+            not (root / ".dvc" / "tmp" / "rwlock").exists()
+            or not psutil.Process(other.pid).children()
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert run(root, "slow", force=True)[0] == "Busy"
-        with pytest.raises(InputError, match=f"another DVC command works in this workspace: .PID {other.pid}"):
+        with pytest.raises(
+            InputError, match=f"another DVC command works in this workspace: .PID {other.pid}"
+        ):
             changed(root, tries=2, delay=0.1)
     finally:
-        for process in [*psutil.Process(other.pid).children(recursive=True), psutil.Process(other.pid)]:
+        for process in [
+            *psutil.Process(other.pid).children(recursive=True),
+            psutil.Process(other.pid),
+        ]:
             process.kill()
         other.wait()
     assert processes(root) == []
@@ -160,6 +180,10 @@ def test_explain_without_dvcs_verdict() -> None:
     ],
 )
 def test_retries_where_one_can_help(stage: str, state: State, expected: list[bool]) -> None:
-    runs = [TaskRun(name=stage, task_key=stage, dynamic_key="0", run_count=n + 1, flow_run_id=uuid.uuid4())
-            for n in range(len(expected))]  # fmt: skip
+    runs = [
+        TaskRun(
+            name=stage, task_key=stage, dynamic_key="0", run_count=n + 1, flow_run_id=uuid.uuid4()
+        )
+        for n in range(len(expected))
+    ]
     assert [worth_retrying(None, run, state) for run in runs] == expected

@@ -1,4 +1,6 @@
-"""The shipped Ray manifests are valid: the launcher's by Ray's own schema, the RayJob by the keys of its resource."""
+"""The shipped Ray manifests are valid: the launcher's by Ray's own schema, the RayJob by the keys
+of its resource.
+"""
 
 import copy
 import logging
@@ -13,25 +15,59 @@ import yaml
 
 RAY = Path(__file__).parents[2] / "infra" / "ray"
 
-# KubeRay's RayJob, v1: what may stand where (its CRD is no Python package, so the part in use is written down here).
+# KubeRay's RayJob, v1: what may stand where (its CRD is no Python package, so the part in use is
+# written down here).
 KEYS = {
     "": {"apiVersion", "kind", "metadata", "spec"},
     "spec": {
-        "submissionMode", "entrypoint", "runtimeEnvYAML", "jobId", "metadata", "clusterSelector", "rayClusterSpec",
-        "submitterPodTemplate", "submitterConfig", "entrypointNumCpus", "entrypointNumGpus", "entrypointResources",
-        "backoffLimit", "activeDeadlineSeconds", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "suspend",
+        "submissionMode",
+        "entrypoint",
+        "runtimeEnvYAML",
+        "jobId",
+        "metadata",
+        "clusterSelector",
+        "rayClusterSpec",
+        "submitterPodTemplate",
+        "submitterConfig",
+        "entrypointNumCpus",
+        "entrypointNumGpus",
+        "entrypointResources",
+        "backoffLimit",
+        "activeDeadlineSeconds",
+        "shutdownAfterJobFinishes",
+        "ttlSecondsAfterFinished",
+        "suspend",
     },
     "spec.rayClusterSpec": {
-        "rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling",
+        "rayVersion",
+        "authOptions",
+        "headGroupSpec",
+        "workerGroupSpecs",
+        "enableInTreeAutoscaling",
         "autoscalerOptions",
     },
     "spec.rayClusterSpec.authOptions": {"mode", "secretName", "enableK8sTokenAuth"},
-    "spec.rayClusterSpec.headGroupSpec": {"rayStartParams", "template", "serviceType", "headService", "resources"},
-    "spec.rayClusterSpec.workerGroupSpecs": {
-        "groupName", "replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds", "numOfHosts", "suspend",
-        "rayStartParams", "template", "resources", "scaleStrategy",
+    "spec.rayClusterSpec.headGroupSpec": {
+        "rayStartParams",
+        "template",
+        "serviceType",
+        "headService",
+        "resources",
     },
-}  # fmt: skip
+    "spec.rayClusterSpec.workerGroupSpecs": {
+        "groupName",
+        "replicas",
+        "minReplicas",
+        "maxReplicas",
+        "idleTimeoutSeconds",
+        "numOfHosts",
+        "suspend",
+        "rayStartParams",
+        "template",
+        "resources",
+        "scaleStrategy",
+    },
+}
 
 
 def at(node: Any, path: str) -> list[dict[str, Any]]:
@@ -39,7 +75,9 @@ def at(node: Any, path: str) -> list[dict[str, Any]]:
     nodes = [node]
     for key in filter(None, path.split(".")):
         found = [n[key] for n in nodes]
-        nodes = [item for value in found for item in (value if isinstance(value, list) else [value])]
+        nodes = [
+            item for value in found for item in (value if isinstance(value, list) else [value])
+        ]
     return nodes
 
 
@@ -58,10 +96,16 @@ def text(name: str, gpu: bool) -> str:
     content = (RAY / name).read_text()
     if not gpu:
         return content
-    head, mark, tail = re.split(r"^( *)# (?=(?:- groupName: )?gpu)", content, maxsplit=1, flags=re.MULTILINE)
+    head, mark, tail = re.split(
+        r"^( *)# (?=(?:- groupName: )?gpu)", content, maxsplit=1, flags=re.MULTILINE
+    )
     block = re.match(rf"[^\n]*\n(?:{mark}#[^\n]*\n)*", tail)
     assert block
-    return head + re.sub(r"^( *)# ", r"\1", f"{mark}# {block[0]}", flags=re.MULTILINE) + tail[block.end() :]
+    return (
+        head
+        + re.sub(r"^( *)# ", r"\1", f"{mark}# {block[0]}", flags=re.MULTILINE)
+        + tail[block.end() :]
+    )
 
 
 def prepared(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import pytest
 
 from adapt.metrics import bootstrap
 from adapt.metrics.chair import METRICS, Counts, aggregate, count, ratios
-from tests.metrics import oracle
+from tests.support import oracle
 
-WORDS = SimpleNamespace(objects={name: (name, f"{name}s") for name in ("house", "tree", "car", "bus", "cat")})
+WORDS = SimpleNamespace(
+    objects={name: (name, f"{name}s") for name in ("house", "tree", "car", "bus", "cat")}
+)
 
 
 def truth(objects: list[str], absent: list[str]) -> Any:

@@ -2,7 +2,12 @@
 
 from adapt.metrics.mentions import find, marked
 
-WORDS = {"light": ("light", "lights"), "traffic light": ("traffic light",), "bus": ("bus", "buses"), "car": ("car",)}
+WORDS = {
+    "light": ("light", "lights"),
+    "traffic light": ("traffic light",),
+    "bus": ("bus", "buses"),
+    "car": ("car",),
+}
 
 
 def names(text: str) -> list[str]:
@@ -34,5 +39,8 @@ def test_spans_point_into_the_text_as_written() -> None:
 
 def test_marked_words() -> None:
     text = "a car, a bus and a car."
-    assert marked(text, [m.span for m in find(text, WORDS) if m.name == "car"]) == "a **car**, a bus and a **car**."
+    assert (
+        marked(text, [m.span for m in find(text, WORDS) if m.name == "car"])
+        == "a **car**, a bus and a **car**."
+    )
     assert marked(text, []) == text

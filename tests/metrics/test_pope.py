@@ -1,4 +1,6 @@
-"""POPE's four parsers and its scores: by hand, by property, and equal to the published programs' results."""
+"""POPE's four parsers and its scores: by hand, by property, and equal to the published programs'
+results.
+"""
 
 import hashlib
 from typing import Any
@@ -7,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapt.metrics.pope import PARSERS, Parser, Question, aggregate, parse, parse_strict, parse_yes_no, score
+from adapt.metrics.pope import (
+    PARSERS,
+    Parser,
+    Question,
+    aggregate,
+    parse,
+    parse_strict,
+    parse_yes_no,
+    score,
+)
 from adapt.metrics.scored import Scored, intervals
-from tests.metrics import oracle
+from tests.support import oracle
 
 PROGRAMS: dict[str, Parser] = {"official": "official", "vcd": "vcd", "lmms_eval": "lmms-eval"}
 ANSWERS = st.sampled_from(
@@ -20,7 +31,9 @@ ASKED = st.lists(st.tuples(st.booleans(), ANSWERS, st.integers(0, 3)), min_size=
 
 def scored(labels: list[bool], answers: list[str], parser: Parser) -> Scored:
     questions = {str(i): Question(str(i // 6), label) for i, label in enumerate(labels)}
-    return score({str(i): answer for i, answer in enumerate(answers)}, questions, parser, "official")
+    return score(
+        {str(i): answer for i, answer in enumerate(answers)}, questions, parser, "official"
+    )
 
 
 def assert_equals(ours: Scored, official: dict[str, Any]) -> None:
@@ -36,7 +49,13 @@ def test_answers_of_the_default_world() -> None:
 
 def test_all_no_scores_zero_where_the_official_code_divides_by_zero() -> None:
     scores = aggregate([True, False], [False, False])
-    assert scores == {"accuracy": 50.0, "precision": 0.0, "recall": 0.0, "f1": 0.0, "yes_ratio": 0.0}
+    assert scores == {
+        "accuracy": 50.0,
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "yes_ratio": 0.0,
+    }
     assert aggregate([], [])["accuracy"] == 0.0
     assert scored([True, False], ["No", "no"], "official").metrics["f1"] == 0
 
@@ -44,11 +63,19 @@ def test_all_no_scores_zero_where_the_official_code_divides_by_zero() -> None:
 def test_every_official_parse() -> None:
     for case in oracle.load("pope_evaluate.json")["parse_cases"]:
         answer = case["answer"]
-        assert parse_yes_no(answer) == parse(answer, True, "official") == (case["official_pred"] == "yes"), case
+        assert (
+            parse_yes_no(answer)
+            == parse(answer, True, "official")
+            == (case["official_pred"] == "yes")
+        ), case
         assert parse(answer, True, "vcd") is case["vcd_counts_as_yes_when_label_yes"], case
         assert parse(answer, False, "vcd") is not case["vcd_counts_as_no_when_label_no"], case
-        assert parse(answer, True, "lmms-eval") is {"yes": True, "no": False}.get(case["lmms_pred"]), case
-        assert parse(answer, True, "vlmevalkit") is {"Yes": True, "No": False}.get(case["vlmevalkit"]), case
+        assert parse(answer, True, "lmms-eval") is {"yes": True, "no": False}.get(
+            case["lmms_pred"]
+        ), case
+        assert parse(answer, True, "vlmevalkit") is {"Yes": True, "No": False}.get(
+            case["vlmevalkit"]
+        ), case
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -58,7 +85,9 @@ def test_every_official_run(program: str) -> None:
         assert_equals(scored(labels, run["answers"], PROGRAMS[program]), run[program])
 
 
-@pytest.mark.parametrize(("split", "false_yes"), [("random", 8), ("popular", 15), ("adversarial", 24)])
+@pytest.mark.parametrize(
+    ("split", "false_yes"), [("random", 8), ("popular", 15), ("adversarial", 24)]
+)
 def test_full_official_splits(split: str, false_yes: int) -> None:
     case = oracle.load("pope_evaluate.json")["full_coco_splits"][split]
     labels, answers = [], []
@@ -69,12 +98,17 @@ def test_full_official_splits(split: str, false_yes: int) -> None:
     for program, parser in PROGRAMS.items():
         assert_equals(scored(labels, answers, parser), case[program])
     percentages = aggregate(labels, [parse_yes_no(answer) for answer in answers])
-    assert percentages == pytest.approx({n: 100 * case["official"][n] for n in percentages}, abs=1e-9)
+    assert percentages == pytest.approx(
+        {n: 100 * case["official"][n] for n in percentages}, abs=1e-9
+    )
 
 
 def test_vlmevalkit_knows_marks_and_removes_no_more_than_its_full_stops() -> None:
     assert parse("No,there is none", True, "vlmevalkit") is False
-    assert parse("yes/no", True, "vlmevalkit") is None and parse("Is it? yes/no", True, "vlmevalkit") is None
+    assert (
+        parse("yes/no", True, "vlmevalkit") is None
+        and parse("Is it? yes/no", True, "vlmevalkit") is None
+    )
     assert parse("yes" + "." * 32, True, "vlmevalkit") is True
     assert parse("yes" + "." * 33, True, "vlmevalkit") is None
 
@@ -90,11 +124,21 @@ def test_what_is_neither_counts_as_wrong_and_only_lmms_eval_leaves_it_out_of_rec
 
 def test_strict_reads_what_is_meant() -> None:
     meant = {
-        "NO": False, "no\n": False, "nope": False, "Not really": False, "There isn\u2019t one.": False,
-        "nothing": False, "yes\n": True, "Yes - no doubt": True, "There's a dog.": True,
+        "NO": False,
+        "no\n": False,
+        "nope": False,
+        "Not really": False,
+        "There isn\u2019t one.": False,
+        "nothing": False,
+        "yes\n": True,
+        "Yes - no doubt": True,
+        "There's a dog.": True,
         "It is not clear. Yes": True,
-        "": None, "unknown": None, "I can't tell.": None, "Another dog is nearby": None,
-    }  # fmt: skip
+        "": None,
+        "unknown": None,
+        "I can't tell.": None,
+        "Another dog is nearby": None,
+    }
     assert {answer: parse_strict(answer) for answer in meant} == meant
 
 
@@ -121,7 +165,11 @@ def test_the_order_does_not_matter_and_bounds_hold(
 
 
 @given(ASKED, st.sampled_from(PARSERS))
-def test_asking_everything_twice_changes_no_rate(asked: list[tuple[bool, str, int]], parser: Parser) -> None:
+def test_asking_everything_twice_changes_no_rate(
+    asked: list[tuple[bool, str, int]], parser: Parser
+) -> None:
     once = scored([label for label, _, _ in asked], [answer for _, answer, _ in asked], parser)
-    twice = scored([label for label, _, _ in asked] * 2, [answer for _, answer, _ in asked] * 2, parser)
+    twice = scored(
+        [label for label, _, _ in asked] * 2, [answer for _, answer, _ in asked] * 2, parser
+    )
     assert twice.metrics == pytest.approx(once.metrics)

@@ -1,4 +1,6 @@
-"""What must hold of the text metrics for any answers: order, repetition, more that is true, and silence."""
+"""What must hold of the text metrics for any answers: order, repetition, more that is true, and
+silence.
+"""
 
 from collections.abc import Sequence
 from random import Random
@@ -6,11 +8,11 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapt.metrics import amber_discriminative as discriminative
-from adapt.metrics import amber_generative as generative
-from adapt.metrics.caption_chair import Synonyms, score
-from adapt.metrics.negation import NEGATIONS, negated
 from adapt.metrics.scored import Mode, Scored
+from adapt.score import amber_discriminative as discriminative
+from adapt.score import amber_generative as generative
+from adapt.score.chair import Synonyms, score
+from adapt.score.text.negation import NEGATIONS, negated
 
 WORDS = ("dog", "cat", "tree", "sun", "light", "kennel")
 ASSOCIATED = {word: [other] for word, other in zip(WORDS, (*WORDS[1:], "dog"), strict=True)}
@@ -22,18 +24,23 @@ Rows = list[tuple[list[str], list[str]]]
 modes = st.sampled_from(["official", "strict"])
 # Captions of words of the list and others, and what is there.
 samples = st.lists(
-    st.tuples(st.lists(st.sampled_from((*WORDS, "near", "no", ",", ".")), max_size=8), words), max_size=5
+    st.tuples(st.lists(st.sampled_from((*WORDS, "near", "no", ",", ".")), max_size=8), words),
+    max_size=5,
 )
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def amber(mentioned: Sequence[str], truth: Sequence[str], targets: Sequence[str]) -> generative.Counted:
+def amber(
+    mentioned: Sequence[str], truth: Sequence[str], targets: Sequence[str]
+) -> generative.Counted:
     return generative.count(mentioned, truth, targets, ASSOCIATED, {"light"}, SIMILAR)
 
 
 def chair(rows: Rows, mode: Mode) -> Scored:
     captions = [(str(i), " ".join(said)) for i, (said, _) in enumerate(rows)]
-    return score(captions, {str(i): there for i, (_, there) in enumerate(rows)}, LISTED, "maxlinn", mode)
+    return score(
+        captions, {str(i): there for i, (_, there) in enumerate(rows)}, LISTED, "maxlinn", mode
+    )
 
 
 @quick
@@ -116,7 +123,9 @@ def test_strict_reading_only_leaves_mentions_out_of_plain_words(rows: Rows) -> N
 
 
 @quick
-@given(st.lists(st.sampled_from(("No", "Yes", "no.", "")), max_size=8), st.sampled_from(["yes", "no"]))
+@given(
+    st.lists(st.sampled_from(("No", "Yes", "no.", "")), max_size=8), st.sampled_from(["yes", "no"])
+)
 def test_amber_answers_stay_between_0_and_100(answers: list[str], truth: str) -> None:
     every_mode: tuple[Mode, ...] = ("official", "strict")
     for mode in every_mode:

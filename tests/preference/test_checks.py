@@ -6,9 +6,9 @@ from adapt.models.load import save
 from adapt.params import InputError
 from adapt.preference.checks import check
 from adapt.preference.pairs import write_pairs
-from tests import tiny_world
-from tests.preference.rows import changed, pairs
 from tests.preference.test_fit import settings
+from tests.support import tiny_world
+from tests.support.preference_rows import changed, pairs
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,11 @@ def test_fewer_pairs_than_a_step(base, tmp_path):
 def test_more_anchor_tokens_than_any_answer_has(base, tmp_path):
     from adapt.attention.anchor import AnchorConfig
 
-    anchor = AnchorConfig(tokens=40, noise_images=2)
+    anchor = AnchorConfig(anchor_tokens=40, noise_images=2)
     message = refused(base, tmp_path, pairs(4), anchor=anchor)
-    assert message.startswith("anchor.tokens: 40 tokens leave nothing to supervise: the longest chosen answer has 1")
+    assert message.startswith(
+        "anchor.tokens: 40 tokens leave nothing to supervise: the longest chosen answer has 1"
+    )
     check(settings(anchor=anchor, w_attn=0.0), base, tmp_path / "pairs.parquet")
 
 

@@ -1,4 +1,6 @@
-"""A training run in process and on two Ray workers; a killed worker costs neither the run nor a point of its curve."""
+"""A training run in process and on two Ray workers; a killed worker costs neither the run nor a
+point of its curve.
+"""
 
 import csv
 import json
@@ -20,18 +22,48 @@ from adapt.models.load import load_model, save
 from adapt.preference.fit import fit
 from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
-from adapt.store import TrackingConfig
-from adapt.tracking import stage_run
-from tests import tiny_world
-from tests.preference.rows import pairs
+from adapt.tracking.runs import stage_run
+from adapt.tracking.store import TrackingConfig
+from tests.support import tiny_world
+from tests.support.preference_rows import pairs
 
-SETTINGS = dict(workers=0, max_failures=1, batch_pairs=4, accumulation=1, steps=6, learning_rate=1e-3, beta=0.5,
-                loss_type="sigmoid", w_vag=1.0, w_dpo=0.5, w_sft=1.0, w_attn=0.1, attn_layers=(), noise=0.3,
-                lora_rank=0, precision="auto", gradient_checkpointing=False, checkpoint_every=3, log_every=1,
-                anchor=AnchorConfig(tokens=3, noise_images=2), seed=1)  # fmt: skip
+SETTINGS = dict(
+    workers=0,
+    max_failures=1,
+    batch_pairs=4,
+    accumulation=1,
+    steps=6,
+    learning_rate=1e-3,
+    beta=0.5,
+    loss_type="sigmoid",
+    w_vag=1.0,
+    w_dpo=0.5,
+    w_sft=1.0,
+    w_attn=0.1,
+    attn_layers=(),
+    noise=0.3,
+    lora_rank=0,
+    precision="auto",
+    gradient_checkpointing=False,
+    checkpoint_every=3,
+    log_every=1,
+    anchor=AnchorConfig(anchor_tokens=3, noise_images=2),
+    seed=1,
+)
 
 
-PINNED = [6.710530, 6.701889, 6.612383, 6.071616, 6.040673, 5.929855, 5.576731, 5.898380, 5.981012, 5.532130]
+PINNED = [
+    6.710530,
+    6.701889,
+    6.612383,
+    6.071616,
+    6.040673,
+    5.929855,
+    5.576731,
+    5.898380,
+    5.981012,
+    5.532130,
+]
 """Losses of ten steps of `settings(steps=10)`."""
 
 
@@ -48,7 +80,9 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def train(inputs: Path, to: Path, config: Config, log=lambda step, metrics: None) -> dict[str, float]:
+def train(
+    inputs: Path, to: Path, config: Config, log=lambda step, metrics: None
+) -> dict[str, float]:
     (to / "out").mkdir(parents=True)
     return fit(config, inputs / "base", inputs / "pairs.parquet", to / "out", to / "state", log)
 
@@ -70,7 +104,9 @@ def losses(out: Path) -> list[float]:
 
 
 def test_ten_steps_come_out_as_they_did(inputs, tmp_path):
-    """A pinned trajectory: whoever changes it on purpose writes down the new one, and why, in the commit."""
+    """A pinned trajectory: whoever changes it on purpose writes down the new one, and why, in the
+    commit.
+    """
     train(inputs, tmp_path, settings(steps=10))
     assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-4)
 
@@ -90,10 +126,17 @@ def test_bf16_stays_near(inputs, tmp_path):
 
 
 def test_lora_saves_a_plain_model(inputs, tmp_path):
-    """Its reference is the model without the adapter: the plain images' file is that of full training."""
+    """Its reference is the model without the adapter: the plain images' file is that of full
+    training.
+    """
     train(inputs, tmp_path, settings(lora_rank=2, steps=2, gradient_checkpointing=True))
-    before, after = load_model(inputs / "base").state_dict(), load_model(tmp_path / "out/model").state_dict()
-    changed = {name.split(".")[-2] for name, tensor in after.items() if not tensor.equal(before[name])}
+    before, after = (
+        load_model(inputs / "base").state_dict(),
+        load_model(tmp_path / "out/model").state_dict(),
+    )
+    changed = {
+        name.split(".")[-2] for name, tensor in after.items() if not tensor.equal(before[name])
+    }
     assert changed == {"q_proj", "k_proj", "v_proj", "o_proj"}
     kept = reference(tmp_path)
     train(inputs, tmp_path / "full", settings(steps=1))
@@ -101,11 +144,16 @@ def test_lora_saves_a_plain_model(inputs, tmp_path):
 
 
 def reference(to: Path) -> dict[str, list]:
-    return {path.name: json.loads(path.read_text())["log_probs"] for path in (to / "state/reference").iterdir()}
+    return {
+        path.name: json.loads(path.read_text())["log_probs"]
+        for path in (to / "state/reference").iterdir()
+    }
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_interrupted_in_process_run_resumes_to_the_same_model(inputs, tmp_path, lora_rank, monkeypatch):
+def test_interrupted_in_process_run_resumes_to_the_same_model(
+    inputs, tmp_path, lora_rank, monkeypatch
+):
     config = settings(lora_rank=lora_rank, accumulation=2)
     train(inputs, tmp_path / "whole", config)
 
@@ -117,21 +165,30 @@ def test_interrupted_in_process_run_resumes_to_the_same_model(inputs, tmp_path, 
         train(inputs, tmp_path / "cut", config, crash)
     (tmp_path / "cut/out").rmdir()
     seen: list[int] = []
-    monkeypatch.setattr("adapt.preference.reference._compute", lambda *_: pytest.fail("the reference is kept"))
+    monkeypatch.setattr(
+        "adapt.preference.reference._compute", lambda *_: pytest.fail("the reference is kept")
+    )
     train(inputs, tmp_path / "cut", config, lambda step, metrics: seen.append(step))
     assert seen == [4, 5, 6], "resumed from the checkpoint of step 3"
     for name in ("out/model/model.safetensors", "out/history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
 
-def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(inputs, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
+    inputs, tmp_path, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
     config = settings(learning_rate=1e30, checkpoint_every=1, accumulation=2)
     where = TrackingConfig(experiment="nan", model="nan")
-    with pytest.raises(FloatingPointError) as error, stage_run("train", config, where, tmp_path) as run:
+    with (
+        pytest.raises(FloatingPointError) as error,
+        stage_run("train", config, where, tmp_path) as run,
+    ):
         train(inputs, tmp_path, config, run.log_step)
     (checkpoint,) = (tmp_path / "state").glob("train-*/checkpoint")
-    found = re.match(r"the loss is nan at step (\d), in the rows (row-\d+, )+row-\d+; ", str(error.value))
+    found = re.match(
+        r"the loss is nan at step (\d), in the rows (row-\d+, )+row-\d+; ", str(error.value)
+    )
     assert found and str(checkpoint) in str(error.value)
     failed = run.store.get_run(run.run_id)
     assert failed.info.status == "FAILED" and "the loss is nan" in failed.data.tags["adapt.error"]
@@ -148,7 +205,7 @@ DRIVER = """
     from adapt import environment
     inputs, out = Path(sys.argv[1]), Path(sys.argv[2])
     environment.prepare(out)
-    from adapt.store import StepLogger, client
+    from adapt.tracking.store import StepLogger, client
     from adapt.preference.fit import fit
     from tests.preference.test_fit import settings, slow
     uri = f"sqlite:///{out / 'runs.db'}"
@@ -162,7 +219,9 @@ DRIVER = """
 
 
 class SlowLog:
-    """Logs to MLflow, and takes its time: a kill can then come after a checkpoint has been registered."""
+    """Logs to MLflow, and takes its time: a kill can then come after a checkpoint has been
+    registered.
+    """
 
     def __init__(self, log) -> None:
         self.log = log
@@ -173,7 +232,7 @@ class SlowLog:
 
 
 def slow(uri: str, run: str) -> SlowLog:
-    from adapt.store import StepLogger
+    from adapt.tracking.store import StepLogger
 
     return SlowLog(StepLogger(uri, run))
 
@@ -184,7 +243,9 @@ def points(database: Path, key: str = "loss") -> list[int]:
         return []
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         try:
-            rows = connection.execute("select step from metrics where key = ? order by step", [key]).fetchall()
+            rows = connection.execute(
+                "select step from metrics where key = ? order by step", [key]
+            ).fetchall()
         except sqlite3.OperationalError:  # the tables are just being made
             return []
     return [step for (step,) in rows]
@@ -201,16 +262,28 @@ def wait_for(condition, seconds: float, driver: subprocess.Popen) -> None:
 @pytest.mark.timeout(280)
 def test_killed_ray_worker_costs_no_step_of_the_curve(inputs, tmp_path):
     database = tmp_path / "runs.db"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
-           "ADAPT_STATE": str(tmp_path / "home")}  # fmt: skip
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
+        "ADAPT_STATE": str(tmp_path / "home"),
+    }
     env.pop("RAY_ADDRESS", None)
     script = tmp_path / "driver.py"
     script.write_text(textwrap.dedent(DRIVER))
     log = (tmp_path / "log.txt").open("w")
-    driver = subprocess.Popen([sys.executable, str(script), str(inputs), str(tmp_path)], env=env, cwd=tmp_path,
-                              stdout=log, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    driver = subprocess.Popen(
+        [sys.executable, str(script), str(inputs), str(tmp_path)],
+        env=env,
+        cwd=tmp_path,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     try:
-        wait_for(lambda: len(points(database)) >= 8, 150, driver)  # checkpoints of steps 3 and 6 are registered
+        wait_for(
+            lambda: len(points(database)) >= 8, 150, driver
+        )  # checkpoints of steps 3 and 6 are registered
         family = psutil.Process(driver.pid).children(recursive=True)
         workers = [p for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
         assert len(workers) == 2
@@ -218,11 +291,16 @@ def test_killed_ray_worker_costs_no_step_of_the_curve(inputs, tmp_path):
         assert driver.wait(150) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     finally:
         log.close()
-        for process in [*psutil.Process(driver.pid).children(recursive=True), driver] if driver.poll() is None else []:
+        for process in (
+            [*psutil.Process(driver.pid).children(recursive=True), driver]
+            if driver.poll() is None
+            else []
+        ):
             process.kill()
     assert "resuming from" in (tmp_path / "log.txt").read_text()
     assert points(database) == list(range(1, 13)), "no hole and no doubled step"
     assert (tmp_path / "out/model/model.safetensors").exists()
-    # Two workers, one of them killed, and one process that takes as many passes: the same trajectory.
+    # Two workers, one of them killed, and one process that takes as many passes: the same
+    # trajectory.
     train(inputs, tmp_path / "alone", settings(steps=12, accumulation=2))
     assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "alone/out"), rel=1e-5)

@@ -25,24 +25,29 @@ def test_dpo_by_hand():
 
 
 def test_sft_weighs_answers_alike_whatever_their_length():
-    log_probs, mask = torch.tensor([[-1.0, -3.0, -2.0], [-4.0, 0.0, 0.0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]) > 0
+    log_probs, mask = (
+        torch.tensor([[-1.0, -3.0, -2.0], [-4.0, 0.0, 0.0]]),
+        torch.tensor([[1, 1, 1], [1, 0, 0]]) > 0,
+    )
     assert sft(log_probs, mask).item() == pytest.approx((2.0 + 4.0) / 2)
 
 
 def test_attention_supervision_by_hand():
-    # One layer, two image tokens, K = 1: token 0 is early, tokens 1 and 2 are late, token 3 is padding.
+    # One layer, two image tokens, K = 1: token 0 is early, tokens 1 and 2 are late, token 3 is
+    # padding.
     maps = torch.tensor([[[[0.4, 0.4], [0.2, 0.2], [0.4, 0.4], [9.0, 9.0]]]], requires_grad=True)
     mask = torch.tensor([[True, True, True, False]])
-    loss, seen = attention_supervision(maps, mask, torch.tensor([[0.5, 0.5]]), first=1)
-    # mass: early 0.8, late 0.4 and 0.8 -> relu(1 - 0.5) and 0 -> mean 0.25; S_AMC is 0.25 for all three -> 0
+    loss, seen = attention_supervision(maps, mask, torch.tensor([[0.5, 0.5]]), anchor_tokens=1)
+    # mass: early 0.8, late 0.4 and 0.8 -> relu(1 - 0.5) and 0 -> mean 0.25; S_AMC is 0.25 for all
+    # three -> 0
     assert loss.item() == pytest.approx(0.25)
     assert {key: round(value.item(), 4) for key, value in seen.items()} == {
         "mass": 0.25,
         "mass_late_early": 0.75,
         "mass_clipped": 0.5,
-        "fidelity": 0.0,
-        "fidelity_late_early": 1.0,
-        "fidelity_clipped": 1.0,
+        "amc": 0.0,
+        "amc_late_early": 1.0,
+        "amc_clipped": 1.0,
         "empty": 0.0,
     }
     loss.backward()
@@ -53,20 +58,34 @@ def test_attention_supervision_by_hand():
 
 
 def test_attention_supervision_ignores_answers_without_late_tokens():
-    loss, seen = attention_supervision(torch.rand(2, 1, 3, 4), torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 4), 3)
+    loss, seen = attention_supervision(
+        torch.rand(2, 1, 3, 4), torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 4), 3
+    )
     assert loss.item() == 0
-    assert (seen["empty"].item(), seen["mass_late_early"].item(), seen["mass_clipped"].item()) == (1, 1, 1)
+    assert (seen["empty"].item(), seen["mass_late_early"].item(), seen["mass_clipped"].item()) == (
+        1,
+        1,
+        1,
+    )
 
 
 def test_every_term_of_a_batch_is_the_mean_of_its_halves():
     generator = torch.Generator().manual_seed(0)
     values = -torch.rand(4, 4, generator=generator)
-    maps, anchor = torch.rand(4, 2, 5, 3, generator=generator), torch.rand(4, 3, generator=generator)
+    maps, anchor = (
+        torch.rand(4, 2, 5, 3, generator=generator),
+        torch.rand(4, 3, generator=generator),
+    )
     mask = torch.arange(5)[None] < torch.tensor([5, 2, 3, 4])[:, None]
 
     def terms(part):
         rows = slice(*part)
-        return torch.stack([dpo(*values[:, rows], beta=0.5)[0], sft(maps[rows, 0, :, 0], mask[rows]),
-                            attention_supervision(maps[rows], mask[rows], anchor[rows], 2)[0]])  # fmt: skip
+        return torch.stack(
+            [
+                dpo(*values[:, rows], beta=0.5)[0],
+                sft(maps[rows, 0, :, 0], mask[rows]),
+                attention_supervision(maps[rows], mask[rows], anchor[rows], 2)[0],
+            ]
+        )
 
     torch.testing.assert_close(terms((0, 4)), (terms((0, 2)) + terms((2, 4))) / 2)

@@ -15,7 +15,9 @@ from tests.preference.test_trainer import adapt_trainer, base, batch_of, gradien
 ALL = Weights(vag=0, dpo=1, sft=1, attn=1)
 
 
-def loss_and_gradients(base: str, tmp_path: Path, **changes: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # noqa: F811
+def loss_and_gradients(
+    base: str, tmp_path: Path, **changes: Any
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # noqa: F811
     ours = adapt_trainer(base, tmp_path, ALL, **changes)
     ours.model.train()
     loss = ours.compute_loss(ours.model, batch_of(ours))
@@ -27,7 +29,10 @@ def loss_and_gradients(base: str, tmp_path: Path, **changes: Any) -> tuple[torch
 def test_all_plain_terms_are_the_same_with_and_without(base, tmp_path, monkeypatch, checkpointing):  # noqa: F811
     changes: dict[str, Any] = {}
     if checkpointing:
-        changes = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
+        changes = {
+            "activation_checkpointing": True,
+            "activation_checkpointing_kwargs": {"use_reentrant": False},
+        }
     shared, found = loss_and_gradients(base, tmp_path / "shared", **changes)
     monkeypatch.setattr(trainer, "can_share", lambda *_: False)
     apart, expected = loss_and_gradients(base, tmp_path / "apart", **changes)
@@ -42,14 +47,18 @@ def test_prompts_of_different_lengths_and_every_figure_of_the_head(base, tmp_pat
     ours = adapt_trainer(base, tmp_path, ALL)
     batch = part(batch_of(ours), guided=False)
     assert not batch["attention_mask"].all(), "some prompt and some answer must be padded"
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values")} | {"use_cache": False}
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values")} | {
+        "use_cache": False
+    }
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     with torch.no_grad():
         apart = ours.model(**inputs, labels=labels, fused_lm_head=True)
         shared = prefix.sharing(ours.model)(**inputs, labels=labels, fused_lm_head=True)
     for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
         real = labels[:, 1:] != -100
-        torch.testing.assert_close(shared[name][real], apart[name][real], atol=1e-5, rtol=1e-5, msg=name)
+        torch.testing.assert_close(
+            shared[name][real], apart[name][real], atol=1e-5, rtol=1e-5, msg=name
+        )
         assert shared[name].shape == apart[name].shape
     torch.testing.assert_close(shared.log_probs, apart.log_probs, atol=1e-5, rtol=1e-5)
 
@@ -57,7 +66,9 @@ def test_prompts_of_different_lengths_and_every_figure_of_the_head(base, tmp_pat
 def test_a_pair_is_one_sequence_and_its_picture_is_seen_once(base, tmp_path, monkeypatch):  # noqa: F811
     ours, seen = adapt_trainer(base, tmp_path, ALL), []
     batch, forward = batch_of(ours), ours.model.forward
-    monkeypatch.setattr(ours.model, "forward", lambda **kwargs: (seen.append(kwargs), forward(**kwargs))[1])
+    monkeypatch.setattr(
+        ours.model, "forward", lambda **kwargs: (seen.append(kwargs), forward(**kwargs))[1]
+    )
     ours.compute_loss(ours.model, batch)
     pairs, tokens = len(batch[IDS]), int(batch["completion_mask"].any(0).sum())
     assert [len(kwargs["pixel_values"]) for kwargs in seen] == [pairs]

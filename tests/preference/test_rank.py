@@ -3,14 +3,28 @@
 from adapt.data.schema import Example, SceneObject, Vocabulary
 from adapt.preference.rank import best_and_worst, score
 
-VOCABULARY = Vocabulary(objects={w: (w,) for w in ("house", "tree", "car")}, colours=("red", "green", "blue"))
+VOCABULARY = Vocabulary(
+    objects={w: (w,) for w in ("house", "tree", "car")}, colours=("red", "green", "blue")
+)
 
 
 def example(kind: str, answer: str) -> Example:
     box = (0.1, 0.1, 0.3, 0.3)
-    objects = (SceneObject(name="house", colour="red", box=box), SceneObject(name="tree", colour="green", box=box))
-    return Example(id="a", image_id="a", image=b"", kind=kind, question="?", answer=answer, noisy_answer="",
-                   objects=objects, absent=("car",))  # fmt: skip
+    objects = (
+        SceneObject(name="house", colour="red", box=box),
+        SceneObject(name="tree", colour="green", box=box),
+    )
+    return Example(
+        id="a",
+        image_id="a",
+        image=b"",
+        kind=kind,
+        question="?",
+        answer=answer,
+        noisy_answer="",
+        objects=objects,
+        absent=("car",),
+    )
 
 
 def test_descriptions_by_hand():
@@ -24,7 +38,9 @@ def test_descriptions_by_hand():
 
 def test_short_answers_are_right_or_wrong():
     assert score("no.", example("exists", "no, there is no car."), VOCABULARY) == 1.0
-    assert score("yes, there is a car.", example("exists", "no, there is no car."), VOCABULARY) == 0.0
+    assert (
+        score("yes, there is a car.", example("exists", "no, there is no car."), VOCABULARY) == 0.0
+    )
     assert score("it is red.", example("colour", "the house is red."), VOCABULARY) == 1.0
     assert score("it is red or blue.", example("colour", "the house is red."), VOCABULARY) == 0.0
 

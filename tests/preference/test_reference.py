@@ -51,13 +51,23 @@ def files(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("what", "plain", "guided"),
-    [("base", 1, 1), ("chosen", 1, 1), ("image", 1, 1), ("anchor", 0, 1), ("noise", 0, 1), ("size", 1, 1), ("", 0, 0)],
+    [
+        ("base", 1, 1),
+        ("chosen", 1, 1),
+        ("image", 1, 1),
+        ("anchor", 0, 1),
+        ("noise", 0, 1),
+        ("size", 1, 1),
+        ("", 0, 0),
+    ],
 )
 def test_whatever_the_values_depend_on_changes_the_key(base, tmp_path, what, plain, guided):  # noqa: F811
     """How many of the two files are computed anew after a change."""
     adapt_trainer(base, tmp_path, BOTH)
     before, changed = files(tmp_path), rows()
-    options: dict = {"base": {"digest": "other"}, "noise": {"noise": 0.5}, "size": {"size": 2}}.get(what, {})
+    options: dict = {"base": {"digest": "other"}, "noise": {"noise": 0.5}, "size": {"size": 2}}.get(
+        what, {}
+    )
     if what == "chosen":
         changed[1]["chosen"] = changed[0]["chosen"]
     elif what == "image":
@@ -79,7 +89,9 @@ def test_a_reference_that_is_not_finite_names_the_rows(base, tmp_path, monkeypat
         return chosen, rejected
 
     monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", broken)
-    with pytest.raises(FloatingPointError, match=r"no finite log-probability to the answers of row-2$"):
+    with pytest.raises(
+        FloatingPointError, match=r"no finite log-probability to the answers of row-2$"
+    ):
         adapt_trainer(base, tmp_path, BOTH)
     assert not files(tmp_path)
 

@@ -13,7 +13,10 @@ from tests.preference.test_fit import settings
         (dict(w_attn=-0.1), "w_attn: must not be negative, got -0.1"),
         (dict(w_dpo=-1.0), "w_dpo: must not be negative"),
         (dict(accumulation=0), "accumulation: must be at least 1"),
-        (dict(workers=2, accumulation=4), "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers"),
+        (
+            dict(workers=2, accumulation=4),
+            "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers",
+        ),
         (dict(loss_type="ippo"), "loss_type: must be one of sigmoid, .* got ippo"),
         (dict(loss_type="ipo", w_dpo=0.0), "loss_type: ipo is the form of the same-image term"),
         (dict(precision="fp16"), "precision: must be one of auto, fp32, bf16, got fp16"),

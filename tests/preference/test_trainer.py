@@ -1,4 +1,6 @@
-"""The trainer is TRL's where it should be: loss and gradients on the same batch, and VAG-DPO with equal images."""
+"""The trainer is TRL's where it should be: loss and gradients on the same batch, and VAG-DPO with
+equal images.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from adapt.preference.collate import ANCHOR, GUIDED, IDS, REFERENCE, GuidedColla
 from adapt.preference.losses import dpo, sft
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights, response_rows
-from tests import tiny_world
+from tests.support import tiny_world
 
 NONE = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
 
@@ -41,9 +43,18 @@ def base(tmp_path_factory) -> str:
 
 
 def config(tmp_path: Path, **changes: Any) -> DPOConfig:
-    settings = dict(output_dir=str(tmp_path), per_device_train_batch_size=4, beta=0.5, report_to=[], use_cpu=True,
-                    bf16=False, activation_checkpointing=False, remove_unused_columns=False, max_length=None,
-                    max_steps=1)  # fmt: skip
+    settings = dict(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        beta=0.5,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=False,
+        remove_unused_columns=False,
+        max_length=None,
+        max_steps=1,
+    )
     return DPOConfig(**{**settings, **changes})
 
 
@@ -58,8 +69,12 @@ def perturbed(base: str) -> Any:
 
 
 def trl_trainer(base: str, tmp_path: Path, **changes: Any) -> DPOTrainer:
-    return DPOTrainer(model=perturbed(base), args=config(tmp_path, **changes), train_dataset=Dataset.from_list(rows()),
-                      processing_class=tiny_world.processor())  # fmt: skip
+    return DPOTrainer(
+        model=perturbed(base),
+        args=config(tmp_path, **changes),
+        train_dataset=Dataset.from_list(rows()),
+        processing_class=tiny_world.processor(),
+    )
 
 
 def adapt_trainer(
@@ -76,9 +91,17 @@ def adapt_trainer(
     collator = GuidedCollator(processor=tiny_world.processor(), noise=noise)
     args = config(tmp_path, per_device_train_batch_size=size, **changes)
     cache = ReferenceCache(uri=str(tmp_path / "reference"), base=digest)
-    return AdaptTrainer(model=perturbed(base), args=args, data_collator=collator, weights=weights, anchor_tokens=2,
-                        train_dataset=Dataset.from_list(data or rows()), processing_class=tiny_world.processor(),
-                        attn_layers=(), reference=cache)  # fmt: skip
+    return AdaptTrainer(
+        model=perturbed(base),
+        args=args,
+        data_collator=collator,
+        weights=weights,
+        anchor_tokens=2,
+        train_dataset=Dataset.from_list(data or rows()),
+        processing_class=tiny_world.processor(),
+        attn_layers=(),
+        reference=cache,
+    )
 
 
 def batch_of(trainer: Any, *, equal_images: bool = False) -> dict[str, Any]:
@@ -109,21 +132,27 @@ def test_without_extra_terms_loss_and_gradients_equal_trl(base, tmp_path, form):
     got.backward()
     for name, gradient in gradients(trl).items():
         largest = max(1.0, gradient.abs().max().item())
-        torch.testing.assert_close(gradients(ours)[name], gradient, atol=1e-6 * largest, rtol=1e-5, msg=name)
+        torch.testing.assert_close(
+            gradients(ours)[name], gradient, atol=1e-6 * largest, rtol=1e-5, msg=name
+        )
 
 
 def test_our_equations_of_dpo_and_sft_are_trls(base, tmp_path):
     trl = trl_trainer(base, tmp_path)
     batch = batch_of(trl)
     log_probs, mask = trl_log_probs(trl, batch), batch["completion_mask"][:, 1:] > 0
-    ours, seen = dpo(*log_probs.sum(1).chunk(2), *trl.compute_ref_log_probs(trl.ref_model, batch), beta=0.5)
+    ours, seen = dpo(
+        *log_probs.sum(1).chunk(2), *trl.compute_ref_log_probs(trl.ref_model, batch), beta=0.5
+    )
     torch.testing.assert_close(ours, trl.compute_loss(trl.model, batch), atol=1e-6, rtol=0)
     for name, key in (("margins", "rewards/margins"), ("accuracies", "rewards/accuracies")):
         assert seen[name].item() == pytest.approx(trl._metrics["eval"][key][-1], abs=1e-6)
     # TRL's mean is over tokens, ours over answers: of one answer they are the same.
     trl.loss_types, trl.loss_weights = ["sft"], [1.0]
     one = {key: value[[0, 4]] for key, value in batch.items()}
-    torch.testing.assert_close(sft(log_probs[:1], mask[:1]), trl.compute_loss(trl.model, one), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        sft(log_probs[:1], mask[:1]), trl.compute_loss(trl.model, one), atol=1e-6, rtol=0
+    )
 
 
 def trl_log_probs(trl: DPOTrainer, batch: dict[str, Any]) -> torch.Tensor:
@@ -140,7 +169,10 @@ def test_vag_with_equal_images_equals_dpo(base, tmp_path):
 
 
 def test_terms_add_up_with_their_weights(base, tmp_path):
-    one = {term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**NONE, term: 1.0}))) for term in NONE}
+    one = {
+        term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**NONE, term: 1.0})))
+        for term in NONE
+    }
     total = loss_of(adapt_trainer(base, tmp_path, Weights(vag=0.5, dpo=0.25, sft=2.0, attn=3.0)))
     expected = 0.5 * one["vag"] + 0.25 * one["dpo"] + 2.0 * one["sft"] + 3.0 * one["attn"]
     torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
@@ -152,9 +184,13 @@ def test_a_step_by_passes_has_the_gradients_of_the_whole_loss(base, tmp_path):
     loss = loss_of(whole)
     loss.backward()
     stepped.current_gradient_accumulation_steps = 1
-    torch.testing.assert_close(stepped.training_step(stepped.model, batch_of(stepped)), loss.detach())
+    torch.testing.assert_close(
+        stepped.training_step(stepped.model, batch_of(stepped)), loss.detach()
+    )
     for name, gradient in gradients(whole).items():
-        torch.testing.assert_close(gradients(stepped)[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(
+            gradients(stepped)[name], gradient, atol=1e-5, rtol=1e-4, msg=name
+        )
 
 
 def test_without_same_image_dpo_the_rejected_half_is_not_computed(base, tmp_path, monkeypatch):
@@ -162,7 +198,9 @@ def test_without_same_image_dpo_the_rejected_half_is_not_computed(base, tmp_path
     trainer = adapt_trainer(base, tmp_path, Weights(vag=1.0, dpo=0.0, sft=1.0, attn=0.1))
     forward = trainer.model.forward
     monkeypatch.setattr(
-        trainer.model, "forward", lambda **kwargs: (seen.append(len(kwargs["input_ids"])), forward(**kwargs))[1]
+        trainer.model,
+        "forward",
+        lambda **kwargs: (seen.append(len(kwargs["input_ids"])), forward(**kwargs))[1],
     )
     loss_of(trainer)
     assert seen == [4, 8]
@@ -172,14 +210,29 @@ def test_every_term_tells_what_one_wants_to_plot(base, tmp_path):
     trainer = adapt_trainer(base, tmp_path, Weights(vag=1.0, dpo=1.0, sft=1.0, attn=1.0))
     loss_of(trainer)
     figures = trainer._metrics["train"]
-    assert {"rewards/margins", "rewards/accuracies", "logps/chosen", "vag/margins", "vag/accuracies", "vag/displaced",
-            "vag/flat_anchors", "chosen/displacement", "chosen/displaced", "sft/loss", "attn/mass", "attn/fidelity",
-            "attn/mass_clipped", "attn/empty"} < figures.keys()  # fmt: skip
+    assert {
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "vag/margins",
+        "vag/accuracies",
+        "vag/displaced",
+        "vag/flat_anchors",
+        "chosen/displacement",
+        "chosen/displaced",
+        "sft/loss",
+        "attn/mass",
+        "attn/amc",
+        "attn/mass_clipped",
+        "attn/empty",
+    } < figures.keys()
     rewards, beta = figures["rewards/chosen"][0], 0.5
     assert figures["chosen/displacement"][0] == pytest.approx(rewards / beta, abs=1e-4)
 
 
-def test_attention_supervision_reaches_queries_and_keys_and_nothing_behind_the_last_map(base, tmp_path):
+def test_attention_supervision_reaches_queries_and_keys_and_nothing_behind_the_last_map(
+    base, tmp_path
+):
     trainer = adapt_trainer(base, tmp_path, Weights(**{**NONE, "attn": 1.0}))
     loss_of(trainer).backward()
     prefix = "model.language_model.layers.2."
@@ -196,7 +249,9 @@ def test_gradient_checkpointing_changes_nothing(base, tmp_path):
     weights = Weights(vag=1.0, dpo=0.5, sft=1.0, attn=1.0)
     plain = adapt_trainer(base, tmp_path, weights)
     checkpointed = adapt_trainer(base, tmp_path, weights)
-    checkpointed.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    checkpointed.model.activation_checkpointing_enable(
+        activation_checkpointing_kwargs={"use_reentrant": False}
+    )
     first, second = loss_of(plain), loss_of(checkpointed)
     torch.testing.assert_close(second, first)
     first.backward()

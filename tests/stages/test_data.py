@@ -1,4 +1,6 @@
-"""Stage `data`: drawn and brought data take one road, bad rows are set aside or stop it with their name."""
+"""Stage `data`: drawn and brought data take one road, bad rows are set aside or stop it with their
+name.
+"""
 
 import dataclasses
 import json
@@ -26,7 +28,12 @@ DRAWN = data.Config(
 def run(workspace: Path, name: str = "data", **changes: Any) -> dict[str, float]:
     out = workspace / "results" / name
     out.mkdir(parents=True)
-    return data.run(dataclasses.replace(DRAWN, **changes), workspace / "results", out, lambda step, metrics: None)
+    return data.run(
+        dataclasses.replace(DRAWN, **changes),
+        workspace / "results",
+        out,
+        lambda step, metrics: None,
+    )
 
 
 def brought(workspace: Path) -> Path:
@@ -43,8 +50,15 @@ def change(file: Path, row: int, **values: Any) -> None:
 
 def test_drawn_splits_and_their_numbers(tmp_path: Path) -> None:
     metrics = run(tmp_path)
-    rows = {split: read_split(tmp_path / "results" / "data" / "splits" / f"{split}.parquet") for split in SPLITS}
-    assert {split: len(r) for split, r in rows.items()} == {"train": 24, "validation": 12, "test": 8}
+    rows = {
+        split: read_split(tmp_path / "results" / "data" / "splits" / f"{split}.parquet")
+        for split in SPLITS
+    }
+    assert {split: len(r) for split, r in rows.items()} == {
+        "train": 24,
+        "validation": 12,
+        "test": 8,
+    }
     counts = {e.image_id: len(e.objects) for r in rows.values() for e in r}
     assert metrics == {
         "train/images": 6.0,
@@ -74,7 +88,9 @@ def test_a_brought_folder_gives_what_it_holds(tmp_path: Path) -> None:
     folder = brought(tmp_path)
     run(tmp_path, source="mine")
     for file in folder.iterdir():
-        assert file.read_bytes() == (tmp_path / "results" / "data" / "splits" / file.name).read_bytes()
+        assert (
+            file.read_bytes() == (tmp_path / "results" / "data" / "splits" / file.name).read_bytes()
+        )
 
 
 def test_one_bad_row_stops_the_stage_and_is_named(tmp_path: Path) -> None:
@@ -85,15 +101,30 @@ def test_one_bad_row_stops_the_stage_and_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         run(tmp_path, source="mine")
     message = str(caught.value)
-    assert message.startswith(f"{folder / 'train.parquet'}: row 5 (id {good.id}): image: does not decode")
-    assert f"and 1 more, of 44 rows; all in {tmp_path / 'quarantine' / 'data.jsonl'}" in message and "\n" not in message
-    lines = [json.loads(line) for line in (tmp_path / "quarantine" / "data.jsonl").read_text().splitlines()]
-    assert [(Path(line["file"]).name, line["row"]) for line in lines] == [("train.parquet", 5), ("test.parquet", 2)]
+    assert message.startswith(
+        f"{folder / 'train.parquet'}: row 5 (id {good.id}): image: does not decode"
+    )
+    assert (
+        f"and 1 more, of 44 rows; all in {tmp_path / 'quarantine' / 'data.jsonl'}" in message
+        and "\n" not in message
+    )
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "quarantine" / "data.jsonl").read_text().splitlines()
+    ]
+    assert [(Path(line["file"]).name, line["row"]) for line in lines] == [
+        ("train.parquet", 5),
+        ("test.parquet", 2),
+    ]
     assert lines[1]["reason"] == "answer: is empty" and lines[1]["id"] == lines[1]["values"]["id"]
-    assert lines[0]["values"]["question"] == good.question and lines[0]["values"]["image"] == {"path": None}
+    assert lines[0]["values"]["question"] == good.question and lines[0]["values"]["image"] == {
+        "path": None
+    }
 
 
-def test_few_bad_rows_are_left_out_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_bad_rows_are_left_out_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = brought(tmp_path)
     change(folder / "train.parquet", 0, question="")
     metrics = run(tmp_path, source="mine", max_rejected=0.03)  # 1 of 44 is 0.023
@@ -101,13 +132,17 @@ def test_few_bad_rows_are_left_out_with_a_warning(tmp_path: Path, capsys: pytest
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warnings) == 1 and "row 0" in warnings[0] and "question: is empty" in warnings[0]
     run(tmp_path, "again")
-    assert not (tmp_path / "quarantine" / "data.jsonl").exists(), "it tells about the latest run only"
+    assert not (tmp_path / "quarantine" / "data.jsonl").exists(), (
+        "it tells about the latest run only"
+    )
 
 
 def test_an_image_in_two_splits_stops_the_stage(tmp_path: Path) -> None:
     folder = brought(tmp_path)
     change(folder / "test.parquet", 0, image_id="train-00002")
-    with pytest.raises(InputError, match=r"test\.parquet: image_id train-00002 .* is also in train\.parquet"):
+    with pytest.raises(
+        InputError, match=r"test\.parquet: image_id train-00002 .* is also in train\.parquet"
+    ):
         run(tmp_path, source="mine")
 
 
@@ -119,7 +154,9 @@ def test_an_id_in_two_splits_is_a_bad_row(tmp_path: Path) -> None:
         run(tmp_path, source="mine")
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "validation.parquet", "test.parquet", "vocabulary.json"])
+@pytest.mark.parametrize(
+    "name", ["train.parquet", "validation.parquet", "test.parquet", "vocabulary.json"]
+)
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     folder = brought(tmp_path)
     (folder / name).unlink()

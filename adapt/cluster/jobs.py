@@ -1,0 +1,227 @@
+"""One Ray job: submitted through a checked client, followed line by line, and stopped when its
+submitter leaves.
+
+A connection that breaks is opened again; only a cluster that stays away is given up. Used by
+`adapt.cluster`.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from adapt.params import InputError
+from adapt.tracking.store import without_credentials
+
+ADDRESS = "RAY_API_SERVER_ADDRESS"
+PATIENCE_S = 300.0  # how long the cluster may be unreachable while a job runs
+POLL_S = 1.0  # Ray itself closes the log stream only some seconds after a job's end
+STOP_LIMIT_S = 20.0
+LAST_LINES = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a job ended: Ray's status (SUCCEEDED, FAILED, STOPPED), its exit code if it ran, and its
+    last lines.
+    """
+
+    status: str
+    exit_code: int | None
+    lines: list[str]
+
+
+def connect(url: str) -> Any:
+    """A `JobSubmissionClient` whose connection and token have been checked."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise InputError(
+            f"{ADDRESS}: {url} is no http(s) address of a Ray dashboard, such as http://127.0.0.1:8265"
+        )
+    _use_token()
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for chatty in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        return JobSubmissionClient(url)
+    except AuthenticationError:
+        raise InputError(
+            f"{ADDRESS}: {host(url)} wants its own token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        ) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = without_credentials(str(error).partition("\n")[0])
+        raise InputError(f"{ADDRESS}: no Ray Jobs API at {host(url)} ({reason})") from None
+
+
+def _use_token() -> None:
+    """Ray sends a token only in token mode, which it reads at import; a cluster without tokens
+    ignores it.
+    """
+    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if has_token or (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def run(
+    client: Any,
+    job_id: str,
+    entrypoint: str,
+    runtime_env: dict[str, Any],
+    metadata: Mapping[str, str],
+) -> Ended:
+    """Submit a job and print its log as it grows, until it ends; leaving earlier, for any reason,
+    stops it.
+    """
+    ended = None
+    try:
+        client.submit_job(
+            entrypoint=entrypoint,
+            submission_id=job_id,
+            runtime_env=runtime_env,
+            metadata=dict(metadata),
+        )
+        print(f"job {job_id} on {host(client.get_address())}", flush=True)
+        ended = _follow(client, job_id)
+        return ended
+    finally:
+        if ended is None:
+            _stop(client, job_id)
+
+
+def _follow(client: Any, job_id: str) -> Ended:
+    """Print each line once until the job has ended, however often the connection breaks."""
+    from aiohttp import ClientError
+
+    printer = _Printer()
+    last_contact = time.monotonic()
+    while True:
+        try:
+            asyncio.run(_tail(client, job_id, printer))
+            info = client.get_job_info(job_id)
+            last_contact = time.monotonic()
+            if info.status.is_terminal():
+                printer.feed(client.get_job_logs(job_id), 0)
+                lines = printer.finish() or str(info.message).splitlines()
+                return Ended(status=str(info.status), exit_code=info.driver_exit_code, lines=lines)
+        except (ClientError, OSError, RuntimeError) as error:
+            if time.monotonic() - last_contact > PATIENCE_S:
+                raise RuntimeError(f"lost the cluster while {job_id} ran: {error}") from error
+        time.sleep(1.0)
+
+
+async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
+    """Feed `printer` from the start of the log, until the stream or the job ends."""
+    position = 0
+    chunks = aiter(client.tail_job_logs(job_id))
+    while True:
+        following = asyncio.ensure_future(anext(chunks, None))
+        while not (await asyncio.wait({following}, timeout=POLL_S))[0]:
+            info = await asyncio.to_thread(client.get_job_info, job_id)
+            if info.status.is_terminal():
+                following.cancel()
+                return
+            printer.state(info)
+        if (chunk := following.result()) is None:
+            return
+        printer.feed(chunk, position)
+        position += len(chunk)
+
+
+class _Printer:
+    """Prints the whole lines of a growing text that may be read again from its start; keeps the
+    last lines.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._rest = ""
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._reason = ""
+
+    def state(self, info: Any) -> None:
+        """Tell, once, why a job has not started yet: the cluster has no room, or fetches an image."""
+        if info.status == "PENDING" and info.message not in (self._reason, None):
+            self._reason = info.message
+            print(f"waiting: {info.message}", flush=True)
+
+    def feed(self, text: str, position: int) -> None:
+        """Take `text`, which starts at character `position` of the log, and print what of it is
+        new.
+        """
+        new = text[max(0, self._seen - position) :]
+        self._seen += len(new)
+        *lines, self._rest = (self._rest + new).split("\n")
+        for line in lines:
+            self._last.append(line)
+            print(line, flush=True)
+
+    def finish(self) -> list[str]:
+        """Print a last line that has no end; returns the last lines."""
+        if self._rest:
+            self.feed("\n", self._seen)
+        return list(self._last)
+
+
+def _stop(client: Any, job_id: str) -> None:
+    """Stop a job for good: one that is still being set up ignores the first requests."""
+    deadline = time.monotonic() + STOP_LIMIT_S
+    with suppress(
+        OSError, RuntimeError
+    ):  # RuntimeError: the cluster does not know it, so it never started
+        while not client.get_job_status(job_id).is_terminal():
+            if time.monotonic() > deadline:
+                print(
+                    f"{job_id} has not ended; try `ray job stop {job_id}`",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                return
+            client.stop_job(job_id)
+            time.sleep(0.5)
+        print(f"stopped {job_id}", flush=True)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal unwind the stack, as Ctrl-C does; by default they end
+    Python on the spot.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the stopping
+        raise SystemExit(128 + number)
+
+    previous = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def host(url: str) -> str:
+    """Host and port of `url`, without user and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` points at this machine's own loopback interface."""
+    name = urlsplit(url).hostname or ""
+    return name in ("localhost", "::1") or name.startswith("127.")

@@ -1,0 +1,133 @@
+"""Arms side by side over the seeds of the world: one table, one chart, and paired differences.
+
+A row of the long table is one arm on one seed; a difference is a paired bootstrap over the images
+of all seeds together (`adapt.metrics.bootstrap`), so its interval speaks of images, and the spread
+over seeds stands beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adapt.metrics.bootstrap import Interval, difference
+
+FAR = 10.0  # points of mean Cover below the best arm's, beyond which an arm is off the chart
+COLUMNS = {
+    "chair_i": "CHAIR_i %",
+    "hal": "Hal %",
+    "cover": "Cover %",
+    "cog": "Cog %",
+    "pope_f1": "POPE F1 %",
+    "colour_accuracy": "colours %",
+    "length": "length",
+    "mass_late_early": "mass late/early",
+    "focus_late_early": "focus late/early",
+    "amc_late_early": "S_AMC late/early",
+    "responsiveness_late_early": "responsiveness late/early",
+    "drift_late_early": "drift late/early",
+    "fire_rate": "fires %",
+    "seconds": "train s",
+}
+
+
+def hal_counts(responses: pd.DataFrame) -> pd.Series:
+    """1 for each description with a hallucinated object, else 0, by question id."""
+    describe = responses[responses.kind == "describe"].set_index("id").sort_index()
+    return describe.hallucinated.map(lambda names: int(len(names) > 0))
+
+
+def hal_difference(
+    ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame], resamples: int, seed: int
+) -> Interval:
+    """Hal of one arm minus that of another, in points, over all seeds' images; one responses table
+    per seed each.
+    """
+    a, b = ([hal_counts(table) for table in tables] for tables in (ours, theirs))
+    assert all(x.index.equals(y.index) for x, y in zip(a, b, strict=True)), (
+        "arms answer the same questions"
+    )
+    above_a, above_b = np.concatenate(a), np.concatenate(b)
+    ones = np.ones_like(above_a)
+    return difference(above_a, ones, above_b, ones, resamples, seed)
+
+
+def summary(long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+    """One row per arm: mean +- standard deviation over seeds of every column, then the differences
+    of Hal in points.
+
+    Args:
+        long: columns arm, seed and those of COLUMNS that were measured.
+        against: arm it is compared with -> arm -> difference of Hal.
+
+    >>> long = pd.DataFrame({"arm": ["base", "base"], "seed": [1, 2], "hal": [30.0, 32.0]})
+    >>> summary(long, {}).to_dict()
+    {'Hal %': {'base': '31.0 +- 1.4'}}
+    """
+    names = [name for name in COLUMNS if name in long]
+    grouped = long.groupby("arm", sort=False)[names]
+    mean, spread = grouped.mean(), grouped.std(ddof=1)
+    table = pd.DataFrame(index=mean.index)
+    for name in names:
+        digits = 3 if name.endswith("late_early") else 1
+        table[COLUMNS[name]] = [
+            _cell(m, s, digits) for m, s in zip(mean[name], spread[name], strict=True)
+        ]
+    for other, found in against.items():
+        title = f"Hal against {other}, points [95 %]"
+        table[title] = [_interval(found[arm]) if arm in found else "" for arm in table.index]
+    table.index.name = None
+    return table
+
+
+def _cell(mean: float, spread: float, digits: int) -> str:
+    if np.isnan(mean):
+        return ""
+    return f"{mean:.{digits}f}" + ("" if np.isnan(spread) else f" +- {spread:.{digits}f}")
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.point:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown, arms as rows."""
+    lines = [["arm", *table.columns], ["---"] * (len(table.columns) + 1)]
+    lines += [
+        [str(arm), *map(str, row)] for arm, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def chart(long: pd.DataFrame, path: Path) -> None:
+    """Hal against Cover: one dot per arm and seed, the mean as a larger one; the best corner is the
+    upper left.
+
+    An arm that has lost more than `FAR` points of Cover would squeeze the others; the legend gives
+    its means instead.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    best = long.groupby("arm").cover.mean().max()
+    for i, (arm, rows) in enumerate(long.groupby("arm", sort=False)):
+        hal, cover = rows.hal.mean(), rows.cover.mean()
+        is_far = cover < best - FAR
+        style: dict[str, Any] = {"color": f"C{i % 10}", "marker": "o" if i < 10 else "s"}
+        label = f"{arm}: Hal {hal:.1f}, Cover {cover:.1f}" + (", off the chart" if is_far else "")
+        if is_far:
+            axes.scatter([], [], s=90, label=label, alpha=0.3, **style)
+            continue
+        axes.scatter(rows.hal, rows.cover, s=16, alpha=0.5, **style)
+        axes.scatter(hal, cover, s=90, label=label, edgecolors="white", **style)
+    axes.set(
+        xlabel="Hal, % of descriptions with a hallucinated object",
+        ylabel="Cover, % of true objects mentioned",
+    )
+    axes.set_title("every arm on every seed; large: mean; upper left is best")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)

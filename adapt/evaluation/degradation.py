@@ -1,0 +1,179 @@
+"""Degradation curves: the signals of many answers by token position, split by grounded and
+hallucinated words.
+
+The unit is one generated token: a row of the token table. Position counts from 0, relative position
+runs from 0 (the first token of an answer) to 1 (its last); an object word is judged at its first
+sub-token, with the attention of the step that produced it.
+
+Shapes: B answers, T generated tokens, L layers, N image tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from adapt.attention.anchor import visual_anchor
+from adapt.attention.signals import SIGNALS, all_signals
+from adapt.generation.answer import Answers, first_maps, token_ends
+
+LABELS = ("other", "grounded", "hallucinated")
+MIN_TOKENS = 5  # a mean over fewer tokens is noise, not a curve
+Z95 = 1.96
+BINS = 10  # of relative position
+DRAWN = (
+    *SIGNALS,
+    "fired",
+)  # what has a curve: the signals, and the share of layers at which steering stepped in
+
+Span = tuple[int, int]
+
+
+def token_table(
+    answers: Answers,
+    debias_N: Tensor,
+    anchor_tokens: int,
+    ids: Sequence[str],
+    grounded: Sequence[Sequence[Span]],
+    hallucinated: Sequence[Sequence[Span]],
+    tokenizer: object,
+) -> pd.DataFrame:
+    """One row per generated token: id, position, relative position, length of its answer, label,
+    fired, every signal, svar and logprob.
+
+    Args:
+        answers: of one batch, one per id. anchor_tokens: K.
+        grounded, hallucinated: character spans of object words in each answer's text.
+    """
+    anchor_BN = visual_anchor(first_maps(answers, anchor_tokens), answers.grid, debias_N)
+    signals = {
+        name: v.numpy()
+        for name, v in all_signals(answers.maps_BTLN.cpu(), anchor_BN.cpu(), anchor_tokens).items()
+    }
+    others = {
+        "fired": answers.fired_BTL.float().mean(2),
+        "svar": svar(answers.maps_BTLN),
+        "logprob": answers.logprob_BT,
+    }
+    values = {**signals, **{name: v.cpu().numpy() for name, v in others.items()}}
+    frames = []
+    for b, identity in enumerate(ids):
+        length = int(answers.mask_BT[b].sum())
+        ends = token_ends(tokenizer, answers.tokens_BT[b, :length].tolist())
+        label = np.full(length, LABELS[0], dtype=object)
+        for name, spans in (("grounded", grounded[b]), ("hallucinated", hallucinated[b])):
+            label[[t for t in (_token_at(ends, start) for start, _ in spans) if t is not None]] = (
+                name
+            )
+        columns = {name: v[b, :length] for name, v in values.items()}
+        position = np.arange(length)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "id": identity,
+                    "position": position,
+                    "relative": position / max(length - 1, 1),
+                    "length": length,
+                    "label": label,
+                    **columns,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def svar(maps_BTLN: Tensor) -> Tensor:
+    """Summed visual attention ratio (arXiv 2411.16724): visual mass over the middle third of the
+    layers, [B, T].
+
+    The paper takes layers 5 to 18 of 32; at least one layer here. The masses of three layers are
+    0.25, 0.75 and 0.5:
+
+    >>> svar(Tensor([[[[0.125, 0.125], [0.25, 0.5], [0.5, 0.0]]]]))
+    tensor([[0.7500]])
+    """
+    L = maps_BTLN.shape[2]
+    return maps_BTLN[:, :, L // 3 : math.ceil(2 * L / 3)].sum(-1).mean(2)
+
+
+def _token_at(ends: Sequence[int], start: int) -> int | None:
+    """The first token whose text reaches past character `start`; a leading space belongs to its
+    token.
+    """
+    return next((t for t, end in enumerate(ends) if end > start), None)
+
+
+def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """Mean and 95 % band (normal approximation) of what is `DRAWN` by position: all, grounded and
+    hallucinated tokens.
+
+    Columns arm, signal, split, position, mean, low, high, n; positions with fewer than five tokens
+    are left out.
+    """
+    return _bands(_splits(tokens), arm)
+
+
+def relative_curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """`curves` by relative position: ten bins, each at its middle; an answer counts once a bin,
+    with its mean.
+
+    >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], "label": "other", **dict.fromkeys(DRAWN, 0.5)})
+    >>> tokens = pd.concat([tokens.assign(id=name) for name in "abcde"])
+    >>> relative_curves(tokens, "base").query("signal == 'mass'")[["split", "position", "mean", "n"]].values.tolist()
+    [['all', 0.05, 0.5, 5], ['all', 0.95, 0.5, 5]]
+    """
+    return _bands({split: _once_a_bin(part) for split, part in _splits(tokens).items()}, arm)
+
+
+def _splits(tokens: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {"all": tokens, **{name: tokens[tokens.label == name] for name in LABELS[1:]}}
+
+
+def _once_a_bin(tokens: pd.DataFrame) -> pd.DataFrame:
+    bin_ = np.minimum((tokens["relative"] * BINS).astype(int), BINS - 1)
+    binned = tokens.assign(position=((bin_ + 0.5) / BINS).round(6))
+    return binned.groupby(["id", "position"], as_index=False)[list(DRAWN)].mean()
+
+
+def _bands(splits: Mapping[str, pd.DataFrame], arm: str) -> pd.DataFrame:
+    parts = []
+    for split, part in splits.items():
+        for signal in DRAWN:
+            seen = part.groupby("position")[signal].agg(["mean", "std", "count"])
+            seen = seen[seen["count"] >= MIN_TOKENS]
+            half = Z95 * seen["std"] / np.sqrt(seen["count"])
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "arm": arm,
+                        "signal": signal,
+                        "split": split,
+                        "position": seen.index,
+                        "mean": seen["mean"],
+                        "low": seen["mean"] - half,
+                        "high": seen["mean"] + half,
+                        "n": seen["count"],
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def late_early(tokens: pd.DataFrame) -> dict[str, float]:
+    """Each signal's mean over the last third of the answers' tokens, over its mean in the
+    anchor_tokens third.
+
+    Answers of fewer than three tokens are left out. Below 1 a signal decays (drift: above 1).
+
+    >>> tokens = pd.DataFrame({"position": [0, 1, 2], "length": 3, **{name: [4.0, 9.0, 2.0] for name in SIGNALS}})
+    >>> late_early(tokens)["mass"]
+    0.5
+    """
+    third = tokens["length"] // 3
+    early, late = (
+        tokens[tokens.position < third],
+        tokens[(tokens.position >= tokens.length - third) & (third > 0)],
+    )
+    return {name: float(late[name].mean() / early[name].mean()) for name in SIGNALS}

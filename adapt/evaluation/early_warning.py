@@ -1,0 +1,155 @@
+"""Early warning of hallucinated words: token tables of `adapt/evaluation/degradation.py` to scores,
+detectors and reports.
+
+Scores of an object word, from the attention at the step that produced it: the five signals of
+docs/method.md, section 1, each in the direction in which degradation is said to show, and their
+calibrated combination, fitted on validation words. Baselines: SVAR (visual mass of the middle
+layers, arXiv 2411.16724) and the token's own probability. Beside them the position in the answer:
+hallucinations come late, and who warns of every late word needs no attention at all.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from adapt.attention.signals import SIGNALS
+from adapt.evaluation import detection
+from adapt.evaluation.detection import Detector, Resampled
+from adapt.metrics.bootstrap import Interval
+
+ATTENTION = "attention"  # what attention alone tells; the variant that is shown and served
+VARIANTS = {ATTENTION: SIGNALS, "attention_probability": (*SIGNALS, "logprob")}
+BASELINES = ("svar", "probability")
+DIRECTIONS = {  # score: (column of the token table, which way risk rises)
+    "mass": ("mass", -1),
+    "focus": ("focus", -1),
+    "amc": ("amc", -1),
+    "responsiveness": ("responsiveness", -1),
+    "drift": ("drift", 1),
+    "svar": ("svar", -1),
+    "probability": ("logprob", -1),
+    "position": ("position", 1),
+}
+
+EMPTY = Interval(np.nan, np.nan, np.nan)
+
+Report = dict[str, dict[str, Resampled]]
+
+
+def object_words(tokens: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int_]]:
+    """The rows of object words, and their labels: 1 hallucinated, 0 grounded.
+
+    >>> words, labels = object_words(pd.DataFrame({"label": ["other", "grounded", "hallucinated"]}))
+    >>> words.index.tolist(), labels.tolist()
+    ([1, 2], [0, 1])
+    """
+    words = tokens[tokens.label != "other"]
+    return words, (words.label == "hallucinated").to_numpy().astype(int)
+
+
+def problem(tokens: pd.DataFrame) -> str:
+    """Why these answers have too few object words to fit or to judge a detector; "" when they are
+    enough.
+    """
+    words, labels = object_words(tokens)
+    return detection.too_few(labels, words.image_id)
+
+
+def fitted(tokens: pd.DataFrame) -> dict[str, Detector]:
+    """A detector for each of `VARIANTS`, none where there is a `problem`. Columns: the token
+    table's, and image_id.
+    """
+    words, labels = object_words(tokens)
+    variants = {} if problem(tokens) else VARIANTS
+    return {
+        name: detection.fit({f: words[f] for f in features}, labels, words.image_id)
+        for name, features in variants.items()
+    }
+
+
+def report(
+    tokens: pd.DataFrame, detectors: Mapping[str, Detector], *, resamples: int, seed: int
+) -> Report:
+    """Every measure of every score on these answers' object words; empty where there is a
+    `problem`.
+    """
+    words, labels = object_words(tokens)
+    if problem(tokens):
+        return {}
+    return detection.compare(
+        scores(words, detectors), labels, words.image_id, resamples=resamples, seed=seed
+    )
+
+
+def scores(
+    words: pd.DataFrame, detectors: Mapping[str, Detector]
+) -> dict[str, NDArray[np.float64]]:
+    """Every score of every row; higher warns more."""
+    plain = {
+        name: sign * words[column].to_numpy(float) for name, (column, sign) in DIRECTIONS.items()
+    }
+    return plain | {name: risk(detector, words) for name, detector in detectors.items()}
+
+
+def risk(detector: Detector, tokens: pd.DataFrame) -> NDArray[np.float64]:
+    """The risk of each row of a token table."""
+    return detector.risk({name: tokens[name] for name in detector.features})
+
+
+def calibrations(
+    tokens: pd.DataFrame, detectors: Mapping[str, Detector]
+) -> dict[str, detection.Calibration]:
+    """How the detectors' risks compare with what happened."""
+    words, labels = object_words(tokens)
+    return {
+        name: detection.calibration(risk(detector, words), labels)
+        for name, detector in detectors.items()
+    }
+
+
+def metrics(found: Report, calibrated: Mapping[str, detection.Calibration]) -> dict[str, float]:
+    """Single numbers: each score's measures, the combinations' lead over the baselines in AUROC,
+    calibration errors.
+    """
+    names = {"auroc": "auroc", "ap": "ap", "caught": f"catch_at_{round(100 * detection.WARNED)}"}
+    values = {
+        f"{names[m]}_{score}": value.point for score, of in found.items() for m, value in of.items()
+    }
+    for variant in VARIANTS:
+        for baseline in BASELINES if variant in found else ():
+            lead = found[variant]["auroc"].minus(found[baseline]["auroc"])
+            key = f"{variant}_above_{baseline}"
+            values |= {key: lead.point, f"{key}_low": lead.low, f"{key}_high": lead.high}
+    return values | {
+        f"calibration_error_{name}": c.error for name, c in calibrated.items() if name in found
+    }
+
+
+def table(reports: Mapping[str, Report]) -> pd.DataFrame:
+    """One row per score, columns `<arm>_<measure>` and its bounds; an arm with too few words has
+    empty columns.
+    """
+    names = dict.fromkeys(score for found in reports.values() for score in found)
+    columns: dict[str, Any] = {"score": list(names)}
+    for arm, found in reports.items():
+        for measure in detection.MEASURES:
+            values = [
+                found[score][measure].interval() if score in found else EMPTY for score in names
+            ]
+            for end, field in (("", "point"), ("_low", "low"), ("_high", "high")):
+                columns[f"{arm}_{measure}{end}"] = [getattr(value, field) for value in values]
+    return pd.DataFrame(columns)
+
+
+def calibration_table(calibrated: Mapping[str, detection.Calibration]) -> pd.DataFrame:
+    """One row per bin, columns `<variant>_risk` (mean), `_share` (hallucinated) and `_words` for
+    each variant.
+    """
+    columns: dict[str, Any] = {}
+    for name in VARIANTS:
+        c = calibrated.get(name, detection.Calibration((), (), (), np.nan))
+        columns |= {f"{name}_risk": c.risk, f"{name}_share": c.share, f"{name}_words": c.count}
+    return pd.DataFrame(columns)

@@ -1,0 +1,206 @@
+"""The gate: may a tuned model take the champion's place? A pure function of two sets of scores and
+the rules.
+
+Three rules, all of which must hold, and each tells in one sentence what it saw:
+1. fewer answers hallucinate (Hal), by a margin that a paired bootstrap over images supports;
+2. Cover, the share of true objects that answers mention, falls by no more than a tolerance: silence
+   is no cure;
+3. attention does not decay faster: the late/early ratio of visual mass falls by no more than a
+   tolerance.
+Rule 1 judges the whole 95 % interval because it is the claim; rules 2 and 3 are tolerances on the
+measured value.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapt.metrics import bootstrap
+from adapt.params import require
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROUNDING = 1e-9  # a loss of exactly the tolerance is allowed, whatever floats make of it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Section `gate` of params.yaml."""
+
+    min_hal_drop: float
+    max_cover_drop: float
+    max_attention_drop: float
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(
+                value >= 0 and math.isfinite(value), field.name, f"must be at least 0, got {value}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """How one model described the test images; the arrays have one entry per image, in the order of
+    `images`.
+    """
+
+    images: tuple[str, ...]
+    hallucinated: np.ndarray  # answers that mention something absent
+    responses: np.ndarray  # answers
+    covered: np.ndarray  # true objects that the answers mention
+    truth: np.ndarray  # true objects
+    chair_i: float  # percent of the mentioned objects that are absent
+    late_early: float  # visual mass in the last third of an answer over that in the first third
+
+    def __post_init__(self) -> None:
+        for name in ("hallucinated", "responses", "covered", "truth"):
+            if getattr(self, name).shape != (len(self.images),):
+                raise ValueError(
+                    f"Scores.{name}: expected one entry for each of {len(self.images)} images"
+                )
+        if (self.hallucinated > self.responses).any() or (self.covered > self.truth).any():
+            raise ValueError(
+                "Scores: more hallucinated than answers, or more covered than true objects, in an image"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Whether to promote, and one sentence per rule, whether it held or not."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+
+
+def decide(
+    candidate: Scores, champion: Scores, rules: Rules, resamples: int, seed: int
+) -> Decision:
+    """Judge `candidate` against `champion` on the same images; what cannot be compared is not
+    promoted.
+    """
+    obstacle = _obstacle(candidate, champion)
+    if obstacle:
+        return Decision(False, (f"failed: {obstacle}",))
+    verdicts = (
+        _hallucination(candidate, champion, rules.min_hal_drop, resamples, seed),
+        _cover(candidate, champion, rules.max_cover_drop, resamples, seed),
+        _attention(candidate, champion, rules.max_attention_drop),
+    )
+    sentences = tuple(
+        f"{'passed' if held else 'failed'}: {sentence}" for held, sentence in verdicts
+    )
+    return Decision(all(held for held, _ in verdicts), sentences)
+
+
+def _obstacle(candidate: Scores, champion: Scores) -> str:
+    if not candidate.images or not champion.images:
+        return f"the {'champion' if candidate.images else 'candidate'} described no image, so nothing can be compared."
+    if candidate.images != champion.images:
+        shared = len(set(candidate.images) & set(champion.images))
+        return (
+            f"the candidate was tested on {len(candidate.images)} images and the champion on {len(champion.images)}, "
+            f"of which {shared} are the same; only results on the same images can be compared."
+        )
+    for who, scores in (("candidate", candidate), ("champion", champion)):
+        if not scores.responses.sum() or not scores.truth.sum():
+            return f"the {who}'s test images have no answers or no true objects, so there is no Hal or no Cover."
+        for what, value in (
+            ("CHAIR_i", scores.chair_i),
+            ("late/early ratio of visual mass", scores.late_early),
+        ):
+            if not math.isfinite(value):
+                return f"the {who}'s {what} is not a number ({value})."
+    return ""
+
+
+def _hallucination(
+    new: Scores, old: Scores, margin: float, resamples: int, seed: int
+) -> tuple[bool, str]:
+    before, after = (
+        _percent(old.hallucinated, old.responses),
+        _percent(new.hallucinated, new.responses),
+    )
+    change = bootstrap.difference(
+        new.hallucinated,
+        new.responses,
+        old.hallucinated,
+        old.responses,
+        resamples=resamples,
+        seed=seed,
+    )
+    held = -change.high > margin
+    return held, (
+        f"Hal {before:.1f} % -> {after:.1f} %, {_moved(change.point)} (95 % interval {change.low:+.1f} to "
+        f"{change.high:+.1f}, {len(new.images)} images); the whole interval {'lies' if held else 'has to lie'} below "
+        f"{-margin or 0:.1f}. CHAIR_i {old.chair_i:.1f} % -> {new.chair_i:.1f} %."
+    )
+
+
+def _cover(
+    new: Scores, old: Scores, tolerance: float, resamples: int, seed: int
+) -> tuple[bool, str]:
+    before, after = _percent(old.covered, old.truth), _percent(new.covered, new.truth)
+    change = bootstrap.difference(
+        new.covered, new.truth, old.covered, old.truth, resamples=resamples, seed=seed
+    )
+    held = change.point >= -tolerance - ROUNDING
+    return held, (
+        f"Cover {before:.1f} % -> {after:.1f} %, {_moved(change.point)} (95 % interval {change.low:+.1f} to "
+        f"{change.high:+.1f}); it may fall by up to {tolerance:.1f} points."
+    )
+
+
+def _attention(new: Scores, old: Scores, tolerance: float) -> tuple[bool, str]:
+    held = new.late_early >= old.late_early - tolerance - ROUNDING
+    return held, (
+        f"late/early ratio of visual mass {old.late_early:.3f} -> {new.late_early:.3f} "
+        f"({new.late_early - old.late_early:+.3f}); it may fall by up to {tolerance:.3f}."
+    )
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> float:
+    return float(100 * part.sum() / whole.sum())
+
+
+def _moved(points: float) -> str:
+    if abs(points) < 0.05:
+        return "unchanged"
+    return f"{'up' if points > 0 else 'down'} {abs(points):.1f} points"
+
+
+def scores_from(responses: "pd.DataFrame | Path", metrics: Mapping[str, float], arm: str) -> Scores:
+    """Scores of one arm from what `evaluate` wrote: its responses table (descriptions only) and its
+    metrics.
+    """
+    import pandas as pd
+
+    table = pd.read_parquet(responses) if isinstance(responses, Path) else responses
+    for key in (f"{arm}/chair_i", f"{arm}/mass_late_early"):
+        if key not in metrics:
+            raise ValueError(f"metrics of evaluate have no {key}")
+    rows = table[(table["arm"] == arm) & (table["kind"] == "describe")]
+    counts = pd.DataFrame(
+        {
+            "image": rows["image_id"].astype(str),
+            "hallucinated": rows["hallucinated"].map(len).gt(0).astype(int),
+            "responses": 1,
+            "covered": rows["covered"].map(len),
+            "truth": rows["truth"].map(len),
+        }
+    )
+    total = counts.groupby("image", sort=True).sum()
+    return Scores(
+        images=tuple(total.index),
+        **{
+            name: total[name].to_numpy(dtype=np.int64)
+            for name in ("hallucinated", "responses", "covered", "truth")
+        },
+        chair_i=float(metrics[f"{arm}/chair_i"]),
+        late_early=float(metrics[f"{arm}/mass_late_early"]),
+    )

@@ -1,0 +1,296 @@
+"""Attention-supervised inference (ASI): generation that watches its attention to the image and
+pulls it back.
+
+Paper (arXiv 2606.31054): where the match of a token's attention with the anchor falls below a
+threshold, add `alpha * log(w_i + eps)` to the image logits of that step before the softmax. Ours
+[measured, docs/log.md]:
+
+* The threshold is relative to the mean of the K anchor tokens, per layer; an absolute one would
+  fire at every step.
+* `trigger`: "amc" is the paper's S_AMC; "mass" is the visual mass, whose decay is what precedes
+  hallucinations.
+* `anchor_share` s: the bias is `alpha * (1 - s + s * log(w_i + eps))`, w scaled to mean 1. With s =
+  1 it is the paper's and moves attention between patches; with s = 0 it gives the image back the
+  mass that it has lost.
+* `layers`: where to steer; in the last layers, which turn to the next word, it does harm.
+
+The rule is `floor`, `fires` and `bias`. Every step, layer and sample goes the same way through it:
+the bias is 0 where it does not fire, so that SDPA runs once, and nothing waits for the device.
+
+Shapes: B answers, H heads, S source positions, N image tokens, L layers, T generated tokens, D head
+size.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adapt.attention.anchor import Grid, anchors, by_grid, inside
+from adapt.attention.capture import Call, Observer, layer_count
+from adapt.attention.layout import Layout
+from adapt.attention.rows import last_at
+from adapt.attention.signals import amc
+from adapt.params import InputError, require
+
+EPS = 1e-3
+TRIGGERS = ("mass", "amc")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SteerConfig:
+    """Section `steer` of params.yaml; with alpha or tau 0 nothing is steered. `layers` empty: all."""
+
+    alpha: float
+    tau: float
+    trigger: str
+    anchor_share: float
+    layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require(self.alpha >= 0, "alpha", f"must not be negative, got {self.alpha}")
+        require(self.tau >= 0, "tau", f"must not be negative, got {self.tau}")
+        require(
+            self.trigger in TRIGGERS,
+            "trigger",
+            f"{self.trigger} is not one of {', '.join(TRIGGERS)}",
+        )
+        require(
+            0 <= self.anchor_share <= 1,
+            "anchor_share",
+            f"must lie in [0, 1], got {self.anchor_share}",
+        )
+        require(all(layer >= 0 for layer in self.layers), "layers", "layers count from 0")
+
+
+def level(maps_BN: Tensor, anchor_BN: Tensor, trigger: str) -> Tensor:
+    """What is watched, [B] (or with more dimensions in front of N): visual mass, or S_AMC with the
+    anchor.
+    """
+    return maps_BN.sum(-1) if trigger == "mass" else amc(maps_BN, anchor_BN)
+
+
+def floor(maps_BTLN: Tensor, anchor_BN: Tensor, steer: SteerConfig) -> Tensor:
+    """The level below which steering steps in, [B, L]: tau times the anchor tokens' mean; -1 in
+    layers left alone.
+    """
+    floor_BL = steer.tau * level(maps_BTLN, anchor_BN[:, None, None], steer.trigger).mean(1)
+    steered = [not steer.layers or layer in steer.layers for layer in range(floor_BL.shape[1])]
+    return floor_BL.masked_fill(~torch.tensor(steered, device=floor_BL.device), -1.0)
+
+
+def fires(a_BN: Tensor, anchor_BN: Tensor, floor_B: Tensor, trigger: str) -> Tensor:
+    """Where a step's attention has decayed, [B]; never where the layer's window has no image left."""
+    return (level(a_BN, anchor_BN, trigger) < floor_B) & (a_BN.sum(-1) > 0)
+
+
+def bias(anchor_BN: Tensor, inside_BN: Tensor, alpha: float, anchor_share: float) -> Tensor:
+    """What is added to the image logits, [B, N]: alpha (1 - s + s log(w + eps)), w of mean 1; 0
+    outside of all views.
+
+    >>> bias(torch.tensor([[0.75, 0.25]]), torch.tensor([[True, True]]), 2.0, 0.0)
+    tensor([[2., 2.]])
+    """
+    w_BN = anchor_BN * inside_BN.sum(1, keepdim=True)
+    return alpha * (1 - anchor_share + anchor_share * (w_BN + EPS).log()) * inside_BN
+
+
+def firing_rate(fired_BTL: Tensor, mask_BT: Tensor) -> Tensor:
+    """Share of layers and running answers at which steering stepped in, by position: [T]; 0 where
+    no answer runs.
+
+    >>> fired = torch.tensor([[[True, True], [True, False]], [[False, False], [True, True]]])
+    >>> firing_rate(fired, torch.tensor([[True, True], [True, False]]))
+    tensor([0.5000, 0.5000])
+    """
+    running_BT = mask_BT.float()
+    return (fired_BTL.float().mean(2) * running_BT).sum(0) / running_BT.sum(0).clamp_min(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """What is fixed once the anchor tokens have been generated."""
+
+    anchor_BN: Tensor
+    bias_BN: Tensor
+    floor_BL: Tensor
+    trigger: str
+
+
+class DecodeObserver(Observer):
+    """Observer for one `generate`: attention of every generated token to the image, and steering if
+    it is asked for.
+
+    Args:
+        layout: of the (left-padded) prompts.
+        anchor_tokens: K, the tokens that the anchor is read from; steering starts after them.
+        debias: debias masks by grid; None does without.
+        steer: None only watches.
+        samples: `num_return_sequences`; the answers to one prompt stand side by side.
+
+    Greedy decoding and sampling only: InputError for beam search (answers move between rows),
+    assisted decoding and a prompt in chunks (several tokens in a step).
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        anchor_tokens: int,
+        debias: Mapping[Grid, Tensor] | None = None,
+        steer: SteerConfig | None = None,
+        samples: int = 1,
+    ) -> None:
+        self.columns_BN = layout.columns_BN.repeat_interleave(samples, 0)
+        self.patches, self.anchor_tokens, self.debias = (
+            by_grid(layout, samples),
+            anchor_tokens,
+            debias,
+        )
+        self.steer = steer if steer is not None and steer.alpha > 0 and steer.tau > 0 else None
+        self._maps, self._fired = _Record(torch.float32), _Record(torch.bool)
+        self._rule: _Rule | None = None
+        self._layers = self._steps = 0
+        self._length = (
+            0  # positions that have been through the model, also those that a window has dropped
+        )
+        self._slot = (
+            self._layer
+        ) = -1  # of the latest call: how many layers came before it in its step; its index
+
+    def start(self, model: nn.Module) -> None:
+        """Refuses a model whose generation config asks for beams, assistants or other searches."""
+        self._layers = layer_count(model)
+        above = [
+            layer for layer in (self.steer.layers if self.steer else ()) if layer >= self._layers
+        ]
+        require(
+            not above, "steer.layers", f"the model has layers 0 to {self._layers - 1}, got {above}"
+        )
+        config = getattr(getattr(model, "module", model), "generation_config", None)
+        mode = "sample" if config is None else str(config.get_generation_mode().value)
+        if mode not in ("greedy_search", "sample"):
+            raise InputError(
+                f"the model's generation_config asks for {mode}; only greedy and sampling can be observed"
+            )
+
+    def observe(self, call: Call) -> Tensor:
+        """Called once per layer and step; only the last query row generates a token."""
+        if call.layer <= self._layer or not self._steps:
+            self._start_step(call)
+        self._layer, self._slot = call.layer, self._slot + 1
+        keys = call.seen_keys()
+        columns_BN = _in_window(self.columns_BN, self._length - keys.shape[2])
+        p_BHN = last_at(call.query_BHSD, keys, call.mask, columns_BN, call.scaling)
+        a_BN = self._maps.at(self._steps - 1, self._slot)
+        torch.mean(p_BHN, 1, out=a_BN)
+        if self._rule is None:
+            return call.attend()
+        fired_B = self._fired.at(self._steps - 1, self._slot)
+        fired_B.copy_(
+            fires(
+                a_BN, self._rule.anchor_BN, self._rule.floor_BL[:, self._slot], self._rule.trigger
+            )
+        )
+        bias_BN = self._rule.bias_BN * fired_B[:, None]
+        a_BN.copy_(_reweighted(p_BHN, bias_BN))
+        return call.attend(_with_bias(call, columns_BN, bias_BN))
+
+    def _start_step(self, call: Call) -> None:
+        B, _, length, _ = call.query_BHSD.shape
+        if len(self.columns_BN) != B:
+            raise InputError(
+                f"generation has {B} rows where {len(self.columns_BN)} answers are expected: beam search cannot be"
+                " observed; set num_beams to 1, and `samples` to num_return_sequences"
+            )
+        if self._steps and length != 1:
+            raise InputError(
+                f"generation takes a step of {length} tokens: assisted decoding, a prompt in chunks and generation"
+                " without a cache cannot be observed"
+            )
+        if self.steer and self._steps == self.anchor_tokens:
+            self._rule = self._fixed(self.steer)
+        self._steps, self._length, self._slot = self._steps + 1, self._length + length, -1
+        device = self.columns_BN.device
+        self._maps.reach(self._steps, self._layers, self.columns_BN.shape, device)
+        self._fired.reach(self._steps, self._layers, self.columns_BN.shape[:1], device)
+
+    def _fixed(self, steer: SteerConfig) -> _Rule:
+        maps_BTLN = self.maps()
+        anchor_BN = anchors(maps_BTLN.mean(1), self.patches, self.debias)
+        bias_BN = bias(
+            anchor_BN, inside(self.patches, self.columns_BN.shape), steer.alpha, steer.anchor_share
+        )
+        return _Rule(anchor_BN, bias_BN, floor(maps_BTLN, anchor_BN, steer), steer.trigger)
+
+    def maps(self) -> Tensor:
+        """Attention to the image, mean over heads: [B, T, L, N]."""
+        return self._maps.stacked(self._steps, self._slot + 1)
+
+    def fired(self) -> Tensor:
+        """Where steering stepped in: [B, T, L] bool."""
+        return self._fired.stacked(self._steps, self._slot + 1)
+
+
+class _Record:
+    """One value per step and layer, in blocks of some steps.
+
+    Many small tensors that stay would lie between the blocks of memory which a growing cache takes
+    and gives back, and keep them from being used again: measured, that costs more than the capture
+    itself.
+    """
+
+    STEPS = 16
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._blocks: list[Tensor] = []  # each [STEPS, L, *shape]
+
+    def reach(self, steps: int, layers: int, shape: Sequence[int], device: torch.device) -> None:
+        """Make room for so many steps."""
+        if steps > self.STEPS * len(self._blocks):
+            self._blocks.append(
+                torch.zeros(self.STEPS, layers, *shape, dtype=self._dtype, device=device)
+            )
+
+    def at(self, step: int, layer: int) -> Tensor:
+        """The place of one value, to be filled."""
+        return self._blocks[step // self.STEPS][step % self.STEPS, layer]
+
+    def stacked(self, steps: int, layers: int) -> Tensor:
+        """All values, [B, T, L, ...]."""
+        return torch.cat(self._blocks)[:steps, :layers].movedim(2, 0).contiguous()
+
+
+def _in_window(columns_BN: Tensor, dropped: int) -> Tensor:
+    """Columns among the keys of a sliding window whose first `dropped` positions are gone; -1 where
+    an image token is.
+
+    >>> _in_window(torch.tensor([[1, 2, 3, -1]]), 2)
+    tensor([[-1,  0,  1, -1]])
+    """
+    return columns_BN if dropped <= 0 else (columns_BN - dropped).clamp_min(-1)
+
+
+def _reweighted(p_BHN: Tensor, bias_BN: Tensor) -> Tensor:
+    """Mean over heads of the softmax after `bias_BN` was added to its logits, from the softmax
+    before: [B, N].
+    """
+    gain_B1N = bias_BN.expm1()[:, None]
+    total_BH1 = 1 + (p_BHN * gain_B1N).sum(-1, keepdim=True)
+    return (p_BHN * (1 + gain_B1N) / total_BH1).mean(1)
+
+
+def _with_bias(call: Call, columns_BN: Tensor, bias_BN: Tensor) -> Tensor:
+    """The step's attention mask with the bias at its image columns, [B, 1 or H, 1, S] in the
+    query's dtype.
+    """
+    bias_BS = bias_BN.new_zeros(len(bias_BN), call.key_BKSD.shape[2])
+    bias_BS.scatter_add_(1, columns_BN.clamp_min(0), bias_BN * (columns_BN >= 0))
+    bias_B11S = bias_BS[:, None, None].to(call.query_BHSD.dtype)
+    if call.mask is None:
+        return bias_B11S
+    mask = call.mask[..., : bias_B11S.shape[3]]
+    return (
+        bias_B11S.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else bias_B11S + mask
+    )

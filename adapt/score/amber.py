@@ -1,0 +1,255 @@
+"""AMBER (arXiv 2311.07397): hallucination in descriptions and in yes/no answers, from AMBER's own
+folder.
+
+The folder is `data/` of github.com/junyangwang0410/AMBER as it comes: `annotations.json`,
+`relation.json`, `safe_words.txt`, `metrics.txt` and, for intervals over images,
+`query/query_all.json`. `score` takes each response by the type of its annotation: descriptions go
+to `amber_generative`, answers to `amber_discriminative`, and where both are there the AMBER score
+is (100 - CHAIR + F1) / 2.
+
+Official near-synonyms are words whose spaCy vectors have a cosine above 0.8. The vocabulary is
+closed, so a list of such pairs says all that the vectors say; without one a word is similar to
+itself alone.
+
+    scored = score({1: "A dog.", 1005: "Yes"}, Amber.read(Path("AMBER/data"), similarity=None,
+    lemmas=None), "official")
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adapt.metrics.scored import Mode, Ratio, Scored
+from adapt.params import InputError
+from adapt.score import amber_discriminative as discriminative
+from adapt.score import amber_generative as generative
+from adapt.score import rows
+from adapt.score.text import nouns, tagger, tokens
+
+GENERATIVE = "generative"
+_THRESHOLD = 0.8  # the official --similarity_score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What one id asks for: a description's objects and likely hallucinations, or a question's
+    answer.
+    """
+
+    type: str
+    truth: tuple[str, ...]  # of a question: ("yes",) or ("no",)
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amber:
+    """The benchmark's tables, and the two that stand in for its language tools."""
+
+    annotations: Mapping[int, Annotation]
+    associated: Mapping[str, list[str]]
+    safe: frozenset[str]
+    start: Mapping[str, float]  # the counters' first values, metrics.txt
+    images: Mapping[
+        int, str
+    ]  # which image an id asks about; ids that are missing stand for themselves
+    similar: frozenset[tuple[str, str]]
+    similarity_name: str
+    lemmas: nouns.Lemmas
+
+    @classmethod
+    def read(cls, folder: Path, similarity: Path | None, lemmas: Path | None) -> "Amber":
+        """Read AMBER's folder, a JSON of similar pairs, and a JSON of lemmas (None: WordNet from
+        NLTK_DATA).
+        """
+        associated = _lists(folder / "relation.json")
+        pairs = _pairs(similarity) if similarity else set()
+        return cls(
+            annotations=_annotations(folder / "annotations.json", associated),
+            associated=associated,
+            safe=frozenset(rows.read_text(folder / "safe_words.txt").splitlines()),
+            start=_start(folder / "metrics.txt"),
+            images=_images(folder / "query" / "query_all.json"),
+            similar=frozenset(pairs | {(b, a) for a, b in pairs}),
+            similarity_name=f"{similarity.name}, {len(pairs)} pairs"
+            if similarity
+            else "equal words only",
+            lemmas=_lemmas(lemmas) if lemmas else nouns.WORDNET,
+        )
+
+    @cached_property
+    def vocabulary(self) -> dict[str, str]:
+        """All words that count: lower case to AMBER's spelling."""
+        words = {*self.associated, *(word for words in self.associated.values() for word in words)}
+        return {word.lower(): word for word in sorted(words)}
+
+    @cached_property
+    def spelled(self) -> frozenset[str]:
+        """All words that count, as AMBER spells them."""
+        return frozenset(self.vocabulary.values())
+
+    def mentioned(self, response: str, mode: Mode) -> list[str]:
+        """The vocabulary nouns of a description, in order and with repeats."""
+        if mode == "strict":
+            return nouns.stated(response, self.lemmas, self.vocabulary)
+        return [noun for noun in nouns.nouns(response, self.lemmas) if noun in self.spelled]
+
+
+def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
+    """All figures that the responses allow: those of the descriptions, of the answers, and the
+    AMBER score.
+
+    `metrics` are percentages with one decimal, and `length`, the words of a description on average.
+    """
+    for number in responses:
+        if number not in amber.annotations:
+            raise InputError(f"id {number}: AMBER has no annotation of this id")
+    described = [n for n in responses if amber.annotations[n].type == GENERATIVE]
+    asked = [n for n in responses if amber.annotations[n].type != GENERATIVE]
+    totals = {name: value if mode == "official" else 0.0 for name, value in amber.start.items()}
+    metrics: dict[str, float] = {}
+    ratios: dict[str, Ratio] = {}
+    if described:
+        counted = [_described(n, responses[n], amber, mode) for n in described]
+        _add(totals, (one._asdict() for one in counted))
+        metrics |= generative.rates(totals, mode)
+        metrics["length"] = sum(len(responses[n].split()) for n in described) / len(described)
+        ratios |= generative.ratios(counted)
+    if asked:
+        notes = [amber.annotations[n] for n in asked]
+        answered = [
+            discriminative.count(responses[n], a.truth[0], mode)
+            for n, a in zip(asked, notes, strict=True)
+        ]
+        _add(
+            totals,
+            (discriminative.counters(a.type, one) for a, one in zip(notes, answered, strict=True)),
+        )
+        metrics |= discriminative.rates(totals, mode)
+        images = [amber.images.get(n, str(n)) for n in asked]
+        ratios |= discriminative.ratios([note.type for note in notes], answered, images)
+    if described and asked:
+        metrics["amber_score"] = round((100 - metrics["chair"] + metrics["f1"]) / 2, 2)
+    counts = {name: int(value) for name, value in totals.items()}
+    return Scored(
+        metrics=metrics,
+        counts=counts,
+        ratios=ratios,
+        variant=_variant(amber, mode, bool(described)),
+    )
+
+
+def _described(number: int, response: str, amber: Amber, mode: Mode) -> generative.Counted:
+    note = amber.annotations[number]
+    try:
+        mentioned = amber.mentioned(response, mode)
+    except tokens.Unreadable as error:
+        raise InputError(f"id {number}: {error}") from None
+    return generative.count(
+        mentioned, note.truth, note.targets, amber.associated, amber.safe, amber.similar
+    )
+
+
+def _add(totals: dict[str, float], counters: Iterable[Mapping[str, int]]) -> None:
+    """Add one response after the other, as the official code does: its sums are of floats."""
+    for one in counters:
+        for name, value in one.items():
+            totals[name] += value
+
+
+def _variant(amber: Amber, mode: Mode, described: bool) -> dict[str, str]:
+    variant = {"benchmark": "amber", "mode": mode}
+    if described:
+        variant |= {
+            "similarity": amber.similarity_name,
+            "lemmas": amber.lemmas.name,
+            "tokenizer": tokens.describe(),
+        }
+        variant["tagger"] = tagger.RESOURCE
+    return variant
+
+
+def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Annotation]:
+    found = {}
+    for row in rows.read(path, {}):
+        kind = row.text("type")
+        if kind == GENERATIVE:
+            truth, targets = tuple(row.texts("truth")), tuple(row.texts("hallu"))
+            unknown = [word for word in truth + targets if word not in associated]
+            if unknown:
+                raise InputError(
+                    f"{row.where}: {rows.shown(unknown[0])} is no key of relation.json"
+                )
+        elif kind in discriminative.PREFIXES:
+            truth, targets = (row.choice("truth", ("yes", "no")),), ()
+        else:
+            raise InputError(f"{row.where}: type {rows.shown(kind)} is none of AMBER's")
+        found[_number(row)] = Annotation(type=kind, truth=truth, targets=targets)
+    return found
+
+
+def _images(path: Path) -> dict[int, str]:
+    return (
+        {_number(row): row.text("image") for row in rows.read(path, {})} if path.is_file() else {}
+    )
+
+
+def _number(row: rows.Row) -> int:
+    text = row.id("id")
+    if not text.isdecimal():
+        raise InputError(f"{row.where}: 'id' is {rows.shown(text)}, not a whole number")
+    return int(text)
+
+
+def _lists(path: Path) -> dict[str, list[str]]:
+    return {
+        word: rows.list_of_texts(value, f"{path}: {word!r}")
+        for word, value in _object(path).items()
+    }
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = rows.read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no JSON object")
+    return content
+
+
+def _start(path: Path) -> dict[str, float]:
+    """The first value of each counter, `name=number` a line."""
+    found = {}
+    for number, line in enumerate(rows.read_text(path).splitlines(), 1):
+        name, equals, value = line.partition("=")
+        if equals:
+            try:
+                found[name.strip()] = float(value)
+            except ValueError:
+                raise InputError(f"{path} row {number}: {rows.shown(value)} is no number") from None
+    missing = (set(generative.Counted._fields) | discriminative.COUNTERS) - set(found)
+    if missing:
+        raise InputError(f"{path}: has no {min(missing)}=")
+    return found
+
+
+def _pairs(path: Path) -> set[tuple[str, str]]:
+    """Pairs of similar words: a list of {"a", "b", "similarity"}, or an object with such a list as
+    "pairs".
+    """
+    content = rows.read_json(path)
+    pairs: Any = content.get("pairs") if isinstance(content, dict) else content
+    try:
+        return {(row["a"], row["b"]) for row in pairs if row.get("similarity", 1.0) > _THRESHOLD}
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(
+            f'{path}: expected {{"pairs": [{{"a": word, "b": word, "similarity": number}}, ...]}}'
+        ) from None
+
+
+def _lemmas(path: Path) -> nouns.Lemmas:
+    """A table of lemmas: an object of form to lemma, or an object with such an object as "table"."""
+    content = _object(path)
+    table = content.get("table", content)
+    if not isinstance(table, dict) or not all(isinstance(lemma, str) for lemma in table.values()):
+        raise InputError(f'{path}: expected {{"table": {{form: lemma, ...}}}}')
+    return nouns.Lemmas(table, f"{path.name}, {len(table)} forms")

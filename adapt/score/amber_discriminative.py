@@ -1,0 +1,154 @@
+"""AMBER's yes/no questions: accuracy, precision, recall and F1 (arXiv 2311.07397, section 3.3) as
+its code counts them.
+
+The positive class is "No": precision is the share of No answers that are right, recall the share of
+"no" questions that are answered No. In `official` mode an answer is the exact string `Yes` or `No`;
+anything else ("no", "No.") counts as wrong, every denominator has 0.001 added, and F1 is taken from
+precision and recall after they are rounded, with 0.0001 (existence alone: 0.001) in its
+denominator. `strict` mode reads the first word whatever its case and does plain sums.
+
+Beside the figures over all questions stand those of each dimension that has answers: existence,
+attribute (state, number and action together), state, number, action, relation.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from adapt.metrics.scored import Mode, Ratio, ratio
+
+# An annotation's type to the prefix of its official counters; types "discriminative-relation" and
+# "relation" are one.
+PREFIXES = {
+    "discriminative-hallucination": "ha_",
+    "discriminative-attribute-state": "as_",
+    "discriminative-attribute-number": "an_",
+    "discriminative-attribute-action": "aa_",
+    "discriminative-relation": "asso_",
+    "relation": "asso_",
+}
+_DIMENSIONS = {
+    "": ("",),
+    "existence_": ("ha_",),
+    "attribute_": ("as_", "an_", "aa_"),
+    "state_": ("as_",),
+    "number_": ("an_",),
+    "action_": ("aa_",),
+    "relation_": ("asso_",),
+}
+_KEYS = ("correct_score", "correct_num", "ans_no_score", "ans_no_num", "no_score", "no_num")
+COUNTERS = frozenset(f"{of}qa_{key}" for of in ("", *PREFIXES.values()) for key in _KEYS)
+_WORD = re.compile(r"[a-z]+")
+
+
+class Answered(NamedTuple):
+    """One question, under the names of the official counters (less `ans_no_score`, which equals
+    `no_score`).
+    """
+
+    correct_score: int
+    correct_num: int
+    no_score: int
+    no_num: int
+    ans_no_num: int
+
+
+def count(answer: str, truth: str, mode: Mode) -> Answered:
+    """Compare one answer with the truth, "yes" or "no".
+
+    >>> count("No", "no", "official"), count("no.", "no", "official").no_score, count("no.", "no", "strict").no_score
+    (Answered(correct_score=1, correct_num=1, no_score=1, no_num=1, ans_no_num=1), 0, 1)
+    """
+    if mode == "strict":
+        first = _WORD.search(answer.lower())
+        answer = first[0].capitalize() if first else ""
+    is_no, says_no = truth == "no", answer == "No"
+    right = int(says_no if is_no else answer == "Yes")
+    return Answered(right, 1, int(is_no and says_no), int(is_no), int(says_no))
+
+
+def counters(kind: str, answered: Answered) -> dict[str, int]:
+    """The official counters that a question of this type moves: those over all questions and those
+    of its dimension.
+    """
+    values = {**answered._asdict(), "ans_no_score": answered.no_score}
+    return {
+        f"{of}qa_{name}": value for of in ("", PREFIXES[kind]) for name, value in values.items()
+    }
+
+
+def rates(totals: Mapping[str, float], mode: Mode) -> dict[str, float]:
+    """Percentages with one decimal, over all questions and for each dimension that has any.
+
+    7 of 10 right; 4 questions are "no", 3 of them answered No, of 4 No answers: precision and
+    recall 75 %. In official mode 3 / 4.001 rounds to the same 75.0, and F1 becomes 2 * 0.75 * 0.75
+    / 1.5001 = 75.0.
+
+    >>> base = {"correct_score": 7, "correct_num": 10, "no_score": 3, "no_num": 4, "ans_no_score": 3, "ans_no_num": 4}
+    >>> rates({f"{of}qa_{name}": value for of in ("", "ha_") for name, value in base.items()}, "strict")["f1"]
+    75.0
+    """
+    found: dict[str, float] = {}
+    for name, prefixes in _DIMENSIONS.items():
+        table = {key: sum(totals.get(f"{p}qa_{key}", 0) for p in prefixes) for key in _KEYS}
+        if table["correct_num"] >= 1:
+            found |= {f"{name}{key}": value for key, value in _rates(table, mode, name).items()}
+    return found
+
+
+def _rates(table: Mapping[str, float], mode: Mode, dimension: str) -> dict[str, float]:
+    shares = [
+        _share(table[f"{of}_score"], table[f"{of}_num"]) for of in ("correct", "ans_no", "no")
+    ]
+    rounded = [round(share * 100, 1) for share in shares]
+    if mode == "strict":
+        f1 = 100 * _share(2 * table["no_score"], table["ans_no_num"] + table["no_num"])
+    else:
+        precision, recall = rounded[1] / 100, rounded[2] / 100
+        f1 = (
+            2
+            * precision
+            * recall
+            / (precision + recall + (0.001 if dimension == "existence_" else 0.0001))
+            * 100
+        )
+    return dict(
+        zip(("accuracy", "precision", "recall", "f1"), [*rounded, round(f1, 1)], strict=True)
+    )
+
+
+def _share(above: float, below: float) -> float:
+    return above / below if below else 0.0
+
+
+def ratios(
+    kinds: Sequence[str], answered: Sequence[Answered], images: Sequence[str]
+) -> dict[str, Ratio]:
+    """Numerators and denominators, summed over the questions of each image, of every figure that
+    `rates` gives.
+
+    >>> ratios(["relation"] * 2, [Answered(1, 1, 1, 1, 1), Answered(0, 1, 0, 0, 1)], ["a.jpg", "a.jpg"])["relation_f1"]
+    (array([2]), array([3]))
+    """
+    found: dict[str, Ratio] = {}
+    for name, prefixes in _DIMENSIONS.items():
+        sums: dict[str, list[int]] = {}
+        for kind, one, image in zip(kinds, answered, images, strict=True):
+            if "" in prefixes or PREFIXES[kind] in prefixes:
+                sums[image] = [
+                    a + b for a, b in zip(sums.get(image, [0] * len(one)), one, strict=True)
+                ]
+        if sums:
+            columns = _columns([Answered(*row) for row in sums.values()])
+            found |= {f"{name}{key}": column for key, column in columns.items()}
+    return found
+
+
+def _columns(rows: Sequence[Answered]) -> dict[str, Ratio]:
+    """One row an image; F1 is 2 * no_score / (ans_no + no)."""
+    return {
+        "accuracy": ratio([r.correct_score for r in rows], [r.correct_num for r in rows]),
+        "precision": ratio([r.no_score for r in rows], [r.ans_no_num for r in rows]),
+        "recall": ratio([r.no_score for r in rows], [r.no_num for r in rows]),
+        "f1": ratio([2 * r.no_score for r in rows], [r.ans_no_num + r.no_num for r in rows]),
+    }

@@ -1,0 +1,259 @@
+"""The files in which each benchmark keeps answers and truth, read into what its metric takes.
+
+    chair       answers image_id, caption               truth {image: objects}, or COCO's files (`coco`)
+    amber       answers id, response                    truth AMBER's folder
+    pope        answers question_id, answer             truth POPE's questions: question_id, image, label
+                (VCD's parser: text, as its files have it)
+    objhal      answers image_id, caption (or RLHF-V's answer or text) and, where a language model has listed the
+                objects, extract_objs                   truth as for chair
+    mmhal       verdicts: the judge's replies in the order of the questions, as the OpenAI interface returns them, as
+                texts, or as rows with judge            truth, only for the length: the answers, model_answer
+    hallusion   answers with verdicts: category, subcategory, set_id, figure_id, question_id, visual_input, gt_answer,
+                gpt4v_output_gpt_check, same            truth, only if they lack such a column: HallusionBench.json
+
+An id that is missing, unknown or there twice is an `InputError` that names file and row. Answers
+are put into the order of the truth, so that two files of answers are compared image by image.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapt.metrics import pope
+from adapt.metrics.scored import Mode, Scored
+from adapt.params import InputError
+from adapt.score import amber as amber_
+from adapt.score import chair, coco, judged, object_halbench
+from adapt.score.rows import Row, by_id, read, require_known, shown
+
+_KEY = ("category", "subcategory", "set_id", "figure_id", "question_id")
+_EXTRACTED = ("extract_objs", "extracted_objects")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """One file of answers, ready to be scored.
+
+    `keys` says what was answered, in order; `texts` are the answers where the file has them;
+    `scale` is what a ratio of one is in the metrics; `tables` are the files besides the answers
+    that the figures depend on.
+    """
+
+    score: Callable[[Mode], Scored]
+    keys: Sequence[str]
+    texts: Sequence[str]
+    scale: float
+    tables: Sequence[Path]
+    notes: Sequence[str] = field(default=())
+
+
+def read_chair(
+    path: Path,
+    rename: Mapping[str, str],
+    truth: Path,
+    synonyms: Path | None,
+    variant: chair.Variant,
+) -> Answers:
+    """Captions, one an image."""
+    listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
+    rows = by_id(read(path, rename), "image_id")
+    captions = {image: row.text("caption") for image, row in sorted(rows.items())}
+    there = coco.read(
+        truth,
+        rows,
+        listed.mended,
+        lambda text: chair.mentions(text, listed, variant, "official").objects,
+    )
+    require_known(rows, there, "image_id", truth)
+    return Answers(
+        score=lambda mode: chair.score(list(captions.items()), there, listed, variant, mode),
+        keys=list(captions),
+        texts=list(captions.values()),
+        scale=1,
+        tables=[*coco.files(truth), synonyms or chair.OWN_LIST],
+    )
+
+
+def read_objhal(
+    path: Path, rename: Mapping[str, str], truth: Path, synonyms: Path | None
+) -> Answers:
+    """Captions, one an image, all of them with the objects that a language model has listed, or
+    none.
+    """
+    listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
+    rows = dict(sorted(by_id(read(path, rename), "image_id").items()))
+    extracted = any(row.has(name) for row in rows.values() for name in _EXTRACTED)
+    captions = [_caption(image, row, extracted) for image, row in rows.items()]
+    there = coco.read(
+        truth,
+        rows,
+        listed.mended,
+        lambda text: object_halbench.mentioned(
+            object_halbench.Caption("", text, None), listed, "official"
+        ),
+    )
+    require_known(rows, there, "image_id", truth)
+    return Answers(
+        score=lambda mode: object_halbench.score(captions, there, listed, mode),
+        keys=list(rows),
+        texts=[caption.text for caption in captions],
+        scale=1,
+        tables=[*coco.files(truth), synonyms or chair.OWN_LIST],
+    )
+
+
+def read_amber(
+    path: Path, rename: Mapping[str, str], truth: Path, similarity: Path | None, lemmas: Path | None
+) -> Answers:
+    """AMBER's own form, descriptions and yes/no answers in one file or not."""
+    rows = by_id(read(path, rename), "id")
+    responses = {_whole(row, "id"): row.text("response") for row in rows.values()}
+    amber = amber_.Amber.read(truth, similarity, lemmas)
+    require_known(rows, map(str, amber.annotations), "id", truth / "annotations.json")
+    responses = dict(sorted(responses.items()))
+    names = (
+        "annotations.json",
+        "relation.json",
+        "safe_words.txt",
+        "metrics.txt",
+        "query/query_all.json",
+    )
+    tables = [*(truth / name for name in names), *filter(None, (similarity, lemmas))]
+    return Answers(
+        score=lambda mode: amber_.score(responses, amber, mode),
+        keys=list(map(str, responses)),
+        texts=list(responses.values()),
+        scale=100,
+        tables=[table for table in tables if table.is_file()],
+    )
+
+
+def read_pope(path: Path, rename: Mapping[str, str], truth: Path, parser: pope.Parser) -> Answers:
+    """Answers to the questions of a POPE file, all of them or some."""
+    rows = by_id(read(path, rename), "question_id")
+    asked = by_id(read(truth, {}), "question_id")
+    require_known(rows, asked, "question_id", truth)
+    names = ("answer", "text") if parser == "vcd" else ("answer",)
+    answers = {key: row.text(*names) for key, row in rows.items()}
+    questions = {key: _question(row, key) for key, row in asked.items()}
+    keys = [key for key in questions if key in answers]
+    return Answers(
+        score=lambda mode: pope.score(answers, questions, parser, mode),
+        keys=keys,
+        texts=[answers[key] for key in keys],
+        scale=1,
+        tables=[truth],
+        notes=_left_out(len(keys), len(questions)),
+    )
+
+
+def read_mmhal(path: Path, rename: Mapping[str, str], truth: Path | None) -> Answers:
+    """A judge's replies to MMHal's questions, in their order."""
+    rows = read(path, rename, bare="judge")
+    verdicts = [_reply(row) for row in rows]
+    texts = [row.text("model_answer", "answer", "text") for row in read(truth, {})] if truth else []
+    if truth and len(texts) != len(verdicts):
+        raise InputError(f"{truth}: has {len(texts)} answers, and {path} {len(verdicts)} verdicts")
+    expected = 96
+    note = f"MMHal has {expected} questions, whose types follow from their order; here are {len(verdicts)} verdicts"
+    return Answers(
+        score=lambda mode: judged.mmhal(verdicts, mode),
+        keys=[str(number) for number in range(len(verdicts))],
+        texts=texts,
+        scale=1,
+        tables=[truth] if truth else [],
+        notes=[note] if len(verdicts) != expected else [],
+    )
+
+
+def read_hallusion(path: Path, rename: Mapping[str, str], truth: Path | None) -> Answers:
+    """HallusionBench's records with the judge's verdicts."""
+    rows = _by_question(read(path, rename))
+    questions = _by_question(read(truth, {})) if truth else {}
+    if truth:
+        require_known(rows, questions, "question", truth)
+        rows = {
+            key: Row(row.where, {**questions[key].cells, **row.cells}) for key, row in rows.items()
+        }
+    rows = dict(sorted(rows.items()))
+    verdicts = [_verdict(row) for row in rows.values()]
+    return Answers(
+        score=lambda mode: judged.hallusion(verdicts, mode),
+        keys=list(rows),
+        texts=[
+            row.text("model_prediction") for row in rows.values() if row.has("model_prediction")
+        ],
+        scale=1,
+        tables=[truth] if truth else [],
+        notes=_left_out(len(rows), len(questions) or len(rows)),
+    )
+
+
+def _caption(image: str, row: Row, extracted: bool) -> object_halbench.Caption:
+    text = (
+        row.text("caption", "answer", "text").replace("Assistant:", "").strip()
+    )  # as RLHF-V's reader does
+    return object_halbench.Caption(
+        image, text, tuple(row.texts(*_EXTRACTED)) if extracted else None
+    )
+
+
+def _question(row: Row, key: str) -> pope.Question:
+    label = row.text("label").strip().lower()
+    if label not in ("yes", "no"):
+        raise InputError(f"{row.where}: 'label' is {shown(label)}; allowed: yes, no")
+    return pope.Question(row.id("image") if row.has("image") else key, label == "yes")
+
+
+def _reply(row: Row) -> str:
+    if not row.has("choices"):
+        return row.text("judge")
+    content: Any = row.get("choices")
+    for step in (0, "message", "content"):
+        try:
+            content = content[step]
+        except (TypeError, KeyError, IndexError):
+            raise InputError(
+                f"{row.where}: 'choices' has no text at [0]['message']['content']"
+            ) from None
+    if not isinstance(content, str):
+        raise InputError(f"{row.where}: the judge's reply is {shown(content)}, not a text")
+    return content
+
+
+def _by_question(rows: Sequence[Row]) -> dict[str, Row]:
+    return by_id(
+        [Row(row.where, {**row.cells, "question": "_".join(map(row.id, _KEY))}) for row in rows],
+        "question",
+    )
+
+
+def _verdict(row: Row) -> judged.Verdict:
+    figure = row.id("figure_id")
+    return judged.Verdict(
+        category=row.choice("category", ("VD", "VS")),
+        subcategory=row.id("subcategory"),
+        set_id=row.id("set_id"),
+        figure_id=figure,
+        question_id=row.id("question_id"),
+        visual_input=row.choice("visual_input", "012"),
+        truth=row.choice("gt_answer", "01") == "1",
+        check=row.choice("gpt4v_output_gpt_check", "012"),
+        same=figure != "0" and row.choice("same", "01") == "1",
+    )
+
+
+def _whole(row: Row, name: str) -> int:
+    text = row.id(name)
+    if not text.isdecimal():
+        raise InputError(f"{row.where}: {name!r} is {shown(text)}, not a whole number")
+    return int(text)
+
+
+def _left_out(found: int, asked: int) -> list[str]:
+    return (
+        [f"{asked - found} of {asked} questions have no answer and are left out"]
+        if found < asked
+        else []
+    )

@@ -1,0 +1,319 @@
+"""Benchmarks whose answers a judge has read: MMHal-Bench (arXiv 2309.14525) and HallusionBench
+(arXiv 2310.14566).
+
+A language model has judged each answer; here its verdicts become the official figures. Nothing asks
+a judge.
+
+MMHal, as https://github.com/RLHF-V/RLHF-V, eval/summarize_gpt_mmhal_review.py, has it: 96 questions
+in their order, of which the type is the number modulo 8. A judge's text scores 0 to 6 when exactly
+one of "rating: 0" .. "rating: 6" occurs in it, and else 0: a judge that says nothing, or "rating:
+4, at most rating: 5", makes a hallucination. `strict` leaves such answers out, and reads "Rating:
+10" as none. Below 3 is a hallucination; informativeness is the score, less 3 from 3 on, in percent
+of 3.
+
+HallusionBench, as https://github.com/tianyi-lab/HallusionBench, utils.py, has it: a verdict is 1
+correct, 0 incorrect, 2 unclear; unclear is right where the question comes without its figure
+(category VS, figure 0). aAcc counts questions, qAcc questions with all their figures right, fAcc
+figures with all their questions right (without VS's figure 0). LH, VI and Mix attribute errors to
+language, vision, or both. There is nothing to mend: `strict` is the same.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from adapt.metrics.scored import Mode, Ratio, Scored, ratio
+from adapt.params import InputError
+
+TYPES = (
+    "attribute",
+    "adversarial",
+    "comparison",
+    "counting",
+    "relation",
+    "environment",
+    "holistic",
+    "other",
+)
+_HALLUCINATED = 3  # scores below
+
+
+def rating(text: str, mode: Mode) -> int | None:
+    """The score in a judge's text, None when there is none or more than one.
+
+    >>> [rating(text, "official") for text in ("Rating: 4", "RATING: 2, low", "none", "rating: 1 or rating: 2")]
+    [4, 2, None, None]
+    >>> rating("Rating: 10", "official"), rating("Rating: 10", "strict")
+    (1, None)
+    """
+    digit = r"rating: ([0-6])" if mode == "official" else r"rating:\W*([0-6])(?![\d.]*\d)"
+    found = set(re.findall(digit, text.lower()))
+    return int(found.pop()) if len(found) == 1 else None
+
+
+def mmhal(verdicts: Sequence[str], mode: Mode) -> Scored:
+    """MMHal's figures with two decimals, as printed; `score_<type>` for each question type.
+
+    Four judged answers: 6, 2, 3, and one without a rating, which counts as 0 (left out in strict
+    mode).
+
+    >>> judged = ["Rating: 6", "Rating: 2", "Rating: 3", "A fine answer."]
+    >>> scored = mmhal(judged, "official")
+    >>> [scored.metrics[name] for name in ("average_score", "hallucination_rate", "informativeness")]
+    [2.75, 0.5, 41.67]
+    >>> mmhal(judged, "strict").metrics["hallucination_rate"]
+    0.33
+    """
+    read = [rating(text, mode) for text in verdicts]
+    filled = [0 if score is None and mode == "official" else score for score in read]
+    kept = [
+        (number % len(TYPES), score) for number, score in enumerate(filled) if score is not None
+    ]
+    if not kept:
+        raise InputError('no judge\'s text has a rating such as "Rating: 4"')
+    scores = [score for _, score in kept]
+    informative = [score - 3 if score >= _HALLUCINATED else score for score in scores]
+    ones = [1] * len(scores)
+    ratios = {
+        "informativeness": ratio([100 * value for value in informative], [3] * len(scores)),
+        "average_score": ratio(scores, ones),
+        "hallucination_rate": ratio([int(score < _HALLUCINATED) for score in scores], ones),
+    }
+    for number, name in enumerate(TYPES[: len(verdicts)]):
+        asked = [int(kind == number) for kind, _ in kept]
+        ratios[f"score_{name}"] = ratio(
+            [a * score for a, score in zip(asked, scores, strict=True)], asked
+        )
+    figures = {name: _pooled(columns) for name, columns in ratios.items()}
+    figures["informativeness"] = (
+        sum(informative) / len(scores) / 3 * 100
+    )  # in the official order, for its rounding
+    return Scored(
+        metrics={name: round(value, 2) for name, value in figures.items()},
+        counts={
+            "judged": len(verdicts),
+            "without_rating": read.count(None),
+            "hallucinated": sum(score < _HALLUCINATED for score in scores),
+        },
+        ratios=ratios,
+        variant={"benchmark": "mmhal", "mode": mode},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One question of HallusionBench; `check` is the judge's 0, 1 or 2, `same` whether the answer
+    was that to figure 0.
+
+    `visual_input`: 0 no figure, 1 the original, 2 an edited one.
+    """
+
+    category: str
+    subcategory: str
+    set_id: str
+    figure_id: str
+    question_id: str
+    visual_input: str
+    truth: bool
+    check: str
+    same: bool
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer counts as right."""
+        return self.check == "1" or (self.check == "2" and not self.sees)
+
+    @property
+    def sees(self) -> bool:
+        """Whether the question comes with a figure."""
+        return not (self.category == "VS" and self.figure_id == "0")
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """The set: its figures and questions belong together, so that the bootstrap draws whole
+        sets.
+        """
+        return self.category, self.subcategory, self.set_id
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The question, whatever the figure."""
+        return *self.unit, self.question_id
+
+    @property
+    def figure(self) -> tuple[str, ...]:
+        """The figure, whatever the question."""
+        return *self.unit, self.figure_id
+
+
+def hallusion(verdicts: Sequence[Verdict], mode: Mode) -> Scored:
+    """Percentages without rounding, the two measures of a bias to yes, and the official counters.
+
+    One set, one question with two figures: right about the original, wrong about the edited one,
+    with the same answer.
+
+    >>> of = {"category": "VD", "subcategory": "math", "set_id": "0", "question_id": "0"}
+    >>> original = Verdict(**of, figure_id="0", visual_input="1", truth=True, check="1", same=False)
+    >>> edited = Verdict(**of, figure_id="1", visual_input="2", truth=False, check="0", same=True)
+    >>> scored = hallusion([original, edited], "official")
+    >>> [scored.metrics[name] for name in ("aAcc", "qAcc", "fAcc", "easy_pair_acc", "hard_pair_acc")]
+    [50.0, 0.0, 50.0, 100.0, 0.0]
+    >>> scored.counts["pair_Mix"]
+    1
+    """
+    seen = [v for v in verdicts if v.sees]
+    percentages = {
+        "aAcc": _share(verdicts, lambda v: (*v.pair, v.figure_id)),
+        "qAcc": _share(verdicts, lambda v: v.pair),
+        "fAcc": _share(seen, lambda v: v.figure),
+        "easy_pair_acc": _share([v for v in verdicts if v.visual_input != "2"], lambda v: v.pair),
+        "hard_pair_acc": _share([v for v in verdicts if v.visual_input == "2"], lambda v: v.pair),
+    }
+    units = list(dict.fromkeys(v.unit for v in verdicts))
+    ratios = {name: _by_unit(groups, units) for name, groups in percentages.items()}
+    return Scored(
+        metrics={name: _pooled(columns) for name, columns in ratios.items()}
+        | _bias(verdicts)
+        | _consistency(seen),
+        counts=_question_counts(verdicts) | _pair_counts(verdicts) | _figure_counts(seen),
+        ratios=ratios,
+        variant={"benchmark": "hallusion", "mode": mode},
+    )
+
+
+def _share(
+    verdicts: Iterable[Verdict], key: Callable[[Verdict], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[bool]]:
+    """Rights and wrongs of each group; a group is right when all of it is."""
+    groups: dict[tuple[str, ...], list[bool]] = {}
+    for verdict in verdicts:
+        groups.setdefault(key(verdict), []).append(verdict.correct)
+    return groups
+
+
+def _by_unit(
+    groups: Mapping[tuple[str, ...], list[bool]], units: Sequence[tuple[str, ...]]
+) -> Ratio:
+    """Right groups, in hundredths, and groups of each set; a group's key begins with its set's."""
+    right, total = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    for key, rights in groups.items():
+        right[key[:3]] += 100 * all(rights)
+        total[key[:3]] += 1
+    return ratio([right[unit] for unit in units], [total[unit] for unit in units])
+
+
+def _pooled(columns: Ratio) -> float:
+    above, below = (int(column.sum()) for column in columns)
+    return above / below if below else 0.0
+
+
+def _bias(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """How much more often than the truth the answers say yes, and the share of errors that are a
+    wrong yes.
+
+    The official code takes an answer for yes when its being right equals the truth, an unclear one
+    too.
+    """
+    said = sum(v.correct == v.truth for v in verdicts) / len(verdicts)
+    wrong = [v for v in verdicts if not v.correct]
+    return {
+        "yes_no_diff": said - sum(v.truth for v in verdicts) / len(verdicts),
+        "yes_no_fp": sum(not v.truth for v in wrong) / len(wrong) if wrong else 0.0,
+    }
+
+
+def _consistency(seen: Sequence[Verdict]) -> dict[str, float]:
+    """The mean over figures of the share of right answers, as a fraction."""
+    shares = [sum(rights) / len(rights) for rights in _share(seen, lambda v: v.figure).values()]
+    return {"figure_score": sum(shares) / len(shares) if shares else 0.0}
+
+
+def _question_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    causes = Counter(_question_cause(v) for v in verdicts)
+    correct = sum(v.correct for v in verdicts)
+    counts = {"total": len(verdicts), "correct": correct, "wrong": len(verdicts) - correct}
+    return {f"question_{name}": count for name, count in (counts | _causes(causes)).items()}
+
+
+def _pair_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Pairs by their causes, and with `_cg` the single questions by the cause that their pair gives
+    them.
+    """
+    original = {v.pair: v.check for v in verdicts if v.figure_id == "0"}
+    language, vision, single = (
+        Counter[tuple[str, ...]](),
+        Counter[tuple[str, ...]](),
+        Counter[str](),
+    )
+    for verdict in verdicts:
+        if verdict.pair not in original:
+            raise InputError(
+                f"{'_'.join(verdict.pair)}: has no answer to figure 0, which the others are compared with"
+            )
+        by_language, by_vision = _pair_cause(verdict, original[verdict.pair])
+        language[verdict.pair] += by_language
+        vision[verdict.pair] += by_vision
+        single[_named(by_language, by_vision)] += 1
+    pairs = _share(verdicts, lambda v: v.pair)
+    correct = sum(all(rights) for rights in pairs.values())
+    counts = {
+        "total": len(pairs),
+        "total_q": len(verdicts),
+        "correct": correct,
+        "wrong": len(pairs) - correct,
+    }
+    counts |= _causes(Counter(_named(language[pair] > 0, vision[pair] > 0) for pair in pairs))
+    counts |= {f"{name}_cg": count for name, count in _causes(single).items()}
+    return {f"pair_{name}": count for name, count in counts.items()}
+
+
+def _figure_counts(seen: Sequence[Verdict]) -> dict[str, int]:
+    figures = _share(seen, lambda v: v.figure).values()
+    right, none = sum(all(rights) for rights in figures), sum(not any(rights) for rights in figures)
+    counts = {
+        "total": len(figures),
+        "correct": right,
+        "wrong": none,
+        "inconsistent": len(figures) - right - none,
+    }
+    return {f"figure_{name}": count for name, count in counts.items()}
+
+
+def _question_cause(verdict: Verdict) -> str:
+    """LH, VI, Mix or "" from one answer alone."""
+    if verdict.check == "1" or (
+        verdict.check == "2" and verdict.category == "VS" and verdict.visual_input == "0"
+    ):
+        return ""
+    if verdict.check == "2" or (verdict.category == "VD" and verdict.figure_id == "0"):
+        return "VI"
+    return "LH" if verdict.category == "VS" and verdict.visual_input == "0" else "Mix"
+
+
+def _pair_cause(verdict: Verdict, original: str) -> tuple[bool, bool]:
+    """Whether language, and whether vision, is to blame for an answer, given the verdict on figure
+    0.
+    """
+    wrong, repeated = verdict.check == "0", verdict.check == "0" and verdict.same
+    if verdict.check == "1":
+        return False, False
+    if verdict.figure_id == "0":
+        return (False, True) if verdict.category == "VD" else (wrong, False)
+    if verdict.category == "VD":
+        return original == "1" and repeated, True
+    if original == "0":
+        return True, not repeated
+    if original == "1" and repeated and verdict.visual_input == "2":
+        return True, False
+    return False, True
+
+
+def _named(by_language: bool, by_vision: bool) -> str:
+    return {(True, True): "Mix", (True, False): "LH", (False, True): "VI", (False, False): ""}[
+        by_language, by_vision
+    ]
+
+
+def _causes(counted: Counter[str]) -> dict[str, int]:
+    return {name: counted[name] for name in ("LH", "VI", "Mix")}

@@ -1,0 +1,157 @@
+"""POPE's questions from what is in the images: random, popular or adversarial (arXiv 2305.10355,
+section 3.1).
+
+For each image, its first objects are asked for, each followed by an object that is not there, never
+twice in an image:
+
+    random        any object of the data set
+    popular       the most frequent one over all images
+    adversarial   the one that most often is in an image together with the object just asked for
+
+`official` does what https://github.com/RUCAIBox/POPE, utils.py, does; `strict` mends the first two
+of its quirks:
+
+* Before a vowel *every* letter a of the template becomes "an": "Is there an apple in the imange?".
+  The published COCO files were corrected by hand, copies of them were not.
+* Of equally frequent objects, the one that the data names first comes first; in strict mode the
+  alphabet decides, so that the order of the images changes nothing but what is drawn.
+* Where no candidate is left, any other object is drawn, by Python's generator, seeded with `seed`
+  for each file. The published random files were made without a recorded seed.
+* An image with fewer objects than are asked for is an IndexError there, and one that holds every
+  object of the data set an endless loop; both are an `InputError` that names the image here.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from adapt.metrics.scored import Mode
+from adapt.params import InputError
+
+Strategy = Literal["random", "popular", "adversarial"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+TEMPLATE = "Is there a {} in the image?"
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """An image's name and its objects, in the order in which they are asked for."""
+
+    image: str
+    objects: tuple[str, ...]
+
+
+def build(
+    images: Sequence[Segmented],
+    strategy: Strategy,
+    *,
+    per_image: int,
+    seed: int,
+    mode: Mode,
+    template: str = TEMPLATE,
+) -> list[dict[str, int | str]]:
+    """The lines of a POPE file, in order: question_id, image, text, label.
+
+    >>> images = [Segmented("a.jpg", ("cup", "apple")), Segmented("b.jpg", ("dog", "cup"))]
+    >>> for question in build(images, "popular", per_image=1, seed=0, mode="official"):
+    ...     print(*question.values())
+    1 a.jpg Is there a cup in the image? yes
+    2 a.jpg Is there a dog in the image? no
+    3 b.jpg Is there a dog in the image? yes
+    4 b.jpg Is there an apple in the imange? no
+    """
+    draw = random.Random(seed)
+    counts = frequencies(images)
+    names = list(counts) if mode == "official" else sorted(counts)
+    popular, together = most_common(counts, mode), co_occurring(images, mode)
+    asked: list[tuple[str, str, str]] = []
+    for image in images:
+        taken = set(image.objects)
+        for name in _first(image, per_image):
+            candidates = {"random": [], "popular": popular, "adversarial": together[name]}[strategy]
+            absent = _absent(image.image, candidates, names, taken, draw)
+            taken.add(absent)
+            asked += [(image.image, name, "yes"), (image.image, absent, "no")]
+    return [
+        {
+            "question_id": number,
+            "image": image,
+            "text": question(name, mode, template),
+            "label": label,
+        }
+        for number, (image, name, label) in enumerate(asked, 1)
+    ]
+
+
+def frequencies(images: Sequence[Segmented]) -> Counter[str]:
+    """In how many images each object is, in the order in which the data names them."""
+    return Counter(name for image in images for name in image.objects)
+
+
+def co_occurring(images: Sequence[Segmented], mode: Mode) -> dict[str, list[str]]:
+    """For each object the others that share an image with it, the most frequent first.
+
+    >>> co_occurring([Segmented("a", ("cup", "dog")), Segmented("b", ("dog", "bus")), Segmented("c", ("bus", "dog"))],
+    ...              "official")
+    {'cup': ['dog'], 'dog': ['bus', 'cup'], 'bus': ['dog']}
+    """
+    together: dict[str, Counter[str]] = {}
+    for image in images:
+        for name in image.objects:
+            together.setdefault(name, Counter()).update(
+                other for other in image.objects if other != name
+            )
+    return {name: most_common(others, mode) for name, others in together.items()}
+
+
+def most_common(counts: Mapping[str, int], mode: Mode) -> list[str]:
+    """Names by falling count; ties as they come, or by name in strict mode."""
+    names = list(counts) if mode == "official" else sorted(counts)
+    return sorted(names, key=lambda name: -counts[name])
+
+
+def question(name: str, mode: Mode, template: str = TEMPLATE) -> str:
+    """A question for an object.
+
+    >>> question("orange", "official"), question("orange", "strict")
+    ('Is there an orange in the imange?', 'Is there an orange in the image?')
+    """
+    if name.startswith(tuple("aeiou")):
+        template = (
+            template.replace("a", "an")
+            if mode == "official"
+            else template.replace(" a {}", " an {}")
+        )
+    return template.format(name)
+
+
+def _first(image: Segmented, count: int) -> tuple[str, ...]:
+    if len(image.objects) < count:
+        raise InputError(
+            f"{image.image}: has {len(image.objects)} objects, and {count} are to be asked for"
+        )
+    return image.objects[:count]
+
+
+def _absent(
+    image: str,
+    candidates: Sequence[str],
+    names: Sequence[str],
+    taken: set[str],
+    draw: random.Random,
+) -> str:
+    """The first candidate that is not taken, or a drawn one; drawn as the official code does, again
+    until it fits.
+    """
+    for name in candidates:
+        if name not in taken:
+            return name
+    if taken.issuperset(names):
+        raise InputError(
+            f"{image}: every object of the data set is in this image or asked for already"
+        )
+    while (name := draw.choice(names)) in taken:
+        pass
+    return name

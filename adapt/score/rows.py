@@ -1,0 +1,234 @@
+"""Rows of a file that someone else wrote: JSON list, JSON Lines, CSV or parquet, with errors that
+name file and row.
+
+    .json, .jsonl   one list of objects, or one object a line (POPE's .json files are of the second kind)
+    .csv            a header, then rows; ids become text, as everywhere
+    .parquet        any columns
+
+Rows count from 1; in JSON Lines a row is a line, in CSV the header is none. An id is an integer or
+a text in the file and a text here, so that 7 and "7" are one image. Nothing is guessed: a column
+goes by its name or by `rename`.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapt.params import InputError
+
+_LONGEST = 60  # characters of a user's text in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row and where it stands; the readers of its cells raise `InputError`."""
+
+    where: str
+    cells: Mapping[str, Any]
+
+    def has(self, name: str) -> bool:
+        """Whether the row has a cell of this name that holds something."""
+        return not _missing(self.cells.get(name))
+
+    def get(self, *names: str) -> Any:
+        """The first cell that is there, of several names for one thing."""
+        for name in names:
+            if self.has(name):
+                return self.cells[name]
+        null = ", which is null" if names[0] in self.cells else ""
+        columns = ", ".join(map(shown, self.cells)) or "none"
+        raise InputError(
+            f"{self.where}: has no {names[0]!r}{null}; its columns are {columns}; "
+            f"--rename THEIRS={names[0]} takes a column by another name"
+        )
+
+    def text(self, *names: str) -> str:
+        """A text, which may be empty."""
+        value = self.get(*names)
+        if not isinstance(value, str):
+            raise InputError(f"{self.where}: {names[0]!r} is {shown(value)}, not a text")
+        return value
+
+    def id(self, *names: str) -> str:
+        """An integer or a text that is not empty, as text."""
+        value = self.get(*names)
+        if (
+            isinstance(value, float) and value.is_integer()
+        ):  # what a table makes of integers beside a gap
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+            raise InputError(
+                f"{self.where}: {names[0]!r} is {shown(value)}, not an id (an integer or a text)"
+            )
+        return str(value)
+
+    def choice(self, name: str, allowed: Iterable[str]) -> str:
+        """One of a few texts; integers of these digits are fine."""
+        value, allowed = self.id(name), list(allowed)
+        if value not in allowed:
+            raise InputError(
+                f"{self.where}: {name!r} is {shown(value)}; allowed: {', '.join(allowed)}"
+            )
+        return value
+
+    def texts(self, *names: str) -> list[str]:
+        """A list of texts; in a CSV file, written as a JSON list."""
+        value = self.get(*names)
+        if isinstance(value, str):
+            value = parse_json(value, f"{self.where}: {names[0]!r}")
+        return list_of_texts(value, f"{self.where}: {names[0]!r}")
+
+
+def read(path: Path, rename: Mapping[str, str], bare: str | None = None) -> list[Row]:
+    """All rows of a file; `rename` maps its column names to ours, `bare` is the column of list
+    items that are texts.
+    """
+    tables = {".csv": _from_csv, ".parquet": _from_parquet}
+    numbered = tables[path.suffix](path) if path.suffix in tables else _from_json(path)
+    rows = [_row(f"{path} row {number}", value, rename, bare) for number, value in numbered]
+    if not rows:
+        raise InputError(f"{path}: is empty; it should hold one answer a row")
+    return rows
+
+
+def by_id(rows: Iterable[Row], *names: str) -> dict[str, Row]:
+    """Rows by their id; a second row with one id is a mistake."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        key = row.id(*names)
+        if key in found:
+            raise InputError(
+                f"{row.where}: {names[0]} {shown(key)} is there already ({found[key].where})"
+            )
+        found[key] = row
+    return found
+
+
+def require_known(rows: Mapping[str, Row], known: Iterable[str], name: str, truth: Path) -> None:
+    """Every id of `rows` is one of the `known` ids, which `truth` lists."""
+    known = set(known)
+    for key, row in rows.items():
+        if key not in known:
+            raise InputError(
+                f"{row.where}: {name} {shown(key)} is unknown; {truth} does not list it"
+            )
+
+
+def read_json(path: Path) -> Any:
+    """A whole JSON file."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON, or an `InputError` that begins with `where`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = f" line {error.lineno}" if "\n" in text.strip() else ""
+        raise InputError(f"{where}{at}: is no JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise InputError(f"{where}: is nested too deeply") from None
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text, without a byte order mark; `InputError` names the line that is no UTF-8."""
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path} line {line}: is not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+        ) from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content, or an `InputError` that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def list_of_texts(value: Any, where: str) -> list[str]:
+    """`value` as a list of texts, or an `InputError` that begins with `where`."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{where} is {shown(value)}, not a list of texts")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message: never longer than a line, never unprintable.
+
+    >>> shown("a" * 1000)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
+    """
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _row(where: str, value: Any, rename: Mapping[str, str], bare: str | None) -> Row:
+    if bare is not None and isinstance(value, str):
+        return Row(where, {bare: value})
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: is {shown(value)}, not an object with columns")
+    for theirs, ours in rename.items():
+        if theirs in value and ours in value:
+            raise InputError(
+                f"{where}: has both {theirs!r} and {ours!r}; --rename {theirs}={ours} cannot hold"
+            )
+    return Row(where, {rename.get(name, name): cell for name, cell in value.items()})
+
+
+def _from_json(path: Path) -> list[tuple[int, Any]]:
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        return list(enumerate(parse_json(text, str(path)), 1))
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [(number, parse_json(line, f"{path} row {number}")) for number, line in lines]
+
+
+def _from_csv(path: Path) -> list[tuple[int, Any]]:
+    limit = csv.field_size_limit(sys.maxsize)  # a cell may be as long as it likes
+    try:
+        rows = [
+            row for row in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if row
+        ]
+    except csv.Error as error:
+        raise InputError(f"{path}: is no CSV table ({error})") from None
+    finally:
+        csv.field_size_limit(limit)
+    header = rows[0] if rows else []
+    if len(set(header)) < len(header):
+        raise InputError(
+            f"{path}: two columns have one name; its columns are {', '.join(map(shown, header))}"
+        )
+    for number, row in enumerate(rows[1:], 1):
+        if len(row) != len(header):
+            raise InputError(
+                f"{path} row {number}: has {len(row)} cells, and the header has {len(header)}"
+            )
+    return [(number, dict(zip(header, row, strict=True))) for number, row in enumerate(rows[1:], 1)]
+
+
+def _from_parquet(path: Path) -> list[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(read_bytes(path)))
+        table.validate(full=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{path}: is no parquet file that can be read ({str(error).splitlines()[0]})"
+        ) from None
+    return list(enumerate(table.to_pylist(), 1))
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)

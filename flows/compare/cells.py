@@ -1,0 +1,127 @@
+"""Results by content: one run of a stage under changed parameters, kept under a name that depends
+on its inputs alone.
+
+A comparison needs the stages of `dvc.yaml` many times, under other seeds and weights, beside the
+workspace's own results. The graph stays DVC's: what a stage depends on (code, parameters, earlier
+stages) is read from `dvc.yaml`, and hashed into the name of its folder. What is there already is
+not computed again, whichever comparison asked for it.
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adapt import environment, launch, params
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A result and how to come by it: `make` fills the folder it is given, once every cell of
+    `after` is there.
+    """
+
+    title: str
+    folder: Path
+    make: Callable[[Path], dict[str, float]]
+    after: tuple["Cell", ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there; a folder appears as a whole."""
+        return self.folder.exists()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What `make` returned."""
+        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+
+    @property
+    def seconds(self) -> float:
+        """How long it took when it was computed, without the cells before it."""
+        return float(json.loads((self.folder / "seconds.json").read_text(encoding="utf-8")))
+
+    def compute(self) -> None:
+        """Make the result, unless it is there."""
+        if self.done:
+            return
+        with launch.published(self.folder) as out:
+            started = time.perf_counter()
+            metrics = self.make(out)
+            (out / "seconds.json").write_text(json.dumps(time.perf_counter() - started) + "\n")
+            (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+
+
+def stage(root: Path, content: Mapping[str, Any], name: str) -> Cell:
+    """The result of a stage under the parameters `content`."""
+    entry = graph(root)[name]
+    before = {needed: stage(root, content, needed) for needed in needs(entry)}
+    folder = home(root) / f"{name}-{key(root, content, entry, before)}"
+    read = {needed: cell.folder for needed, cell in before.items()}
+    make = functools.partial(_run, dict(content), name, read)
+    return Cell(f"{name}, seed {content['seed']}", folder, make, tuple(before.values()))
+
+
+def graph(root: Path) -> dict[str, Any]:
+    """The stages of `dvc.yaml`."""
+    return yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def needs(entry: Mapping[str, Any]) -> list[str]:
+    """The stages whose results a stage reads.
+
+    >>> needs({"deps": ["adapt/params.py", "results/data/splits", "results/base/model"]})
+    ['base', 'data']
+    """
+    return sorted({dep.split("/")[1] for dep in entry["deps"] if dep.startswith("results/")})
+
+
+def key(
+    root: Path, content: Mapping[str, Any], entry: Mapping[str, Any], before: Mapping[str, Cell]
+) -> str:
+    """Hash of a stage's code, its parameters and the names of the results it reads."""
+    parts: list[Any] = [{name: content[name] for name in entry["params"]}]
+    parts += [
+        hashlib.sha256((root / dep).read_bytes()).hexdigest()
+        for dep in entry["deps"]
+        if dep.endswith(".py")
+    ]
+    return digest(*parts, *(before[stage].folder.name for stage in needs(entry)))
+
+
+def digest(*parts: Any) -> str:
+    """Sixteen hex digits of anything that JSON can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def home(root: Path) -> Path:
+    """Where results by content are kept: under the state folder, which nothing tracks."""
+    return environment.state_dir(root) / "cells"
+
+
+def _run(
+    content: Mapping[str, Any], name: str, before: Mapping[str, Path], out: Path
+) -> dict[str, float]:
+    """The stage in this process, with the results it reads linked to where it looks for them."""
+    module = launch.stage_module(name)
+    config = params.load(content, name, module.Config)
+    view = out.parent / f".view-{out.name}"
+    shutil.rmtree(view, ignore_errors=True)
+    (view / "results").mkdir(parents=True)
+    try:
+        for needed, path in before.items():
+            (view / "results" / needed).symlink_to(path.resolve())
+        return module.run(config, view / "results", out, _silent)
+    finally:
+        shutil.rmtree(view, ignore_errors=True)
+
+
+def _silent(step: int, metrics: Mapping[str, float]) -> None:
+    """Curves of the many trainings of a comparison are not kept; their history.csv is."""

@@ -1,0 +1,105 @@
+"""Several cells at a time: Ray runs what is missing, each on its share of the machine, once whoever
+asks for it.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from adapt import environment
+from flows.compare.cells import Cell
+
+MEMORY = (
+    3 * 2**30
+)  # bytes that a job may take, generously: a process with torch and a small model needs half
+
+
+def default_jobs() -> int:
+    """As many as there are GPUs; without one, as many as there are processors and memory for."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return gpus or max(1, min(environment.cpus(), psutil.virtual_memory().available // MEMORY))
+
+
+def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, int]]:
+    """Compute `cells` and all that they need, `jobs` at a time.
+
+    Yields every cell as it is finished, with the number of those still to come. The first error
+    ends the rest and is raised as it was in its process.
+    """
+    missing = _missing(cells)
+    if not missing:
+        return
+    import ray
+
+    with _ray(jobs):
+        shared = {
+            "ADAPT_STATE": str(environment.state_dir(root)),
+            "ADAPT_CPUS": str(max(1, environment.cpus() // jobs)),
+        }
+        gpu = ray.cluster_resources().get("GPU", 0) / jobs
+        compute = ray.remote(num_cpus=1, num_gpus=min(gpu, 1), max_retries=0)(_compute)
+        refs: dict[Path, ray.ObjectRef] = {}
+        for (
+            folder,
+            cell,
+        ) in missing.items():  # in an order in which what a cell needs comes before it
+            needed = [refs[before.folder] for before in cell.after if before.folder in refs]
+            refs[folder] = compute.remote(cell, shared, *needed)
+        waiting = {ref: missing[folder] for folder, ref in refs.items()}
+        while waiting:
+            [ref], _ = ray.wait(list(waiting), num_returns=1)
+            cell = waiting.pop(ref)
+            try:
+                ray.get(ref)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            yield cell, len(waiting)
+
+
+def _missing(cells: Iterable[Cell]) -> dict[Path, Cell]:
+    """What has to be computed, by folder, needed things first; a finished cell needs nothing.
+
+    >>> data = Cell("data", Path("/nowhere/data"), dict)
+    >>> arms = [Cell(name, Path("/nowhere") / name, dict, (data,)) for name in ("a", "b")]
+    >>> [path.name for path in _missing(arms)]
+    ['data', 'a', 'b']
+    """
+    found: dict[Path, Cell] = {}
+    for cell in cells:
+        if not cell.done:
+            found |= _missing(cell.after)
+            found.setdefault(cell.folder, cell)
+    return found
+
+
+def _compute(cell: Cell, shared: dict[str, str], *_before: None) -> None:
+    """In a process of Ray's; it takes the results of the cells before so that Ray waits for them."""
+    import torch
+
+    os.environ.update(shared)
+    torch.set_num_threads(environment.cpus())
+    cell.compute()
+
+
+@contextmanager
+def _ray(jobs: int) -> Iterator[None]:
+    import ray
+
+    # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
+    ray.init(
+        address="local",
+        num_cpus=jobs,
+        include_dashboard=False,
+        object_store_memory=128 * 2**20,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,54 @@
+"""The table of a comparison, by hand."""
+
+import pandas as pd
+import pytest
+
+from adapt.evaluation.comparison import chart, hal_counts, hal_difference, markdown, summary
+from adapt.metrics.bootstrap import Interval
+
+
+def answers(*hallucinated):
+    rows = [
+        {"id": f"{i}-describe", "kind": "describe", "hallucinated": names}
+        for i, names in enumerate(hallucinated)
+    ]
+    return pd.DataFrame([*rows, {"id": "0-exists", "kind": "exists", "hallucinated": ["bus"]}])
+
+
+def test_hal_counts_descriptions_only():
+    assert hal_counts(answers([], ["bus", "car"], ["cup"])).tolist() == [0, 1, 1]
+
+
+def test_difference_is_paired_over_all_seeds():
+    worse, better = answers(["bus"], ["car"]), answers([], ["car"])
+    found = hal_difference([better, better], [worse, worse], resamples=200, seed=0)
+    assert found.point == -50.0 and found.low >= -100 and found.high <= 0
+    assert hal_difference([worse], [worse], resamples=50, seed=0) == Interval(0.0, 0.0, 0.0)
+
+
+def test_different_questions_cannot_be_paired():
+    with pytest.raises(AssertionError, match="the same questions"):
+        hal_difference([answers([])], [answers([], [])], resamples=10, seed=0)
+
+
+def test_table_and_chart(tmp_path):
+    long = pd.DataFrame(
+        {
+            "arm": ["base", "base", "sft", "sft"],
+            "seed": [1, 2, 1, 2],
+            "hal": [30.0, 32.0, 10.0, 14.0],
+            "cover": [95.0, 95.0, 94.0, 94.0],
+            "fire_rate": [None, None, None, None],
+            "seconds": [None, None, 60.0, 62.0],
+        }
+    )
+    table = summary(
+        long.astype({"fire_rate": float}), {"base": {"sft": Interval(-19.0, -25.0, -12.0)}}
+    )
+    text = markdown(table)
+    assert "| arm | Hal % | Cover % | fires % | train s | Hal against base, points [95 %] |" in text
+    assert "| base | 31.0 +- 1.4 | 95.0 +- 0.0 |  |  |  |" in text
+    assert "| sft | 12.0 +- 2.8 | 94.0 +- 0.0 |  | 61.0 +- 1.4 | -19.0 [-25.0, -12.0] |" in text
+    lost = long[long.arm == "sft"].assign(arm="lost", cover=[40.0, 60.0])
+    chart(pd.concat([long, lost]), tmp_path / "arms.png")
+    assert (tmp_path / "arms.png").stat().st_size > 10_000

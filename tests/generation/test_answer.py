@@ -1,0 +1,272 @@
+"""Decoding: windows and caches of any kind, tokens equal to plain `generate`, what is refused,
+masks kept in memory.
+"""
+
+import pytest
+import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+from adapt.attention.anchor import visual_anchor
+from adapt.attention.capture import Call, observed
+from adapt.attention.layout import Layout, View, layout_of
+from adapt.attention.rows import last_at
+from adapt.generation import answer as answering
+from adapt.generation.answer import (
+    answer,
+    answer_anchors,
+    debias_masks,
+    estimate_debias,
+    first_maps,
+    prompt_inputs,
+)
+from adapt.generation.steer import DecodeObserver, SteerConfig, _reweighted, _with_bias, firing_rate
+from adapt.models.identity import content_key
+from adapt.params import InputError
+from tests.support import tiny_world
+
+IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers=())
+
+
+def answers(model=None, **options):
+    return answer(
+        model or tiny_world.model(),
+        tiny_world.processor(),
+        IMAGES,
+        tiny_world.QUESTIONS,
+        **{"anchor_tokens": 3, "max_new_tokens": 12, **options},
+    )
+
+
+def windowed(window: int) -> Gemma3ForCausalLM:
+    """A decoder with grouped queries whose first layer sees `window` tokens, the second all."""
+    config = Gemma3TextConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=window,
+        max_position_embeddings=64,
+        layer_types=["sliding_attention", "full_attention"],
+        query_pre_attn_scalar=1,
+    )
+    torch.manual_seed(0)
+    return Gemma3ForCausalLM(config).eval()
+
+
+def prompt(padded: bool) -> tuple[dict[str, torch.Tensor], Layout]:
+    """Twelve tokens; tokens 3 to 6 stand for an image of 2 x 2 patches. The second sample may be
+    padded by two.
+    """
+    torch.manual_seed(1)
+    mask = torch.ones(2, 12, dtype=torch.long)
+    mask[1, : 2 * padded] = 0
+    views = tuple(View(b, 0, "whole", (2, 2), (3, 4, 5, 6)) for b in range(2))
+    inputs = {"input_ids": torch.randint(3, 50, (2, 12)), "attention_mask": mask}
+    return inputs, Layout(torch.tensor([[3, 4, 5, 6]] * 2), views)
+
+
+def generate(model, inputs, observer=None, **options):
+    options = {
+        "max_new_tokens": 8,
+        "do_sample": False,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        **options,
+    }
+    if observer is None:
+        return model.generate(**inputs, **options)
+    with observed(model, observer):
+        return model.generate(**inputs, **options)
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
+@pytest.mark.parametrize("window", [6, 32])
+def test_windows_and_caches_equal_eager(window, padded, cache):
+    model, (inputs, layout) = windowed(window), prompt(padded)
+    observer = DecodeObserver(layout, anchor_tokens=2)
+    tokens = generate(model, inputs, observer, cache_implementation=cache)
+    assert torch.equal(tokens, generate(model, inputs, cache_implementation=cache))
+    model.set_attn_implementation("eager")
+    mask = torch.cat([inputs["attention_mask"], torch.ones(2, 8, dtype=torch.long)], 1)
+    out = model(tokens, attention_mask=mask, output_attentions=True, use_cache=False)
+    want = torch.stack(out.attentions, 1).mean(2)[:, :, 11:-1, 3:7].transpose(1, 2)
+    torch.testing.assert_close(observer.maps(), want, atol=1e-5, rtol=1e-4)
+    if window == 6:
+        assert observer.maps()[:, 5:, 0].eq(0).all(), (
+            "the image has left the window of the first layer"
+        )
+        assert observer.maps()[:, :, 1].gt(0).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "bool", "float"])
+def test_the_bias_is_added_before_the_softmax(kind):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, n, 8) for heads, n in ((4, 1), (2, 9), (2, 9)))
+    allowed = torch.ones(2, 1, 1, 9, dtype=torch.bool)
+    allowed[1, ..., :2] = kind == "none"
+    masks = {
+        "none": None,
+        "bool": allowed,
+        "float": torch.zeros(2, 1, 1, 9).masked_fill(~allowed, -torch.inf),
+    }
+    layer = torch.nn.Module()
+    layer.layer_idx, layer.num_key_value_groups, layer.is_causal = 0, 2, True
+    call = Call(layer, query, key, value, masks[kind], 0.5, {})
+    columns, bias = (
+        torch.tensor([[1, 4, -1], [3, 5, 7]]),
+        torch.tensor([[1.0, -2.0, 5.0], [0.0, 0.0, 0.0]]),
+    )
+    logits = (query @ key.repeat_interleave(2, 1).transpose(2, 3) * 0.5).masked_fill(
+        ~allowed, -torch.inf
+    )
+    logits[0, :, 0, [1, 4]] += bias[0, :2]
+    want = logits.softmax(-1)
+    out = call.attend(_with_bias(call, columns, bias))
+    torch.testing.assert_close(
+        out.transpose(1, 2), want @ value.repeat_interleave(2, 1), atol=1e-5, rtol=1e-5
+    )
+    p_BHN = last_at(query, key, masks[kind], columns, 0.5)
+    seen = _reweighted(p_BHN, bias * (columns >= 0))
+    torch.testing.assert_close(seen[0, :2], want[0, :, 0, [1, 4]].mean(0), atol=1e-6, rtol=1e-5)
+    assert torch.equal(seen[1], p_BHN[1].mean(0)) and seen[0, 2] == 0, (
+        "without a bias nothing changes"
+    )
+
+
+@pytest.mark.parametrize(
+    "sampling", [{}, {"samples": 3, "temperature": 1.0, "seed": 4}], ids=["greedy", "sampled"]
+)
+def test_tokens_are_those_of_plain_generate_when_nothing_is_steered(sampling):
+    model = tiny_world.model()
+    inputs = prompt_inputs(model, tiny_world.processor(), IMAGES, tiny_world.QUESTIONS)
+    options = {"do_sample": bool(sampling)} | (
+        {"top_k": 0, "num_return_sequences": 3} if sampling else {}
+    )
+    torch.manual_seed(sampling.get("seed", 0))
+    plain = model.generate(**inputs, max_new_tokens=24, **options)[
+        :, inputs["input_ids"].shape[1] :
+    ]
+    for steer in (
+        None,
+        SteerConfig(alpha=0.0, tau=0.9, trigger="amc", anchor_share=1.0, layers=()),
+        SteerConfig(alpha=0.5, tau=0.0, trigger="amc", anchor_share=1.0, layers=()),
+    ):
+        assert torch.equal(
+            answers(model, max_new_tokens=24, steer=steer, **sampling).tokens_BT, plain
+        )
+
+
+def test_answers_that_stop_early_and_other_prompts_do_not_change_an_answer():
+    model = tiny_world.model()
+    sampled = answers(model, samples=4, temperature=1.0, steer=STEER, max_new_tokens=40)
+    lengths = sampled.mask_BT.sum(1)
+    assert lengths.min() < lengths.max() and sampled.maps_BTLN.isfinite().all()
+    both = answers(model, steer=STEER)
+    for b in range(2):
+        alone = answer(
+            model,
+            tiny_world.processor(),
+            IMAGES[b : b + 1],
+            tiny_world.QUESTIONS[b : b + 1],
+            anchor_tokens=3,
+            max_new_tokens=12,
+            steer=STEER,
+        )
+        n = int(alone.mask_BT.sum())
+        assert torch.equal(both.tokens_BT[b, :n], alone.tokens_BT[0, :n])
+        assert torch.equal(both.fired_BTL[b, :n], alone.fired_BTL[0, :n])
+
+
+def test_firing_rate_by_position_starts_after_the_anchor():
+    steered = answers(
+        steer=SteerConfig(alpha=0.5, tau=100.0, trigger="amc", anchor_share=1.0, layers=())
+    )
+    rate = firing_rate(steered.fired_BTL, steered.mask_BT)
+    assert rate[:3].tolist() == [0, 0, 0]
+    assert (rate[3:] == steered.mask_BT[:, 3:].any(0).float()).all()
+
+
+def test_beams_assistants_and_chunks_are_refused():
+    model, (inputs, layout) = windowed(32), prompt(False)
+    for options, why in (
+        ({"num_beams": 3}, "6 rows where 2 answers are expected"),
+        ({"prompt_lookup_num_tokens": 3, "batch": 1}, "a step of"),
+        ({"assistant_model": windowed(32), "batch": 1}, "a step of"),
+        ({"use_cache": False}, "a step of 13 tokens"),
+    ):
+        batch = options.pop("batch", 2)
+        part = {key: value[:batch] for key, value in inputs.items()}
+        observer = DecodeObserver(
+            Layout(layout.columns_BN[:batch], layout.views[:batch]), anchor_tokens=1, steer=STEER
+        )
+        with pytest.raises(InputError, match=why):
+            generate(model, part, observer, **options)
+        assert model.config._attn_implementation == "sdpa"
+    llava = tiny_world.model()
+    llava.generation_config.num_beams = 2
+    with pytest.raises(InputError, match="asks for beam_search"):
+        answers(llava)
+
+
+def test_debias_masks_are_estimated_once_per_content(monkeypatch):
+    monkeypatch.setattr(answering, "_masks", {})
+    estimates, generating = [], answering.answer
+    monkeypatch.setattr(
+        answering, "answer", lambda *a, **k: estimates.append(1) or generating(*a, **k)
+    )
+    options = {"count": 4, "anchor_tokens": 2, "seed": 0}
+
+    def masks(seed):
+        return debias_masks(
+            tiny_world.model(seed),
+            tiny_world.processor(),
+            tiny_world.QUESTIONS,
+            (32, 32),
+            **options,
+        )
+
+    first, again = masks(0), masks(0)
+    assert len(estimates) == 1 and list(first) == [(4, 4)]
+    assert torch.equal(first[4, 4], again[4, 4]) and first[4, 4].shape == (16,)
+    masks(1)
+    assert len(estimates) == 2, "another model"
+    model = tiny_world.model()
+    one = estimate_debias(model, tiny_world.processor(), tiny_world.QUESTIONS, (32, 32), **options)
+    assert len(estimates) == 2 and torch.equal(one, first[4, 4])
+    with torch.no_grad():
+        next(model.get_decoder().parameters()).view(-1)[5] += 1e-3
+    estimate_debias(model, tiny_world.processor(), tiny_world.QUESTIONS, (32, 32), **options)
+    assert len(estimates) == 3, "one weight has changed"
+
+
+def test_content_key_reads_weights_inputs_and_settings():
+    model, inputs = tiny_world.model(), {"x": torch.arange(6).view(2, 3), "none": torch.zeros(0)}
+    keys = {
+        content_key(model, inputs, 1),
+        content_key(model, inputs, 2),
+        content_key(model.to(torch.bfloat16), inputs, 1),
+    }
+    keys.add(content_key(tiny_world.model(), {**inputs, "x": inputs["x"].flip(0)}, 1))
+    assert len(keys) == 4 and content_key(tiny_world.model(), inputs, 1) in keys
+
+
+def test_anchors_of_answers_use_the_masks_by_grid():
+    seen, mask = answers(samples=2, temperature=1.0), torch.linspace(0.5, 1, 16)
+    want = visual_anchor(first_maps(seen, 3), seen.grid, mask)
+    assert torch.equal(answer_anchors(seen, 3, mask), want)
+    assert torch.equal(answer_anchors(seen, 3, {(4, 4): mask, (2, 2): torch.ones(4)}), want)
+    with pytest.raises(InputError, match="no debias mask for the grid 4 x 4"):
+        answer_anchors(seen, 3, {(2, 2): torch.ones(4)})
+
+
+def test_a_batch_without_an_image_is_refused():
+    model, processor = tiny_world.model(), tiny_world.processor()
+    inputs = prompt_inputs(model, processor, IMAGES, tiny_world.QUESTIONS)
+    inputs["input_ids"][1][inputs["input_ids"][1] == model.config.image_token_id] = 1
+    with pytest.raises(InputError, match="sample 1"):
+        layout_of(model, inputs)

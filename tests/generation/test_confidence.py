@@ -1,0 +1,60 @@
+"""The probability of each chosen token, against a second pass over the finished answer."""
+
+import pytest
+import torch
+
+from adapt.generation.answer import answer, prompt_inputs
+from adapt.generation.confidence import Confidence
+from tests.support import tiny_world
+
+IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+
+
+@pytest.mark.parametrize("temperature, repeats", [(0.0, 1), (0.7, 2), (2.0, 2)])
+def test_equal_to_a_pass_over_the_whole_answer(temperature, repeats):
+    """Also with sampling it is the model's own probability, before temperature; rows end at
+    different steps.
+    """
+    model, processor = tiny_world.model(), tiny_world.processor()
+    never = [
+        id_
+        for id_ in processor.tokenizer.all_special_ids
+        if id_ != processor.tokenizer.eos_token_id
+    ]
+    model.generation_config.suppress_tokens = (
+        never  # an untrained model would say that there is another image
+    )
+    answers = answer(
+        model,
+        processor,
+        IMAGES,
+        tiny_world.QUESTIONS,
+        anchor_tokens=3,
+        max_new_tokens=10,
+        samples=repeats,
+        temperature=temperature,
+    )
+    inputs = prompt_inputs(model, processor, IMAGES, tiny_world.QUESTIONS)
+    inputs = {key: value.repeat_interleave(repeats, 0) for key, value in inputs.items()}
+    length = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], answers.tokens_BT], 1)
+    inputs["attention_mask"] = torch.cat(
+        [inputs["attention_mask"], torch.ones_like(answers.tokens_BT)], 1
+    )
+    with torch.no_grad():
+        logits = model(**inputs).logits[:, length - 1 : -1]
+    logits[:, :, never] = -torch.inf
+    want = logits.log_softmax(-1).gather(2, answers.tokens_BT[:, :, None])[:, :, 0]
+    assert answers.logprob_BT.shape == answers.tokens_BT.shape
+    torch.testing.assert_close(
+        answers.logprob_BT[answers.mask_BT], want[answers.mask_BT], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_scores_pass_through_unchanged_and_one_step_is_kept():
+    confidence, scores = Confidence(), torch.randn(2, 5)
+    assert confidence(torch.tensor([[1], [1]]), scores) is scores
+    confidence(torch.tensor([[1, 3], [1, 0]]), torch.zeros(2, 5))
+    found = confidence.logprobs(torch.tensor([[1, 3, 4], [1, 0, 2]]))
+    want = scores.log_softmax(1)[[0, 1], [3, 0]]
+    torch.testing.assert_close(found, torch.stack([want, torch.full((2,), 1 / 5).log()], 1))

@@ -1,0 +1,63 @@
+"""The files inside adapt/ that a stage's result can depend on: its import closure, found by
+reading, not importing.
+
+Imports inside functions count. What stands under `if TYPE_CHECKING` or `if __name__ == "__main__"`
+does not: it never runs, or is how the stage is launched (configuration reading, tracking), not what
+it computes. `python -m tests.support.closure` prints the lists for dvc.yaml.
+"""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def closure(module: str) -> set[str]:
+    """Paths, relative to the project's root, of `module` and of everything in adapt/ that it
+    imports.
+    """
+    found: set[str] = set()
+    open_ = [module]
+    while open_:
+        path = _file(open_.pop())
+        if path is None or str(path) in found:
+            continue
+        found.add(str(path))
+        open_ += _imports(ast.parse((ROOT / path).read_text()))
+    return found
+
+
+def _file(module: str) -> Path | None:
+    """The module's file; packages hold no code (a test checks it), so their `__init__.py` is no
+    dependency.
+    """
+    path = Path(*module.split(".")).with_suffix(".py")
+    return path if (ROOT / path).exists() else None
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    names: list[str] = []
+    for node in _executed(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name.startswith("adapt.")]
+
+
+def _executed(node: ast.AST) -> list[ast.AST]:
+    nodes = [node]
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and _is_guard(child.test)):
+            nodes += _executed(child)
+    return nodes
+
+
+def _is_guard(test: ast.expr) -> bool:
+    return ast.unparse(test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+
+
+if __name__ == "__main__":
+    for stage in ("data", "base", "pairs", "train", "evaluate"):
+        print(stage, *sorted(closure(f"adapt.stages.{stage}")), sep="\n      - ")

@@ -1,0 +1,192 @@
+"""The families that `adapt` can align, tiny, with what the layout of their image tokens must be:
+the proof's data.
+
+    python -m tests.support.families     # writes docs/families.md
+
+The vision towers have their attention switched off (its weights are zero), so that an image token
+depends on the pixels of its own patch alone: `test_families.py` finds every patch by painting it.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from adapt.attention.grids import FAMILIES
+from adapt.attention.layout import layout_of, unsupported
+from tests.support import builders
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "families.md"
+QUESTIONS = ("describe the picture.", "is there a red car?")
+ANSWER = "a red car, a blue house and a green tree. no, there is no car in it."
+
+Views = tuple[tuple[str, tuple[int, int]], ...]
+Arrange = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A tiny model of a family, its processor, and what pictures of two sizes become.
+
+    `views`: by (width, height) of a picture, kind and grid of every view in order, worked out by
+    hand from the sizes. `tiles`: how the tiles of such a picture lie, (rows, columns). `alone`: the
+    views of a picture that shares its prompt with another one, where that differs: such pictures
+    are padded to squares first.
+    """
+
+    build: Callable[[], tuple[Any, Any]]
+    views: dict[tuple[int, int], Views]
+    tiles: dict[tuple[int, int], Arrange] = dataclasses.field(default_factory=dict)
+    shared: Views = ()
+
+
+WHOLE = ("whole", (4, 4))
+TILE = ("tile", (4, 4))
+SQUARES: dict[tuple[int, int], Views] = {(32, 32): (WHOLE,), (64, 48): (WHOLE,)}
+TWO_TILES: dict[tuple[int, int], Views] = {
+    (64, 32): (TILE, TILE, WHOLE),
+    (48, 64): (TILE,) * 4 + (WHOLE,),
+}
+# Patches of 4 pixels, 2 x 2 of them to a token: 8 pixels of the picture, whose sides are rounded to
+# that.
+QWEN_VIEWS: dict[tuple[int, int], Views] = {
+    (48, 32): (("whole", (4, 6)),),
+    (22, 40): (("whole", (5, 3)),),
+}
+
+CASES: dict[str, Case] = {
+    "llava": Case(builders.llava, SQUARES),
+    # 32 x 16 is two tiles of 4 x 4. 32 x 24 goes into 32 x 32 with a border of 4 pixels, one patch,
+    # above and below.
+    "llava_next": Case(
+        builders.llava_next,
+        {(32, 16): (WHOLE, ("whole", (4, 8))), (32, 24): (WHOLE, ("whole", (6, 8)))},
+    ),
+    # At most two tiles: 6 x 8 patches shrink by sqrt(48 / 32), to 4 x 6.
+    "llava_onevision": Case(
+        builders.llava_onevision,
+        {(32, 16): (WHOLE, ("whole", (4, 8))), (32, 24): (WHOLE, ("whole", (4, 6)))},
+        shared=(WHOLE,),
+    ),
+    "qwen2_vl": Case(builders.qwen2_vl, QWEN_VIEWS),
+    "qwen2_5_vl": Case(builders.qwen2_5_vl, QWEN_VIEWS),
+    "qwen3_vl": Case(builders.qwen3_vl, QWEN_VIEWS),
+    "idefics3": Case(builders.idefics3, TWO_TILES, tiles={(64, 32): (1, 2), (48, 64): (2, 2)}),
+    "smolvlm": Case(builders.smolvlm, TWO_TILES, tiles={(64, 32): (1, 2), (48, 64): (2, 2)}),
+    "internvl": Case(
+        builders.internvl,
+        {(64, 32): (TILE, TILE, WHOLE), (16, 16): (WHOLE,)},
+        tiles={(64, 32): (1, 2)},
+    ),
+    "gemma3": Case(builders.gemma3, SQUARES),
+    "paligemma": Case(builders.paligemma, SQUARES),
+}
+
+
+@cache
+def built(name: str) -> tuple[Any, Any]:
+    """Model (eval, random but repeatable, attention far from uniform, tower without attention) and
+    processor.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, processor = CASES[name].build()
+        for part, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(
+                    parameter, std=0.3 if "q_proj" in part or "k_proj" in part else 0.1
+                )
+    decoder = set(model.get_decoder().modules())
+    for module in model.modules():
+        if type(module).__name__.endswith("Attention") and module not in decoder:
+            for parameter in module.parameters():
+                parameter.data.zero_()
+    model.generation_config.suppress_tokens = (
+        processor.tokenizer.all_special_ids
+    )  # random models say such things
+    return model.eval(), processor
+
+
+def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """A picture of noise, (width, height)."""
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(64, 192, (size[1], size[0], 3), dtype=np.uint8)
+    )
+
+
+def prompt(processor: Any, question: str, images: int = 1, answer: str = "") -> str:
+    """`images` pictures, the question, and what the model has said to it so far."""
+    content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return text + answer
+
+
+def inputs(
+    name: str, pictures: list[list[Image.Image]], answers: Sequence[str] = (), side: str = "left"
+) -> Any:
+    """A batch: one prompt per list of pictures, questions of different lengths."""
+    processor = built(name)[1]
+    texts = [
+        prompt(processor, QUESTIONS[b % 2], len(images), answers[b] if answers else "")
+        for b, images in enumerate(pictures)
+    ]
+    return processor(
+        images=pictures,
+        text=texts,
+        padding=True,
+        padding_side=side,
+        return_tensors="pt",
+        add_special_tokens=False,
+    )
+
+
+HEAD = """# Which models can be aligned
+
+Written by `python -m tests.support.families`; `tests/attention/test_families.py` proves every row and checks that
+this file is current. For each family, with a tiny model of transformers' own classes and its own processor:
+
+* **positions and grid**: every patch of a picture is painted in turn, and the image token that changes is the one that
+  the rule names; two sizes of pictures, two pictures in one prompt, batches of different grids, padding on either side;
+* **capture**: statistics and gradients equal those of eager attention to 1e-5, the output equals SDPA's bit for bit;
+* **decoding**: one observed step a token with the KV cache, equal to eager attention on the finished text to 1e-5;
+* **steering**: with alpha 0 the tokens are those of plain `generate`; with alpha 1 attention moves.
+
+"""
+
+
+def document() -> str:
+    """The text of `docs/families.md`."""
+    lines = [
+        "| family | model type | grid of the image tokens | tiny model: picture, image tokens, views |"
+    ]
+    lines += ["|---|---|---|---|"]
+    for name, family in FAMILIES.items():
+        examples = [example(name, size) for size in CASES[name].views]
+        lines.append(
+            f"| {family.name} | `{name}` | {family.rule.__doc__} | {'; '.join(examples)} |"
+        )
+    lines += ["", "What is refused, and with which words:", ""]
+    lines += [f"* {unsupported(model)}" for model in builders.refused()]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def example(name: str, size: tuple[int, int]) -> str:
+    """A picture of this size, its image tokens and the views among them, in words."""
+    layout = layout_of(built(name)[0], inputs(name, [[picture(size)]]))
+    views = Counter((v.kind, f"{v.grid[0]} x {v.grid[1]}") for v in layout.views)
+    what = " + ".join(
+        f"{n} tiles of {grid}" if kind == "tile" else grid for (kind, grid), n in views.items()
+    )
+    return f"{size[0]} x {size[1]} pixels, {layout.columns_BN.shape[1]}: {what}"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), encoding="utf-8")

@@ -1,0 +1,190 @@
+"""A real Ray head for tests, beside any other Ray on the machine: own ports, own token, own folder,
+no process left.
+
+    with ray_head() as head:
+        subprocess.run(["dvc", "repro", "train"], env={**os.environ, **head.env}, check=True)
+
+`ray stop` is never used: it ends every Ray of the machine. Ray starts its workers and jobs in
+process groups of their own, so what belongs to this head is recognised by a mark that all its
+processes inherit through their environment.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from adapt import environment
+
+MARK = "ADAPT_TEST_RAY_HEAD"
+START_LIMIT_S = 90.0
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayHead:
+    """A running head: `address` of its Jobs API, `env` that a client needs, and how to see its
+    processes.
+    """
+
+    address: str
+    env: dict[str, str]
+    folder: Path
+    mark: str
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this head: Ray's own, its workers, and the jobs it runs."""
+        return [
+            process for process in psutil.process_iter() if _environ(process).get(MARK) == self.mark
+        ]
+
+    def commands(self) -> list[str]:
+        """The command lines of `processes`."""
+        lines = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                lines.append(" ".join(process.cmdline()))
+        return lines
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ() if process.status() != psutil.STATUS_ZOMBIE else {}
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return {}
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different ports of the loopback interface that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]
+
+
+@contextmanager
+def ray_head(cpus: int = 2) -> Iterator[RayHead]:
+    """Start a head with a dashboard on loopback; at the end all its processes are gone, and its
+    folder too.
+    """
+    # Not under pytest's tmp_path: the paths of Ray's unix sockets must stay below 108 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    mark = uuid.uuid4().hex
+    token = folder / "token"
+    token.write_text(uuid.uuid4().hex)
+    token.chmod(0o600)
+    ports = free_ports(7)
+    address = f"http://127.0.0.1:{ports[0]}"
+    client = {"RAY_API_SERVER_ADDRESS": address, "RAY_AUTH_TOKEN_PATH": str(token)}
+    head = RayHead(address=address, env=client, folder=folder, mark=mark)
+    with (folder / "head.log").open("wb") as log:
+        starter = subprocess.Popen(
+            _command(folder, ports, cpus),
+            env=_environment(folder, token, mark),
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(starter, head)
+        yield head
+    finally:
+        _end(starter, head)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(folder: Path, ports: list[int], cpus: int) -> list[str]:
+    names = (
+        "dashboard-port",
+        "port",
+        "ray-client-server-port",
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "runtime-env-agent-port",
+        "metrics-export-port",
+    )
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+        ),
+        *(f"--{name}={port}" for name, port in zip(names, ports, strict=True)),
+        *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
+        *(
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--num-cpus={cpus}",
+            f"--temp-dir={folder / 'ray'}",
+        ),
+        f"--object-store-memory={100 * 2**20}",
+    ]
+
+
+def _environment(folder: Path, token: Path, mark: str) -> dict[str, str]:
+    """The environment of the head: no Ray, MLflow or project setting of the caller, the same Python
+    first on PATH.
+    """
+    callers = ("RAY_", "MLFLOW_", "ADAPT_", "DVC_", "PYTHONPATH")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(callers)}
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    return {
+        **kept,
+        **environment.DEFAULTS,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "TMPDIR": str(scratch),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        MARK: mark,
+    }
+
+
+def _wait_until_ready(starter: subprocess.Popen[bytes], head: RayHead) -> None:
+    """The Jobs API is served when it refuses a caller without a token."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if starter.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"{head.address}/api/jobs/", timeout=2)
+        except urllib.error.HTTPError as refusal:
+            assert refusal.code == 401, f"Ray's dashboard answers {refusal.code}"
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(
+        "the Ray head did not start:\n" + (head.folder / "head.log").read_text()[-3000:]
+    )
+
+
+def _end(starter: subprocess.Popen[bytes], head: RayHead) -> None:
+    """Kill everything that carries the mark, until nothing does; the head itself takes ten seconds
+    over a SIGTERM.
+    """
+    deadline = time.monotonic() + STOP_LIMIT_S
+    while left := head.processes():
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1.0)
+        assert time.monotonic() < deadline, f"Ray processes survive SIGKILL: {left}"
+    starter.wait()

@@ -1,0 +1,167 @@
+"""The store: made once whatever the processes, errors that name it, and a logger that survives
+restarts.
+"""
+
+import math
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+
+from adapt.params import InputError
+from adapt.tracking import store
+from tests.support import tracked
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
+    root = tracked.workspace(tmp_path, monkeypatch)
+    client = store.client(root)
+    return root, client.create_run(store.experiment(client, tracked.CONFIG, root)).info.run_id
+
+
+def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in store.client(root).get_metric_history(run_id, key)]
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ("", "sqlite:///{root}/.state/mlflow/mlflow.db"),
+        ("sqlite:///runs/a.db", "sqlite:///{root}/runs/a.db"),
+        ("sqlite:////elsewhere/a.db", "sqlite:////elsewhere/a.db"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_address_is_absolute(
+    given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ADAPT_STATE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert store.uri(tmp_path) == expected.format(root=tmp_path)
+
+
+def test_processes_that_make_the_store_at_once_all_succeed(tmp_path: Path) -> None:
+    code = (
+        f"from pathlib import Path; from adapt import store; root = Path(r'{tmp_path}'); client = store.client(root);"
+        "print(store.experiment(client, store.TrackingConfig(experiment='e', model='m'), root))"
+    )
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("MLFLOW_TRACKING_URI", "ADAPT_STATE")
+    }
+    env["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-c", code]
+    started = [
+        subprocess.Popen(command, cwd=tmp_path, env=env, stdout=-1, stderr=-1, text=True)
+        for _ in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    assert len({out for out, _ in ended}) == 1  # one experiment
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".state"
+    }  # nothing beside it, such as ./mlruns
+    with sqlite3.connect(tmp_path / ".state" / "mlflow" / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:hunter2@127.0.0.1:9",
+        "file:///tmp/mlruns",
+        "postgresql+nothing://me:hunter2@host/db",
+    ],
+)
+def test_a_store_that_cannot_be_used_is_named(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError) as caught:
+        store.client(tmp_path)
+    assert store.without_credentials(address) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_deleted_experiment_is_a_users_mistake(run: tuple[Path, str]) -> None:
+    root, _ = run
+    client = store.client(root)
+    client.delete_experiment(client.get_experiment_by_name("adapt").experiment_id)
+    with pytest.raises(InputError, match=r"tracking.experiment: adapt was deleted; .* restore"):
+        store.experiment(client, tracked.CONFIG, root)
+
+
+@pytest.mark.parametrize("model", ["", "a/b", "a@b", "a'b", "a:b"])
+def test_model_names_that_a_registry_refuses(model: str) -> None:
+    with pytest.raises(InputError, match="model: must be"):
+        store.TrackingConfig(experiment="adapt", model=model)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("no address: a@b", "no address: a@b"),
+        ("https://me:p@ss@host/x", "https://host/x"),
+        ("git+ssh://token@host/x y", "git+ssh://host/x y"),
+        ("s3://b/k?AWSAccessKeyId=A&part=1", "s3://b/k?AWSAccessKeyId=***&part=1"),
+        ("'http://h/?sig=abc'", "'http://h/?sig=***'"),
+    ],
+)
+def test_credentials_are_taken_out(text: str, expected: str) -> None:
+    assert store.without_credentials(text) == expected
+
+
+def test_restarted_training_leaves_neither_hole_nor_doubled_step(run: tuple[Path, str]) -> None:
+    root, run_id = run
+    first = store.StepLogger(store.uri(root), run_id, "train/")
+    for step in range(1, 6):
+        first(step, {"loss": step / 10})
+    second = pickle.loads(
+        pickle.dumps(first)
+    )  # into the worker that takes over from the checkpoint of step 2
+    for step in range(3, 9):
+        second(step, {"loss": 0.0 if step <= 5 else step / 10, "late": 1.0})
+    assert curve(root, run_id, "train/loss") == [(step, step / 10) for step in range(1, 9)]
+    assert [step for step, _ in curve(root, run_id, "train/late")] == list(range(3, 9))
+
+
+def test_what_float_takes_can_be_logged(run: tuple[Path, str]) -> None:
+    root, run_id = run
+    log = store.StepLogger(store.uri(root), run_id)
+    log(np.int64(0), {"x": np.float32(0.5), "n": math.nan})
+    assert curve(root, run_id, "x") == [(0, 0.5)]
+    assert math.isnan(curve(root, run_id, "n")[0][1])
+
+
+def test_points_may_be_given_again_after_an_error(
+    run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, run_id = run
+    log = store.StepLogger(store.uri(root), run_id)
+    log(1, {"x": 1.0})
+    write, calls = log._client.log_batch, []
+
+    def fails_once(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:  # the first of two batches is written
+            raise MlflowException("server gone")
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(log._client, "log_batch", fails_once)
+    monkeypatch.setattr(store, "BATCH", 1)
+    points = [(step, {"x": float(step)}) for step in (2, 3)]
+    with pytest.raises(MlflowException):
+        log.extend(points)
+    log.extend(points)
+    assert curve(root, run_id, "x") == [(1, 1.0), (2, 2.0), (3, 3.0)]
