@@ -1,131 +1,244 @@
-"""Strict configuration: `params.yaml` to frozen dataclasses, and an error that names the key.
+"""Configuration: `params.yaml` to frozen, typed settings, or one line that names the file and the key.
 
-Defaults live in `params.yaml` only. A stage declares a frozen dataclass without defaults; its
-fields are the keys of the section of the same name. A field made with `shared()` is read from the
-top level of the file instead, so that two stages can read one value (`seed`, or a whole section
-such as `anchor`).
+Defaults live in `params.yaml` only. A section is declared as a `Settings` class without defaults, its bounds at its
+fields, in the file that it configures. A field marked `Shared` is read from the top level of the file instead, so
+that two stages can read one value (`seed`) or one section (`anchor`).
 """
 
-import dataclasses
 import difflib
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-C = typing.TypeVar("C")
+LARGEST = 2**20  # bytes of a file of parameters
+DEEPEST = 16  # levels of nesting
+MOST = 10_000  # values, an alias counted as often as it is used
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Settings")
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave us: printed as one line that names the culprit, without a
-    traceback.
-    """
+    """A mistake of the user's: printed as one line that names the culprit, without a traceback."""
 
 
-def shared() -> Any:
-    """Mark a dataclass field as read from the top level of `params.yaml` rather than from the
-    stage's section.
-    """
-    return dataclasses.field(metadata={"shared": True})
+class Settings(BaseModel):
+    """A section of parameters: frozen, strictly typed, with no key unknown and no number infinite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _FromTopLevel:
+    """Marks a field of a section that is read from the top level of the file."""
+
+
+Shared = Annotated[T, _FromTopLevel()]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Natural = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 def require(condition: bool, key: str, problem: str) -> None:
-    """Raise `InputError` naming `key` unless `condition` holds; for the range checks in
-    `__post_init__`.
-    """
+    """Raise `InputError` naming `key` unless `condition` holds; for rules that tie two keys together."""
     if not condition:
         raise InputError(f"{key}: {problem}")
 
 
+# ---- the file ----------------------------------------------------------------------------------
+
+
 def read(path: Path) -> dict[str, Any]:
-    """The whole of `params.yaml` as a dict; `InputError` when it is missing, is no YAML or has no
-    keys.
-    """
+    """A file of parameters as a dict; `InputError` names the file, and the line where there is one."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()[: LARGEST + 1]
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run from the project's root") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
+    if len(content) > LARGEST:
         raise InputError(
-            f"{path}: not valid YAML{f' (line {where.line + 1})' if where else ''}"
-        ) from None
-    if not isinstance(content, dict):
+            f"{path}: larger than {LARGEST >> 10} KiB, too large for a file of parameters"
+        )
+    values = _parsed(path, text)
+    if not isinstance(values, dict):
         raise InputError(f"{path}: expected sections with keys")
-    return content
+    return values
 
 
-def load(params: Mapping[str, Any], section: str, config_type: type[C]) -> C:
-    """Build `config_type` from `params[section]`, and its shared fields from the top level.
+def _parsed(path: Path, text: str) -> Any:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(path, node)
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise InputError(
+            f"{path}: not valid YAML{where}{f': {problem}' if problem else ''}"
+        ) from None
+    except RecursionError:  # of the parser itself
+        raise InputError(f"{path}: nested too deeply") from None
+    finally:
+        loader.dispose()
 
-    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
-    ... class Config:
-    ...     steps: int
-    ...     seed: int = shared()
-    >>> load({"seed": 1, "train": {"steps": 5}}, "train", Config)
-    Config(steps=5, seed=1)
-    >>> load({"seed": 1, "train": {"step": 5}}, "train", Config)
+
+def _check_nodes(path: Path, root: yaml.Node) -> None:
+    """Refuse what YAML allows and nobody means, before anything is built from it.
+
+    The walk follows aliases, so that one which contains itself is too deep, and ten levels of ten
+    aliases each are too many values.
+    """
+    waiting, count = [(root, 1)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        line = f"{path}: line {node.start_mark.line + 1}"
+        require(depth <= DEEPEST, line, "nested too deeply")
+        require(count <= MOST, line, f"more than {MOST} values; write them out without aliases")
+        children = []
+        if isinstance(node, yaml.MappingNode):
+            names = [str(name.value) for name, _ in node.value]
+            twice = next((name for name in names if names.count(name) > 1), "")
+            require(not twice, line, f"the key {twice} is there twice")
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        waiting += [(child, depth + 1) for child in children]
+
+
+# ---- a section ---------------------------------------------------------------------------------
+
+
+def load(
+    params: Mapping[str, Any], section: str, settings: type[S], file: str = "params.yaml"
+) -> S:
+    """Build `settings` from `params[section]`, and its shared fields from the top level.
+
+    >>> class Train(Settings):
+    ...     steps: Count
+    ...     seed: Shared[Seed]
+    >>> load({"seed": 1, "train": {"steps": 5}}, "train", Train)
+    Train(steps=5, seed=1)
+    >>> load({"seed": 1, "train": {"step": 5}}, "train", Train)
     Traceback (most recent call last):
     adapt.params.InputError: params.yaml: unknown key train.step; did you mean train.steps?
+    >>> load({"seed": 1, "train": {"steps": 0}}, "train", Train)
+    Traceback (most recent call last):
+    adapt.params.InputError: params.yaml: train.steps: must be at least 1, got 0
     """
-    fields = dataclasses.fields(config_type)  # type: ignore[arg-type]
-    own = {f.name for f in fields if not f.metadata.get("shared")}
-    if not isinstance(params.get(section), Mapping):
-        raise InputError(f"params.yaml: missing section {section}")
-    _refuse_unknown(params[section], own, section)
-    types_ = typing.get_type_hints(config_type)
-    values = {}
-    for field in fields:
-        is_shared = field.metadata.get("shared")
-        source, key = (
-            (params, field.name) if is_shared else (params[section], f"{section}.{field.name}")
-        )
-        if field.name not in source:
-            raise InputError(f"params.yaml: missing key {key}")
-        wanted, value = types_[field.name], source[field.name]
-        values[field.name] = (
-            load(params, field.name, wanted) if _is_section(wanted) else _typed(value, wanted, key)
-        )
+    own = params.get(section)
+    if not isinstance(own, Mapping):
+        raise InputError(f"{file}: missing section {section}")
+    top = shared_fields(settings)
     try:
-        return config_type(**values)
-    except InputError as error:
-        raise InputError(f"params.yaml: {section}.{error}") from None
-
-
-def _is_section(wanted: Any) -> bool:
-    return dataclasses.is_dataclass(wanted)
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: set[str], section: str) -> None:
-    for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = (
-                f"did you mean {section}.{close[0]}?"
-                if close
-                else f"known keys: {', '.join(sorted(known))}"
+        misplaced = next((name for name in own if name in top), None)
+        if misplaced is not None:
+            raise InputError(
+                f"unknown key {section}.{misplaced}; {misplaced} stands at the top level"
             )
-            raise InputError(f"params.yaml: unknown key {section}.{key}; {hint}")
+        values = {**own, **{name: params[name] for name in top if name in params}}
+        return settings.model_validate(_frozen(values))
+    except ValidationError as error:
+        raise InputError(f"{file}: {_message(error, section, settings)}") from None
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
-def _typed(value: Any, wanted: Any, key: str) -> Any:
-    """`value` as the plain type `wanted` (int is accepted for float, bool never for a number)."""
-    origin = typing.get_origin(wanted)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in typing.get_args(wanted):
-            return None
-        wanted = next(a for a in typing.get_args(wanted) if a is not type(None))
-        origin = typing.get_origin(wanted)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"params.yaml: {key}: expected a list, got {value!r}")
-        item = typing.get_args(wanted)[0]
-        return tuple(_typed(v, item, f"{key}[{i}]") for i, v in enumerate(value))
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not wanted:
-        raise InputError(f"params.yaml: {key}: expected {wanted.__name__}, got {value!r}")
-    return value
+def shared_fields(settings: type[Settings]) -> list[str]:
+    """The fields of a section that are read from the top level."""
+    marked = settings.model_fields.items()
+    return [
+        name for name, field in marked if any(isinstance(m, _FromTopLevel) for m in field.metadata)
+    ]
+
+
+def as_params(section: str, settings: Settings) -> dict[str, Any]:
+    """The part of params.yaml that `load` would make `settings` from."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    top = {name: values.pop(name) for name in shared_fields(type(settings))}
+    return {section: values, **top}
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Every value under its whole name, as text.
+
+    >>> flat({"seed": 1, "train": {"beta": 0.5, "attn_layers": [0, 1]}})
+    {'seed': '1', 'train.beta': '0.5', 'train.attn_layers': '[0, 1]'}
+    """
+    named: dict[str, str] = {}
+    for key, value in values.items():
+        is_section = isinstance(value, Mapping)
+        named |= flat(value, f"{above}{key}.") if is_section else {above + key: str(value)}
+    return named
+
+
+def _frozen(value: Any) -> Any:
+    """YAML's lists as tuples, which frozen settings hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+_PROBLEMS = {  # pydantic's kind of error: what is said of the value, with pydantic's own numbers
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be greater than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be less than {lt:g}",
+    "finite_number": "must be finite",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "too_short": "must name at least one",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "string_type": "expected a text",
+    "tuple_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "model_type": "expected keys and values",
+}
+
+
+def _message(error: ValidationError, section: str, settings: type[Settings]) -> str:
+    """The first error in words: a typing error explains the key that is missing for it."""
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    path, kind, context = first["loc"], first["type"], first.get("ctx", {})
+    is_shared = bool(path) and path[0] in shared_fields(settings)
+    above = "" if is_shared else section
+    key = above + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+    key = key.removeprefix(".")
+    if kind == "extra_forbidden":
+        return f"unknown key {key}; {_hint(key, path, settings)}"
+    if kind == "missing":
+        return f"missing key {key}"
+    if kind == "value_error":
+        # Whoever ties two keys together names the key itself (`require`); a field's own check does not.
+        return f"{key}{'.' if isinstance(context['error'], InputError) else ': '}{context['error']}"
+    given = repr(first["input"])
+    problem = _PROBLEMS[kind].format(**context) if kind in _PROBLEMS else first["msg"]
+    return f"{key}: {problem}, got {given if len(given) < 80 else given[:80] + '...'}"
+
+
+def _hint(key: str, path: tuple[int | str, ...], settings: type[Settings]) -> str:
+    """The known keys beside an unknown one, or the one that is spelled nearly as it is."""
+    for name in path[:-1]:
+        settings = settings.model_fields[str(name)].annotation  # type: ignore[assignment]
+    known = [name for name in settings.model_fields if name not in shared_fields(settings)]
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    if close:
+        return f"did you mean {key.rpartition('.')[0]}.{close[0]}?"
+    return f"known keys: {', '.join(sorted(known))}"

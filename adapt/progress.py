@@ -6,27 +6,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+Log = Callable[[int, Mapping[str, float]], None]
+"""`log(step, metrics)`: one point of each named curve."""
+
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar on stderr; outside a terminal it refreshes every ten seconds, one
-    line each.
-    """
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar on stderr; outside a terminal, one line every ten seconds."""
     from tqdm import tqdm
 
     interval = 0.2 if sys.stderr.isatty() else 10.0
     yield from tqdm(
-        items, desc=what, total=total, mininterval=interval, dynamic_ncols=True, leave=True
+        items, desc=label, total=total, mininterval=interval, dynamic_ncols=True, leave=True
     )
 
 
 class History:
-    """Curves of a stage: every point goes to `log` at once, and all of them into a CSV file for
-    `dvc plots`.
-    """
+    """Curves of a stage: every point goes to `log` at once, and all into a CSV for `dvc plots`."""
 
-    def __init__(self, log: Callable[[int, Mapping[str, float]], None]) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self.rows: dict[int, dict[str, float]] = {}
 
@@ -36,7 +35,7 @@ class History:
         self._log(step, metrics)
 
     def write(self, path: Path) -> None:
-        """Write `step` and one column per curve, in steps' order; a missing point is an empty cell."""
+        """Write `step` and a column per curve, in steps' order; a missing point is an empty cell."""
         names = sorted({name for row in self.rows.values() for name in row})
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["step", *names], lineterminator="\n")

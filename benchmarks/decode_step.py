@@ -29,14 +29,15 @@ from torch import Tensor
 
 from adapt.attention.capture import observed
 from adapt.attention.layout import layout_of
-from adapt.generation.steer import DecodeObserver, SteerConfig
+from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver
 from benchmarks.sides import arguments, progress, ratios, spread, table, write
 
 FIRST = 5
 SIDES = {
     "plain": None,
     "capture": None,
-    "steer": SteerConfig(alpha=0.5, tau=1.0, trigger="mass", anchor_share=0.1, layers=()),
+    "steer": SteerConfig(alpha=0.5, tau=1.0, trigger="mass", anchor_share=0.1, layers="all"),
 }
 
 

@@ -147,7 +147,7 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
         data_collator=GuidedCollator(processor=processor, noise=0.3),
         anchor_tokens=5,
         weights=Weights(vag=1, dpo=1, sft=1, attn=1),
-        attn_layers=(),
+        attn_layers="all",
         reference=ReferenceCache(uri=str(folder / "reference"), base=size),
     )
     return _ready(ours)

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def question(root: Path, config: Mapping[str, Any], promote: bool) -> dict[str, 
     return {
         "evaluate": results.stage_hash(root, "evaluate"),
         "model": results.output_hash(root, registry.MODEL),
-        "rules": asdict(config["gate"]),
+        "rules": config["gate"].model_dump(),
         "promote": promote,
         "registry": address if address.startswith("http") else "in this workspace",
         "name": config["tracking"].model,

@@ -15,18 +15,15 @@ from typing import Any
 
 from adapt import environment
 from adapt.evaluation import gate
+from adapt.evaluation.judge import judge_split
+from adapt.metrics.headline import HEADLINES
 from adapt.params import InputError
+from adapt.stages import answer
 from adapt.tracking import registry, results, store
 from adapt.tracking.runs import revision
 from flows import plan
 
 BASE_MODEL = "results/base/model"
-SHOWN = {
-    "CHAIR_i %": "chair_i",
-    "Hal %": "hal",
-    "Cover %": "cover",
-    "attention late/early": "mass_late_early",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,7 @@ def promote(
     tracking = config["tracking"]
     version = registered(root, tracking, run_id)
     champion = registry.champion(root, tracking)
-    frame = root / "results" / "evaluate" / "responses.parquet"
+    frame = root / "results" / "evaluate" / "judged.parquet"
     metrics = metrics_of(root)
     if version == champion:
         return Result(
@@ -116,15 +113,16 @@ def _reference(
     """Responses, metrics and arm of what the tuned model has to beat, measured on the same images."""
     if champion is None or is_base(root, config["tracking"].model, champion):
         return frame, metrics, "base"
-    from adapt.stages import evaluate
-
     state = environment.state_dir(root)
     state.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=state, prefix="champion-") as folder:
         source = f"models:/{config['tracking'].model}/{champion}"
         model, _ = registry.download(root, source, Path(folder) / "model")
-        responses, measured = evaluate.measure(config["evaluate"], model, root / "results")
-    return responses, measured, "tuned"
+        splits = root / "results" / "data" / "splits"
+        tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
+    anchor_tokens = config["evaluate"].anchor.anchor_tokens
+    judged = judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
+    return judged.responses, {f"tuned/{k}": v for k, v in judged.metrics.items()}, "tuned"
 
 
 def is_base(root: Path, model: str, version: str) -> bool:
@@ -147,9 +145,6 @@ def metrics_of(root: Path) -> dict[str, float]:
 
 
 def shown(metrics: Mapping[str, float], arm: str) -> dict[str, float]:
-    """The few numbers that the table at the end has."""
-    return {
-        title: float(metrics[f"{arm}/{name}"])
-        for title, name in SHOWN.items()
-        if f"{arm}/{name}" in metrics
-    }
+    """The few numbers that the table at the end has, by title."""
+    keys = {number.title: f"{arm}/{number.key}" for number in HEADLINES}
+    return {title: float(metrics[key]) for title, key in keys.items() if key in metrics}

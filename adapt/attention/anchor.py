@@ -19,27 +19,9 @@ from torch import Tensor
 
 from adapt.attention.layout import Layout, View
 from adapt.attention.signals import EPS, entropy, normalised
-from adapt.params import InputError, require
+from adapt.params import InputError
 
 Grid = tuple[int, int]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AnchorConfig:
-    """Section `anchor` of params.yaml."""
-
-    anchor_tokens: int
-    noise_images: int
-
-    def __post_init__(self) -> None:
-        require(
-            self.anchor_tokens >= 1,
-            "anchor_tokens",
-            f"must be at least 1, got {self.anchor_tokens}",
-        )
-        require(
-            self.noise_images >= 1, "noise_images", f"must be at least 1, got {self.noise_images}"
-        )
 
 
 def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:

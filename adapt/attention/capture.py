@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from adapt.attention.rows import attention_at
+from adapt.attention.settings import Layers, includes
 from adapt.params import InputError
 
 NAME = "adapt_sdpa"
@@ -191,12 +192,12 @@ class RowCapture(Observer):
         rows_BR: query positions to observe, -1 for padding. A first dimension smaller than the
             batch observes only the first samples (in preference batches: the chosen halves).
         columns_BN: image-token positions of the same samples, -1 for padding.
-        layers: decoder layers to observe; empty for all.
+        layers: decoder layers to observe.
 
     Maps are 0 at padding. One capture sees one pass; passes without gradients are not looked at.
     """
 
-    def __init__(self, rows_BR: Tensor, columns_BN: Tensor, layers: tuple[int, ...] = ()) -> None:
+    def __init__(self, rows_BR: Tensor, columns_BN: Tensor, layers: Layers = "all") -> None:
         assert len(rows_BR) == len(columns_BN), "rows and columns belong to the same samples"
         self.rows_BR, self.columns_BN, self.layers = rows_BR, columns_BN, layers
         self.maps: dict[int, Tensor] = {}
@@ -220,7 +221,7 @@ class RowCapture(Observer):
         output, layer = call.attend(), call.layer
         # Without gradients it is the reference pass of an adapter model, which shares its modules
         # with the policy. Inside a backward pass it is a checkpointed layer that is computed again.
-        wanted = torch.is_grad_enabled() and (not self.layers or layer in self.layers)
+        wanted = torch.is_grad_enabled() and includes(self.layers, layer)
         if wanted and torch._C._current_graph_task_id() == -1:
             if layer in self.maps:
                 raise InputError(

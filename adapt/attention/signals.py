@@ -9,7 +9,6 @@ image, mean over heads.
 import torch
 from torch import Tensor
 
-SIGNALS = ("mass", "focus", "amc", "responsiveness", "drift")
 EPS = 1e-12
 
 

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,8 @@ from urllib.parse import urlsplit
 from adapt import environment, params
 from adapt.cluster import jobs, storage
 from adapt.params import InputError
+from adapt.progress import Log
 from adapt.tracking.store import SQLITE, StepLogger, without_credentials
-
-Log = Callable[[int, Mapping[str, float]], None]
 
 STORAGE = "ADAPT_RAY_STORAGE"
 
@@ -108,7 +107,9 @@ def submit(
             uris = {
                 Path(name).as_posix(): storage.share(results / name, exchange) for name in inputs
             }
-            job = Job(stage=stage, params=_as_params(stage, config), inputs=uris, logger=logger)
+            job = Job(
+                stage=stage, params=params.as_params(stage, config), inputs=uris, logger=logger
+            )
             storage.write_json(f"{folder}/job.json", dataclasses.asdict(job))
         try:
             _run(client, job_id, job, exchange)
@@ -176,18 +177,6 @@ def _logger(url: str, log: Log) -> dict[str, str] | None:
             "reaches: start `mlflow server` and give its http address"
         )
     return {"uri": log.uri, "run_id": log.run_id, "prefix": log.prefix}
-
-
-def _as_params(section: str, config: Any) -> dict[str, Any]:
-    """The part of params.yaml that `params.load` would make `config` from."""
-    content: dict[str, Any] = {section: {}}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            content |= _as_params(field.name, value)
-        else:
-            (content if field.metadata.get("shared") else content[section])[field.name] = value
-    return content
 
 
 def _job_environment(exchange: str, logger: Mapping[str, str] | None) -> dict[str, str]:

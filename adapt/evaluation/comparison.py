@@ -13,17 +13,16 @@ import numpy as np
 import pandas as pd
 
 from adapt.metrics.bootstrap import Interval, difference
+from adapt.metrics.headline import HEADLINES
 
 FAR = 10.0  # points of mean Cover below the best arm's, beyond which an arm is off the chart
 COLUMNS = {
-    "chair_i": "CHAIR_i %",
-    "hal": "Hal %",
-    "cover": "Cover %",
+    **{number.key: number.title for number in HEADLINES[:3]},
     "cog": "Cog %",
     "pope_f1": "POPE F1 %",
     "colour_accuracy": "colours %",
     "length": "length",
-    "mass_late_early": "mass late/early",
+    HEADLINES[3].key: HEADLINES[3].title,
     "focus_late_early": "focus late/early",
     "amc_late_early": "S_AMC late/early",
     "responsiveness_late_early": "responsiveness late/early",

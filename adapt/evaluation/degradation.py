@@ -1,23 +1,17 @@
 """Degradation curves: the signals of many answers by token position, split by grounded and
 hallucinated words.
 
-The unit is one generated token: a row of the token table. Position counts from 0, relative position
-runs from 0 (the first token of an answer) to 1 (its last); an object word is judged at its first
+The unit is one generated token: a row of the token table (`adapt/generation/bench.py`). Position counts from 0,
+relative position runs from 0 (the first token of an answer) to 1 (its last); an object word is judged at its first
 sub-token, with the attention of the step that produced it.
-
-Shapes: B answers, T generated tokens, L layers, N image tokens.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from adapt.attention.anchor import visual_anchor
-from adapt.attention.signals import SIGNALS, all_signals
-from adapt.generation.answer import Answers, first_maps, token_ends
+from adapt.attention.settings import SIGNALS
 
 LABELS = ("other", "grounded", "hallucinated")
 MIN_TOKENS = 5  # a mean over fewer tokens is noise, not a curve
@@ -27,82 +21,6 @@ DRAWN = (
     *SIGNALS,
     "fired",
 )  # what has a curve: the signals, and the share of layers at which steering stepped in
-
-Span = tuple[int, int]
-
-
-def token_table(
-    answers: Answers,
-    debias_N: Tensor,
-    anchor_tokens: int,
-    ids: Sequence[str],
-    grounded: Sequence[Sequence[Span]],
-    hallucinated: Sequence[Sequence[Span]],
-    tokenizer: object,
-) -> pd.DataFrame:
-    """One row per generated token: id, position, relative position, length of its answer, label,
-    fired, every signal, svar and logprob.
-
-    Args:
-        answers: of one batch, one per id. anchor_tokens: K.
-        grounded, hallucinated: character spans of object words in each answer's text.
-    """
-    anchor_BN = visual_anchor(first_maps(answers, anchor_tokens), answers.grid, debias_N)
-    signals = {
-        name: v.numpy()
-        for name, v in all_signals(answers.maps_BTLN.cpu(), anchor_BN.cpu(), anchor_tokens).items()
-    }
-    others = {
-        "fired": answers.fired_BTL.float().mean(2),
-        "svar": svar(answers.maps_BTLN),
-        "logprob": answers.logprob_BT,
-    }
-    values = {**signals, **{name: v.cpu().numpy() for name, v in others.items()}}
-    frames = []
-    for b, identity in enumerate(ids):
-        length = int(answers.mask_BT[b].sum())
-        ends = token_ends(tokenizer, answers.tokens_BT[b, :length].tolist())
-        label = np.full(length, LABELS[0], dtype=object)
-        for name, spans in (("grounded", grounded[b]), ("hallucinated", hallucinated[b])):
-            label[[t for t in (_token_at(ends, start) for start, _ in spans) if t is not None]] = (
-                name
-            )
-        columns = {name: v[b, :length] for name, v in values.items()}
-        position = np.arange(length)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "id": identity,
-                    "position": position,
-                    "relative": position / max(length - 1, 1),
-                    "length": length,
-                    "label": label,
-                    **columns,
-                }
-            )
-        )
-    return pd.concat(frames, ignore_index=True)
-
-
-def svar(maps_BTLN: Tensor) -> Tensor:
-    """Summed visual attention ratio (arXiv 2411.16724): visual mass over the middle third of the
-    layers, [B, T].
-
-    The paper takes layers 5 to 18 of 32; at least one layer here. The masses of three layers are
-    0.25, 0.75 and 0.5:
-
-    >>> svar(Tensor([[[[0.125, 0.125], [0.25, 0.5], [0.5, 0.0]]]]))
-    tensor([[0.7500]])
-    """
-    L = maps_BTLN.shape[2]
-    return maps_BTLN[:, :, L // 3 : math.ceil(2 * L / 3)].sum(-1).mean(2)
-
-
-def _token_at(ends: Sequence[int], start: int) -> int | None:
-    """The first token whose text reaches past character `start`; a leading space belongs to its
-    token.
-    """
-    return next((t for t, end in enumerate(ends) if end > start), None)
 
 
 def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:

@@ -20,7 +20,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -268,55 +267,36 @@ def too_few(labels: ArrayLike, images: ArrayLike) -> str:
 
 
 def fit(features: Mapping[str, ArrayLike], labels: ArrayLike, images: ArrayLike) -> Detector:
-    """Logistic regression with the strength that predicts left-out images best (log loss); see
-    `too_few` before.
+    """Logistic regression with the strength that predicts left-out images best (log loss).
+
+    See `too_few` before.
     """
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     assert not too_few(labels, images)
     labels_Z = np.asarray(labels, dtype=int)
     x_ZF = np.stack([np.asarray(values, dtype=np.float64) for values in features.values()], 1)
-    means, scales = x_ZF.mean(0), x_ZF.std(0)
-    scales = np.where(scales > 0, scales, 1)
-    z_ZF = (x_ZF - means) / scales
-    strength = min(STRENGTHS, key=lambda C: _left_out_loss(z_ZF, labels_Z, np.asarray(images), C))
-    model = _regression(strength).fit(z_ZF, labels_Z)
+    # Words of one image are alike: folds are of images, or the left-out ones would not be unseen.
+    folds = list(StratifiedGroupKFold(FOLDS).split(x_ZF, labels_Z, np.asarray(images)))
+    regression = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=1000)
+    scaler, model = make_pipeline(StandardScaler(), regression).fit(x_ZF, labels_Z)
     return Detector(
         features=tuple(features),
-        means=tuple(means.tolist()),
-        scales=tuple(scales.tolist()),
+        means=tuple(scaler.mean_.tolist()),
+        scales=tuple(scaler.scale_.tolist()),
         weights=tuple(model.coef_[0].tolist()),
         intercept=float(model.intercept_[0]),
-        strength=strength,
+        strength=float(np.ravel(model.C_)[0]),
     )
-
-
-def _regression(strength: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=strength, max_iter=1000)
-
-
-def _left_out_loss(
-    z_ZF: Floats, labels_Z: NDArray[np.int_], images_Z: NDArray[Any], strength: float
-) -> float:
-    """Log loss over all words, each predicted from the folds that its image is not in."""
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-
-    predicted = cross_val_predict(
-        _regression(strength),
-        z_ZF,
-        labels_Z,
-        groups=images_Z,
-        cv=StratifiedGroupKFold(FOLDS),
-        method="predict_proba",
-    )
-    return float(log_loss(labels_Z, predicted))
 
 
 def write(
     path: Path, variants: Mapping[str, Detector], fitted_on: Mapping[str, str | int], note: str = ""
 ) -> None:
-    """The detectors as JSON, readable by people and by `read`: no pickle.
+    """The detectors as JSON, readable by people and by any program: no pickle.
 
     `fitted_on`: what they were fitted on; `note`: why there are none.
     """
@@ -327,25 +307,3 @@ def write(
         "variants": {name: dataclasses.asdict(d) for name, d in variants.items()},
     }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> dict[str, Detector]:
-    """The detectors of a file that `write` made, by name; InputError when it is none, or of another
-    version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            raise InputError(
-                f"{path}: version {content['version']} of the detector, expected {VERSION}"
-            )
-        return {name: _detector(fields) for name, fields in content["variants"].items()}
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found") from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not a detector; the stage evaluate writes one") from None
-
-
-def _detector(fields: Mapping[str, Any]) -> Detector:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Detector(**values)

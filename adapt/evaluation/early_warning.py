@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from adapt.attention.signals import SIGNALS
+from adapt.attention.settings import SIGNALS
 from adapt.evaluation import detection
 from adapt.evaluation.detection import Detector, Resampled
 from adapt.metrics.bootstrap import Interval

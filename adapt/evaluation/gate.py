@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapt.metrics import bootstrap
-from adapt.params import require
+from adapt.params import NonNegative, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,20 +28,12 @@ if TYPE_CHECKING:
 ROUNDING = 1e-9  # a loss of exactly the tolerance is allowed, whatever floats make of it
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rules:
-    """Section `gate` of params.yaml."""
+class Rules(Settings):
+    """Section `gate` of params.yaml, in points and in units of the ratio."""
 
-    min_hal_drop: float
-    max_cover_drop: float
-    max_attention_drop: float
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            require(
-                value >= 0 and math.isfinite(value), field.name, f"must be at least 0, got {value}"
-            )
+    min_hal_drop: NonNegative
+    max_cover_drop: NonNegative
+    max_attention_drop: NonNegative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,30 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from adapt.metrics.headline import ARMS, HEADLINES
+
 if TYPE_CHECKING:
-    import pandas as pd
     from PIL import Image
 
 DPI = 110
 BEFORE, AFTER = "#D55E00", "#0072B2"
 WRONG = "#C1121F"
 HEAT = "YlGnBu"
-ARMS = {  # name, colour, line
-    "base": ("before", BEFORE, "-"),
-    "base_steered": ("before, steered", "#E69F00", "--"),
-    "tuned": ("after", AFTER, "-"),
-    "tuned_steered": ("after, steered", "#56B4E9", "--"),
+STYLES = {  # of each arm: colour, line
+    "base": (BEFORE, "-"),
+    "base_steered": ("#E69F00", "--"),
+    "tuned": (AFTER, "-"),
+    "tuned_steered": ("#56B4E9", "--"),
 }
 CURVES = {  # title, axis
     "mass": ("Visual mass", "attention on the image (share, 0 to 1)"),
     "focus": ("Focus", "1 - normalised entropy (0 uniform, 1 one patch)"),
-    "amc": ("Anchor amc", "match with the anchor (1 = first tokens)"),
+    "amc": ("S_AMC", "match with the anchor (1 = as in the first tokens)"),
     "responsiveness": ("Responsiveness", "attention moved per token (share, 0 to 1)"),
     "drift": ("Drift from the anchor", "Jensen-Shannon divergence (nats)"),
     "fired": ("Steering", "layers at which it steps in (share, 0 to 1)"),
@@ -58,7 +60,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def curves_figure(curves: "pd.DataFrame", relative: "pd.DataFrame", signal: str) -> Figure:
+def curves_figure(curves: pd.DataFrame, relative: pd.DataFrame, signal: str) -> Figure:
     """How `signal` develops along an answer, by position (above) and by relative position (below):
     every arm on the left, grounded against hallucinated words on the right.
 
@@ -92,72 +94,47 @@ def curves_figure(curves: "pd.DataFrame", relative: "pd.DataFrame", signal: str)
     return figure
 
 
-def _overlay(every: Any, kinds: Any, rows: "pd.DataFrame") -> None:
+def _overlay(every: Any, kinds: Any, rows: pd.DataFrame) -> None:
     """All arms into `every`; grounded and hallucinated words, before and after, into `kinds`."""
-    for arm, (name, colour, line) in ARMS.items():
-        _band(every, rows, arm, "all", colour, line, name)
+    for arm, name in ARMS.items():
+        colour, line = STYLES[arm]
+        _band(every, rows[(rows.arm == arm) & (rows.split == "all")], name, color=colour, ls=line)
     for arm in ("base", "tuned"):
-        name, colour, _ = ARMS[arm]
-        _band(kinds, rows, arm, "grounded", colour, "-", f"{name}, grounded")
-        _band(kinds, rows, arm, "hallucinated", colour, ":", f"{name}, hallucinated")
+        for split, line in (("grounded", "-"), ("hallucinated", ":")):
+            points = rows[(rows.arm == arm) & (rows.split == split)]
+            style = {"color": STYLES[arm][0], "ls": line, "marker": "o", "ms": 4}
+            _band(kinds, points, f"{ARMS[arm]}, {split}", **style)
 
 
-def _band(
-    axes: Any, rows: "pd.DataFrame", arm: str, split: str, colour: str, line: str, label: str
-) -> None:
-    points = rows[(rows["arm"] == arm) & (rows["split"] == split)].sort_values("position")
+def _band(axes: Any, points: pd.DataFrame, label: str, **style: Any) -> None:
+    """A mean and its 95 % band; nothing where there are no points."""
     if points.empty:
         return
-    marker = "o" if split != "all" else None
-    axes.plot(
-        points["position"],
-        points["mean"],
-        line,
-        color=colour,
-        label=label,
-        lw=2,
-        marker=marker,
-        ms=4,
-    )
-    shade = 0.07 if split == "hallucinated" else 0.16  # few words, wide bands
-    axes.fill_between(
-        points["position"], points["low"], points["high"], color=colour, alpha=shade, lw=0
-    )
+    points = points.sort_values("position")
+    position, low, high = points["position"], points["low"], points["high"]
+    axes.plot(position, points["mean"], label=label, lw=2, **style)
+    shade = 0.07 if style["ls"] == ":" else 0.16  # few hallucinated words: wide bands
+    axes.fill_between(position, low, high, color=style["color"], alpha=shade, lw=0)
 
 
 def before_after_figure(metrics: Mapping[str, float]) -> Figure:
     """The main numbers of all arms as bars; `metrics` are those of `evaluate`, `<arm>/<metric>`."""
-    shown = {
-        "chair_i": ("CHAIR_i", "absent objects, % of those mentioned", "lower is better"),
-        "hal": ("Hal", "answers that hallucinate, %", "lower is better"),
-        "cover": ("Cover", "true objects mentioned, %", "higher is better"),
-        "mass_late_early": (
-            "Late/early visual mass",
-            "last third over first third",
-            "higher is better",
-        ),
-    }
     arms = [arm for arm in ARMS if any(key.startswith(f"{arm}/") for key in metrics)]
+    names = [ARMS[arm].replace(", ", "\n") for arm in arms]
+    colours = [STYLES[arm][0] for arm in arms]
     figure = Figure(figsize=(12, 3.9), layout="constrained")
-    for axes, (key, (title, axis, better)) in zip(
-        figure.subplots(1, 4), shown.items(), strict=True
-    ):
-        values = [metrics.get(f"{arm}/{key}", np.nan) for arm in arms]
-        bars = axes.bar(range(len(arms)), values, color=[ARMS[arm][1] for arm in arms], width=0.75)
-        digits = 2 if key == "mass_late_early" else 1
-        texts = ["" if np.isnan(value) else f"{value:.{digits}f}" for value in values]
+    for axes, number in zip(figure.subplots(1, len(HEADLINES)), HEADLINES, strict=True):
+        values = [metrics.get(f"{arm}/{number.key}", np.nan) for arm in arms]
+        bars = axes.bar(range(len(arms)), values, color=colours, width=0.75)
+        texts = ["" if np.isnan(value) else f"{value:.{number.digits}f}" for value in values]
         axes.bar_label(bars, texts, padding=2, fontsize=9)
-        axes.set_xticks(
-            range(len(arms)), [ARMS[arm][0].replace(", ", "\n") for arm in arms], fontsize=8
-        )
-        axes.set_title(f"{title}\n({better})", fontsize=11)
-        axes.set_ylabel(axis, fontsize=9)
+        axes.set_xticks(range(len(arms)), names, fontsize=8)
+        axes.set_title(f"{number.name}\n({number.better} is better)", fontsize=11)
+        axes.set_ylabel(number.axis, fontsize=9)
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        "Before and after the retraining, with and without steering, on the test images",
-        fontsize=13,
-    )
+    title = "Before and after the retraining, with and without steering, on the test images"
+    figure.suptitle(title, fontsize=13)
     return figure
 
 

@@ -6,9 +6,12 @@ for the same input.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -16,10 +19,8 @@ from adapt.evaluation import detection, early_warning
 from adapt.evaluation.plots import AFTER, BEFORE, WRONG, heat_map
 
 if TYPE_CHECKING:
-    import pandas as pd
     from PIL import Image
 
-    from adapt.generation.bench import Trace
 
 GREY = "#8A8A8A"
 SCORES = {  # name, colour
@@ -38,8 +39,25 @@ LINES = ("attention_probability", "attention", "svar", "probability", "position"
 COLUMNS, MOST = 8, 31  # of the strip; tokens beside the picture
 
 
+@dataclass(frozen=True)
+class Trace:
+    """One description token by token: pieces of its text, labels, attention [T, rows, columns]."""
+
+    pieces: list[str]
+    labels: list[str]
+    heat: np.ndarray
+
+    @classmethod
+    def of(cls, answer: Any, tokens: pd.DataFrame, heat: pd.DataFrame) -> "Trace":
+        """From an answer's row, its labelled tokens, and its rows of the traces."""
+        ends = tokens["end"].tolist()
+        pieces = [answer.response[start:end] for start, end in pairwise([0, *ends])]
+        maps_TN = np.stack(heat.sort_values("position")["heat"].to_list())
+        return cls(pieces, tokens["label"].tolist(), maps_TN.reshape(len(pieces), *answer.grid))
+
+
 def warning_figure(
-    tokens: "pd.DataFrame",
+    tokens: pd.DataFrame,
     detectors: Mapping[str, detection.Detector],
     found: early_warning.Report,
     calibrated: Mapping[str, detection.Calibration],
@@ -94,7 +112,7 @@ def _bars(axes: Any, found: early_warning.Report) -> None:
 
 def _caught(
     axes: Any,
-    tokens: "pd.DataFrame",
+    tokens: pd.DataFrame,
     detectors: Mapping[str, detection.Detector],
     names: Sequence[str],
 ) -> None:
@@ -137,9 +155,7 @@ def _calibration(axes: Any, calibrated: Mapping[str, detection.Calibration]) -> 
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def strip_figure(
-    image: "Image.Image", trace: "Trace", risk: np.ndarray | None, title: str
-) -> Figure:
+def strip_figure(image: "Image.Image", trace: Trace, risk: np.ndarray | None, title: str) -> Figure:
     """One answer token by token: where each token looked, the token (object words in colour), the
     risk under it.
 
@@ -170,7 +186,7 @@ def strip_figure(
     picture.axis("off")
     for t in range(count):
         row, column = divmod(t + 1, COLUMNS)
-        label = trace.tokens["label"].iloc[t]
+        label = trace.labels[t]
         axes = figure.add_subplot(grid[3 * row, column])
         heat_map(axes, pixels, trace.heat[t], scale)
         colour = {"hallucinated": WRONG, "grounded": AFTER}.get(label, "black")

@@ -16,7 +16,8 @@ from adapt.attention.anchor import Grid, anchors, by_grid, debias_mask
 from adapt.attention.capture import observed
 from adapt.attention.layout import Layout, layout_of
 from adapt.generation.confidence import Confidence
-from adapt.generation.steer import DecodeObserver, SteerConfig
+from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver
 from adapt.models.identity import content_key
 from adapt.params import InputError
 

@@ -1,198 +1,191 @@
-"""Measuring a model on a split: answers to every question, hallucination counts, and attention
-while answering.
+"""A model asked every question of a split: its answers, and its attention token by token, as tables.
+
+Nothing is judged here. What is hallucinated, the curves and the early warning are worked out from these tables alone
+(`adapt/evaluation`), so that a changed metric or plot costs no generation.
+
+    responses   a row per answer: arm, steered, split, id, image_id, kind, question, reference, response, tokens (how many), heat
+                (mean attention to each patch over tokens and layers) and grid (rows, columns)
+    tokens      a row per generated token of a description: arm, split, id, image_id, position, relative (0 first, 1
+                last), length (of its answer, in tokens), end (where it ends in the answer, in characters), fired (share
+                of layers that were steered), the degradation signals, svar and logprob (nats)
+    traces      a row per token of the longest descriptions: id, position, heat (attention to each patch, mean over
+                layers)
+
+Shapes: B answers, T generated tokens, L layers, N image tokens.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
-from adapt.attention.anchor import AnchorConfig
-from adapt.data.schema import KINDS, Example, Vocabulary, open_image
-from adapt.evaluation.degradation import late_early, token_table
-from adapt.generation.answer import Answers, answer, estimate_debias, token_ends
-from adapt.generation.steer import SteerConfig
-from adapt.metrics import chair, pope
-from adapt.metrics.mentions import marked, named
+from adapt.attention.anchor import visual_anchor
+from adapt.attention.signals import all_signals
+from adapt.data.schema import KINDS, Example, open_image
+from adapt.generation.answer import Answers, answer, estimate_debias, first_maps, token_ends
+from adapt.generation.settings import Config, SteerConfig
 from adapt.models.load import load_model, load_processor
 from adapt.params import InputError
 from adapt.progress import track
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One arm: a row per answer, a row per generated token of the descriptions, and the metrics.
-
-    Percentages are 0..100; `length` is the mean number of tokens of a description; `fire_rate` the
-    share of decoder layers and tokens after the anchor at which steering stepped in.
-    """
+class Tables:
+    """What one or several arms said; see the module docstring."""
 
     responses: pd.DataFrame
     tokens: pd.DataFrame
-    metrics: dict[str, float]
+    traces: pd.DataFrame
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Tables]") -> "Tables":
+        """The rows of all parts."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        columns = {name: [getattr(part, name) for part in parts] for name in names}
+        return cls(**{name: pd.concat(c, ignore_index=True) for name, c in columns.items()})
 
-@dataclasses.dataclass(frozen=True)
-class Trace:
-    """One description token by token: pieces of its text, rows of the token table, attention [T,
-    rows, columns].
-    """
-
-    pieces: list[str]
-    tokens: pd.DataFrame
-    heat: np.ndarray
+    def write(self, folder: Path) -> None:
+        """`responses.parquet`, `tokens.parquet` and `traces.parquet`."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name).to_parquet(folder / f"{field.name}.parquet", index=False)
 
 
 class Bench:
-    """A loaded model and the split it is measured on; the debias mask is estimated once for all
-    arms.
+    """A loaded model and the questions it is asked; the debias mask is estimated once for all arms.
+
+    Raises InputError for rows without a description: hallucination is counted in descriptions.
     """
 
     def __init__(
-        self,
-        model_dir: Path,
-        rows: Sequence[Example],
-        vocabulary: Vocabulary,
-        *,
-        anchor: AnchorConfig,
-        batch: int,
-        max_new_tokens: int,
-        seed: int,
+        self, model_dir: Path, split: str, rows: Sequence[Example], config: Config
     ) -> None:
         self.model, self.processor = load_model(model_dir), load_processor(model_dir)
-        self.vocabulary, self.anchor, self.max_new_tokens = vocabulary, anchor, max_new_tokens
-        kinds = [sorted((e for e in rows if e.kind == kind), key=lambda e: e.id) for kind in KINDS]
-        if not kinds[0]:
+        self.split, self.config = split, config
+        by_kind = [sorted((r for r in rows if r.kind == k), key=lambda r: r.id) for k in KINDS]
+        if not by_kind[0]:
             raise InputError(
                 "the split has no describe questions; hallucination is counted in descriptions"
             )
-        self.batches = [part[i : i + batch] for part in kinds for i in range(0, len(part), batch)]
-        questions = sorted({e.question for e in kinds[0]})
+        size = config.batch  # answers of one kind are about equally long: a batch pads little
+        self.batches = [part[i : i + size] for part in by_kind for i in range(0, len(part), size)]
         self.debias_N = estimate_debias(
             self.model,
             self.processor,
-            questions,
-            open_image(kinds[0][0]).size,
-            count=anchor.noise_images,
-            anchor_tokens=anchor.anchor_tokens,
-            seed=seed,
+            sorted({row.question for row in by_kind[0]}),
+            open_image(by_kind[0][0]).size,
+            count=config.anchor.noise_images,
+            anchor_tokens=config.anchor.anchor_tokens,
+            seed=config.seed,
         )
 
-    def measure(self, arm: str, steer: SteerConfig | None) -> Measured:
-        """Answer every question of the split, as arm `arm`; `steer` None is plain decoding."""
-        records: list[dict[str, Any]] = []
+    def ask(self, arm: str, steer: SteerConfig | None, traces: int = 0) -> Tables:
+        """Answer every question of the split as `arm`; `steer` None is plain decoding.
+
+        `traces`: of how many descriptions, the longest, attention is kept token by token.
+        """
+        responses: list[dict[str, Any]] = []
         tokens: list[pd.DataFrame] = []
-        described: list[chair.Counts] = []
-        for batch in track(self.batches, f"evaluating {arm}"):
-            answers = self._answer(batch, steer)
-            counts = [
-                chair.count(text, e, self.vocabulary)
-                for text, e in zip(answers.texts, batch, strict=True)
-            ]
-            records += [self._record(arm, e, answers, i, counts[i]) for i, e in enumerate(batch)]
+        longest: list[tuple[int, str, np.ndarray]] = []
+        for batch in track(self.batches, f"answering as {arm}"):
+            answers = answer(
+                self.model,
+                self.processor,
+                [open_image(row) for row in batch],
+                [row.question for row in batch],
+                anchor_tokens=self.config.anchor.anchor_tokens,
+                max_new_tokens=self.config.max_new_tokens,
+                debias_N=self.debias_N,
+                steer=steer,
+            )
+            responses += [_response(row, answers, i) for i, row in enumerate(batch)]
             if batch[0].kind == "describe":
-                described += counts
-                tokens.append(self._tokens(batch, answers, counts))
-        responses, token_rows = pd.DataFrame(records), pd.concat(tokens, ignore_index=True)
-        metrics = self._metrics(responses, described)
-        metrics |= {
-            f"{signal}_late_early": ratio for signal, ratio in late_early(token_rows).items()
-        }
-        if steer is not None:
-            metrics["fire_rate"] = 100 * float(
-                token_rows[token_rows.position >= self.anchor.anchor_tokens].fired.mean()
-            )
-        return Measured(responses=responses, tokens=token_rows, metrics=metrics)
-
-    def trace(self, example: Example) -> Trace:
-        """Describe one picture, plainly, and keep where each token looked (mean over layers)."""
-        answers = self._answer([example], None)
-        tokens = self._tokens(
-            [example], answers, [chair.count(answers.texts[0], example, self.vocabulary)]
-        )
-        T, text = len(tokens), answers.texts[0]
-        ends = token_ends(self.processor.tokenizer, answers.tokens_BT[0, :T].tolist())
-        pieces = [text[start:end] for start, end in itertools.pairwise([0, *ends])]
-        heat_TN = answers.maps_BTLN[0, :T].mean(1).cpu().numpy()
-        return Trace(pieces, tokens, heat_TN.reshape(T, *answers.grid))
-
-    def _answer(self, batch: Sequence[Example], steer: SteerConfig | None) -> Answers:
-        return answer(
-            self.model,
-            self.processor,
-            [open_image(e) for e in batch],
-            [e.question for e in batch],
-            anchor_tokens=self.anchor.anchor_tokens,
-            max_new_tokens=self.max_new_tokens,
-            debias_N=self.debias_N,
-            steer=steer,
+                tokens.append(self._token_table(batch, answers))
+                longest += _heat_by_token(batch, answers) if traces else []
+                longest = sorted(longest, key=lambda one: (-one[0], one[1]))[:traces]
+        labels = {"arm": arm, "split": self.split}
+        return Tables(
+            responses=pd.DataFrame(responses).assign(**labels, steered=steer is not None),
+            tokens=pd.concat(tokens, ignore_index=True).assign(**labels),
+            traces=_trace_table(longest),
         )
 
-    def _record(
-        self, arm: str, example: Example, answers: Answers, i: int, counts: chair.Counts
-    ) -> dict[str, Any]:
-        text, mask_T = answers.texts[i], answers.mask_BT[i]
-        heat_N = (
-            answers.maps_BTLN[i][mask_T].mean((0, 1))
-            if mask_T.any()
-            else answers.maps_BTLN[i, 0].mean(0)
-        )
-        exists = example.kind == "exists"
-        return {
-            **{key: getattr(example, key) for key in ("id", "image_id", "kind", "question")},
-            "arm": arm,
-            "reference": example.answer,
-            "response": text,
-            "objects_mentioned": counts.mentioned,
-            "hallucinated": counts.hallucinated
-            if not exists
-            else [],  # "there is no tree" mentions a tree
-            "covered": counts.covered,
-            "truth": list(counts.truth),
-            "targets": list(counts.targets),
-            "cog": counts.cog,
-            "marked": marked(text, counts.hallucinated_spans) if not exists else text,
-            "yes": pope.parse_yes_no(text) if exists else None,
-            "tokens": int(mask_T.sum()),
-            "heat": heat_N.cpu().numpy(),
-            "grid": list(answers.grid),
-        }
+    def _token_table(self, batch: Sequence[Example], answers: Answers) -> pd.DataFrame:
+        values = _signals(answers, self.debias_N, self.config.anchor.anchor_tokens)
+        frames = []
+        for b, row in enumerate(batch):
+            length = int(answers.mask_BT[b].sum())
+            position = np.arange(length)
+            columns = {
+                "id": row.id,
+                "image_id": row.image_id,
+                "position": position,
+                "relative": position / max(length - 1, 1),
+                "length": length,
+                "end": token_ends(self.processor.tokenizer, answers.tokens_BT[b, :length].tolist()),
+                **{name: value_BT[b, :length] for name, value_BT in values.items()},
+            }
+            frames.append(pd.DataFrame(columns))
+        return pd.concat(frames, ignore_index=True)
 
-    def _tokens(
-        self, batch: Sequence[Example], answers: Answers, counts: Sequence[chair.Counts]
-    ) -> pd.DataFrame:
-        hallucinated = [c.hallucinated_spans for c in counts]
-        grounded = [[m.span for m in c.mentions if m.name in c.truth] for c in counts]
-        table = token_table(
-            answers,
-            self.debias_N,
-            self.anchor.anchor_tokens,
-            [e.id for e in batch],
-            grounded,
-            hallucinated,
-            self.processor.tokenizer,
-        )
-        return table.assign(image_id=table["id"].map({e.id: e.image_id for e in batch}))
 
-    def _metrics(
-        self, responses: pd.DataFrame, described: Sequence[chair.Counts]
-    ) -> dict[str, float]:
-        describe, exists, colour = (responses[responses.kind == kind] for kind in KINDS)
-        metrics = {**chair.aggregate(described), "length": float(describe.tokens.mean())}
-        if len(exists):
-            labels = [pope.parse_yes_no(text) for text in exists.reference]
-            yes_no = pope.aggregate(labels, [bool(yes) for yes in exists.yes])
-            metrics |= {f"pope_{key}": value for key, value in yes_no.items()}
-        if len(colour):
-            said, true = (
-                [named(text, self.vocabulary.colours) for text in c]
-                for c in (colour.response, colour.reference)
-            )
-            metrics["colour_accuracy"] = (
-                100 * sum(a == b for a, b in zip(said, true, strict=True)) / len(said)
-            )
-        return metrics
+def _response(row: Example, answers: Answers, i: int) -> dict[str, Any]:
+    mask_T = answers.mask_BT[i]
+    maps_TLN = answers.maps_BTLN[i]
+    # An empty answer looked somewhere too: at the step that chose to end it.
+    heat_N = maps_TLN[mask_T].mean((0, 1)) if mask_T.any() else maps_TLN[0].mean(0)
+    return {
+        **{key: getattr(row, key) for key in ("id", "image_id", "kind", "question")},
+        "reference": row.answer,
+        "response": answers.texts[i],
+        "tokens": int(mask_T.sum()),
+        "heat": heat_N.cpu().numpy(),
+        "grid": list(answers.grid),
+    }
+
+
+def _signals(answers: Answers, debias_N: Tensor, anchor_tokens: int) -> Mapping[str, np.ndarray]:
+    """Every signal, the share of layers that were steered, svar and logprob: [B, T] each."""
+    anchor_BN = visual_anchor(first_maps(answers, anchor_tokens), answers.grid, debias_N)
+    values_BT = all_signals(answers.maps_BTLN.cpu(), anchor_BN.cpu(), anchor_tokens) | {
+        "fired": answers.fired_BTL.float().mean(2),
+        "svar": svar(answers.maps_BTLN),
+        "logprob": answers.logprob_BT,
+    }
+    return {name: value_BT.cpu().numpy() for name, value_BT in values_BT.items()}
+
+
+def svar(maps_BTLN: Tensor) -> Tensor:
+    """Summed visual attention ratio (arXiv 2411.16724): visual mass of the middle layers, [B, T].
+
+    The paper takes layers 5 to 18 of 32; here it is the middle third, at least one layer. The
+    masses of three layers are 0.25, 0.75 and 0.5:
+
+    >>> svar(Tensor([[[[0.125, 0.125], [0.25, 0.5], [0.5, 0.0]]]]))
+    tensor([[0.7500]])
+    """
+    L = maps_BTLN.shape[2]
+    return maps_BTLN[:, :, L // 3 : math.ceil(2 * L / 3)].sum(-1).mean(2)
+
+
+def _heat_by_token(batch: Sequence[Example], answers: Answers) -> list[tuple[int, str, np.ndarray]]:
+    """Length, id, and attention to each patch by token [T, N], of every answer of a batch."""
+    lengths = answers.mask_BT.sum(1).tolist()
+    heat_BTN = answers.maps_BTLN.mean(2).cpu().numpy()
+    return [
+        (length, row.id, heat_TN[:length])
+        for length, row, heat_TN in zip(lengths, batch, heat_BTN, strict=True)
+    ]
+
+
+def _trace_table(longest: Sequence[tuple[int, str, np.ndarray]]) -> pd.DataFrame:
+    rows = [
+        {"id": identity, "position": position, "heat": heat_N}
+        for _, identity, heat_TN in longest
+        for position, heat_N in enumerate(heat_TN)
+    ]
+    return pd.DataFrame(rows, columns=["id", "position", "heat"])

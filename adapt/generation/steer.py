@@ -31,37 +31,12 @@ from adapt.attention.anchor import Grid, anchors, by_grid, inside
 from adapt.attention.capture import Call, Observer, layer_count
 from adapt.attention.layout import Layout
 from adapt.attention.rows import last_at
+from adapt.attention.settings import beyond, includes
 from adapt.attention.signals import amc
+from adapt.generation.settings import SteerConfig
 from adapt.params import InputError, require
 
 EPS = 1e-3
-TRIGGERS = ("mass", "amc")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SteerConfig:
-    """Section `steer` of params.yaml; with alpha or tau 0 nothing is steered. `layers` empty: all."""
-
-    alpha: float
-    tau: float
-    trigger: str
-    anchor_share: float
-    layers: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        require(self.alpha >= 0, "alpha", f"must not be negative, got {self.alpha}")
-        require(self.tau >= 0, "tau", f"must not be negative, got {self.tau}")
-        require(
-            self.trigger in TRIGGERS,
-            "trigger",
-            f"{self.trigger} is not one of {', '.join(TRIGGERS)}",
-        )
-        require(
-            0 <= self.anchor_share <= 1,
-            "anchor_share",
-            f"must lie in [0, 1], got {self.anchor_share}",
-        )
-        require(all(layer >= 0 for layer in self.layers), "layers", "layers count from 0")
 
 
 def level(maps_BN: Tensor, anchor_BN: Tensor, trigger: str) -> Tensor:
@@ -76,7 +51,7 @@ def floor(maps_BTLN: Tensor, anchor_BN: Tensor, steer: SteerConfig) -> Tensor:
     layers left alone.
     """
     floor_BL = steer.tau * level(maps_BTLN, anchor_BN[:, None, None], steer.trigger).mean(1)
-    steered = [not steer.layers or layer in steer.layers for layer in range(floor_BL.shape[1])]
+    steered = [includes(steer.layers, layer) for layer in range(floor_BL.shape[1])]
     return floor_BL.masked_fill(~torch.tensor(steered, device=floor_BL.device), -1.0)
 
 
@@ -94,18 +69,6 @@ def bias(anchor_BN: Tensor, inside_BN: Tensor, alpha: float, anchor_share: float
     """
     w_BN = anchor_BN * inside_BN.sum(1, keepdim=True)
     return alpha * (1 - anchor_share + anchor_share * (w_BN + EPS).log()) * inside_BN
-
-
-def firing_rate(fired_BTL: Tensor, mask_BT: Tensor) -> Tensor:
-    """Share of layers and running answers at which steering stepped in, by position: [T]; 0 where
-    no answer runs.
-
-    >>> fired = torch.tensor([[[True, True], [True, False]], [[False, False], [True, True]]])
-    >>> firing_rate(fired, torch.tensor([[True, True], [True, False]]))
-    tensor([0.5000, 0.5000])
-    """
-    running_BT = mask_BT.float()
-    return (fired_BTL.float().mean(2) * running_BT).sum(0) / running_BT.sum(0).clamp_min(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,9 +124,7 @@ class DecodeObserver(Observer):
     def start(self, model: nn.Module) -> None:
         """Refuses a model whose generation config asks for beams, assistants or other searches."""
         self._layers = layer_count(model)
-        above = [
-            layer for layer in (self.steer.layers if self.steer else ()) if layer >= self._layers
-        ]
+        above = beyond(self.steer.layers, self._layers) if self.steer else []
         require(
             not above, "steer.layers", f"the model has layers 0 to {self._layers - 1}, got {above}"
         )

@@ -235,14 +235,14 @@ def _verdicts(
 ) -> Mapping[str, str | None]:
     """Why each of TRIALS does not work; None where it does."""
     from adapt.generation.answer import answer
-    from adapt.generation.steer import SteerConfig
+    from adapt.generation.settings import SteerConfig
 
     unguided = _unguided(inputs, layout)
     if not tried:
         return {"capture": None, "steering": None, "training": unguided}
     try:
         flaw = _flaw(model, inputs, layout)
-        steer = SteerConfig(alpha=0.5, tau=1.0, trigger="amc", anchor_share=1.0, layers=())
+        steer = SteerConfig(alpha=0.5, tau=1.0, trigger="amc", anchor_share=1.0, layers="all")
         answer(
             model, processor, [image], [QUESTION], anchor_tokens=1, max_new_tokens=3, steer=steer
         )
@@ -303,7 +303,7 @@ def _overlay(source: str, picture: Path | None, path: Path, report: Mapping[str,
     is read from.
     """
     from adapt import params
-    from adapt.attention.anchor import AnchorConfig
+    from adapt.attention.settings import AnchorConfig
     from adapt.evaluation.plots import save
     from adapt.inspect.overlay import overlay
     from adapt.models.load import load_model, load_processor

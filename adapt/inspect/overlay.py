@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from adapt.attention.anchor import AnchorConfig, enhanced, pixel_mask
+from adapt.attention.anchor import enhanced, pixel_mask
+from adapt.attention.settings import AnchorConfig
 from adapt.evaluation.plots import DPI, heat_map
 from adapt.params import InputError
 

@@ -15,7 +15,7 @@ Shapes: B batch, N image tokens, S sequence, C channels, X x Y pixels, D width.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,25 +27,16 @@ from adapt.attention.layout import image_columns
 from adapt.data.schema import Example, Vocabulary, open_image
 from adapt.generation.answer import chat_prompts
 from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
-from adapt.progress import track
+from adapt.models.settings import Config, ScratchConfig
+from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
+from adapt.params import require
+from adapt.progress import Log, track
 
-Log = Callable[[int, Mapping[str, float]], None]
 LOG_EVERY = 10
 DESCRIBE_SHARE = 0.4  # of the rows drawn in phase 2; the rest are questions
 GROUNDED_LAYERS = (
     0,
 )  # where a question's noun meets the patches; later layers carry on what it found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Steps and batch sizes of both phases; `learning_rate` is the peak of a one-cycle schedule."""
-
-    vision_steps: int
-    vision_batch: int
-    language_steps: int
-    language_batch: int
-    learning_rate: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,12 +51,43 @@ class _Row:
     place: Place
 
 
+def from_scratch(
+    config: Config, rows: Sequence[Example], vocabulary: Vocabulary, log: Log
+) -> tuple[Any, Any]:
+    """The embedded default model, trained on `rows`, in eval mode, and its processor.
+
+    Raises InputError where the patches do not divide the images.
+    """
+    scratch = config.scratch
+    width, height = open_image(rows[0]).size
+    require(
+        width == height and width % scratch.patch_size == 0,
+        "base.scratch.patch_size",
+        f"{scratch.patch_size} does not divide square images of {width} x {height} pixels",
+    )
+    shape = Shape(
+        width=scratch.width,
+        vision_layers=scratch.vision_layers,
+        text_layers=scratch.text_layers,
+        heads=scratch.heads,
+        patch_size=scratch.patch_size,
+        image_size=width,
+    )
+    tokenizer = build_tokenizer(
+        text for row in rows for text in (row.question, row.answer, row.noisy_answer)
+    )
+    processor = build_processor(tokenizer, shape)
+    model = build_model(tokenizer, shape, config.seed)
+    pretrain(model, processor, rows, vocabulary, scratch, config.seed, log)
+    return model.eval(), processor
+
+
 def pretrain(
     model: Any,
     processor: Any,
     rows: Sequence[Example],
     vocabulary: Vocabulary,
-    plan: Schedule,
+    plan: ScratchConfig,
     seed: int,
     log: Log,
 ) -> None:
@@ -143,7 +165,7 @@ class _PatchWords(nn.Module):
         )
 
 
-def _optimiser(parameters: list[nn.Parameter], plan: Schedule, steps: int) -> tuple[Any, Any]:
+def _optimiser(parameters: list[nn.Parameter], plan: ScratchConfig, steps: int) -> tuple[Any, Any]:
     optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=0.01)
     # The warm-up must not be exactly one step: OneCycleLR then divides by zero.
     share = 0.1 if steps > 20 else 0.3
@@ -172,7 +194,7 @@ def _train_tower(
     pixels: Tensor,
     labels: Tensor,
     vocabulary: Vocabulary,
-    plan: Schedule,
+    plan: ScratchConfig,
     generator: Any,
     log: Log,
 ) -> None:
@@ -239,7 +261,7 @@ def _train_language(
     examples: Sequence[Example],
     rows: Sequence[_Row],
     features: Tensor,
-    plan: Schedule,
+    plan: ScratchConfig,
     generator: Any,
     log: Log,
 ) -> None:

@@ -5,13 +5,13 @@ checkpoints, history.
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from adapt.progress import History
+from adapt.progress import History, Log
 
 if TYPE_CHECKING:
     from adapt.preference.fit import Checkpoints
@@ -34,7 +34,7 @@ class ReportCallback(TrainerCallback):
 
     def __init__(
         self,
-        log: Callable[[int, Mapping[str, float]], None],
+        log: Log,
         checkpoints: "Checkpoints",
         steps: int,
     ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.attention.layout import image_columns, patch_grid, unknown
+from adapt.attention.settings import beyond
 from adapt.models.load import load_processor
 from adapt.params import InputError, require
 from adapt.preference.pairs import Pair, read_pairs
@@ -25,8 +26,9 @@ def check(config: Config, base: Path, pairs: Path) -> None:
     if reason is not None:
         raise InputError(f"{base}: {reason}")
     layers = model_config.get_text_config().num_hidden_layers
-    what = f"the model has layers 0 to {layers - 1}, got {list(config.attn_layers)}"
-    require(all(layer < layers for layer in config.attn_layers), "train.attn_layers", what)
+    missing = beyond(config.attn_layers, layers)
+    what = f"the model has layers 0 to {layers - 1}, got {missing}"
+    require(not missing, "train.attn_layers", what)
     what = f"{config.batch_pairs} pairs a step, but {pairs} has {len(rows)} in all"
     require(config.batch_pairs <= len(rows), "train.batch_pairs", what)
     if config.w_attn > 0:

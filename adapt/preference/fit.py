@@ -17,15 +17,15 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapt.cluster import storage, submit
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
+from adapt.progress import Log
 
-Log = Callable[[int, Mapping[str, float]], None]
 SUMMARY = "summary.json"
 
 
@@ -70,7 +70,7 @@ def fit(
     check(config, base, pairs)
     digests = [storage.digest(storage.files_of(path)) for path in (base, pairs)]
     name = hashlib.sha256(
-        json.dumps([dataclasses.asdict(config), *digests], sort_keys=True).encode()
+        json.dumps([config.model_dump(mode="json"), *digests], sort_keys=True).encode()
     ).hexdigest()
     job = Job(
         config=config,

@@ -1,82 +1,82 @@
-"""Configuration of preference training: section `train` of params.yaml."""
+"""Sections `pairs` and `train`: preference pairs, and the training on them."""
 
-import dataclasses
+from typing import Annotated, Literal, Self
 
-from adapt.attention.anchor import AnchorConfig
-from adapt.params import require, shared
+from pydantic import Field, model_validator
 
-# The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
-LOSS_TYPES = (
-    "sigmoid",
-    "sigmoid_norm",
-    "hinge",
-    "ipo",
-    "robust",
-    "nca_pair",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
+from adapt.attention.settings import AnchorConfig, Layers
+from adapt.params import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Seed,
+    Settings,
+    Share,
+    Shared,
+    require,
 )
-PRECISIONS = ("auto", "fp32", "bf16")
+
+Kind = Literal["describe", "exists", "colour"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """Section `train`, with the shared `anchor` and `seed`."""
+class PairsConfig(Settings):
+    """Section `pairs`."""
 
-    workers: int
-    max_failures: int
-    batch_pairs: int
-    accumulation: int
-    steps: int
-    learning_rate: float
-    beta: float
-    loss_type: str
-    w_vag: float
-    w_dpo: float
-    w_sft: float
-    w_attn: float
-    attn_layers: tuple[int, ...]
-    noise: float
-    lora_rank: int
-    precision: str
+    images: Count
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)]
+    samples: Annotated[int, Field(ge=2, le=1024)]  # a pair needs two answers
+    temperature: Positive
+    min_gap: Positive
+    batch: Count
+    anchor: Shared[AnchorConfig]
+    max_new_tokens: Shared[Count]
+    seed: Shared[Seed]
+
+
+class Config(Settings):
+    """Section `train`."""
+
+    workers: Natural
+    max_failures: Natural
+    batch_pairs: Count
+    accumulation: Count
+    steps: Count
+    learning_rate: Positive
+    beta: Positive
+    # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
+    loss_type: Literal[
+        "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard",
+        "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop",
+    ]  # fmt: skip
+    w_vag: NonNegative
+    w_dpo: NonNegative
+    w_sft: NonNegative
+    w_attn: NonNegative
+    attn_layers: Layers
+    noise: Share
+    lora_rank: Natural
+    precision: Literal["auto", "fp32", "bf16"]
     gradient_checkpointing: bool
-    checkpoint_every: int
-    log_every: int
-    anchor: AnchorConfig = shared()
-    seed: int = shared()
+    checkpoint_every: Count
+    log_every: Count
+    anchor: Shared[AnchorConfig]
+    seed: Shared[Seed]
 
-    def __post_init__(self) -> None:
-        for key in ("workers", "max_failures", "lora_rank", "w_vag", "w_dpo", "w_sft", "w_attn"):
-            require(getattr(self, key) >= 0, key, f"must not be negative, got {getattr(self, key)}")
-        for key in ("batch_pairs", "accumulation", "steps", "checkpoint_every", "log_every"):
-            require(getattr(self, key) >= 1, key, f"must be at least 1, got {getattr(self, key)}")
-        for key in ("learning_rate", "beta"):
-            require(getattr(self, key) > 0, key, f"must be positive, got {getattr(self, key)}")
-        require(0 <= self.noise <= 1, "noise", f"must lie in [0, 1], got {self.noise}")
-        require(all(layer >= 0 for layer in self.attn_layers), "attn_layers", "layers count from 0")
-        for key, known in (("loss_type", LOSS_TYPES), ("precision", PRECISIONS)):
-            value = getattr(self, key)
-            require(value in known, key, f"must be one of {', '.join(known)}, got {value}")
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
         is_used = self.loss_type == "sigmoid" or self.w_dpo > 0
-        require(
-            is_used,
-            "loss_type",
-            f"{self.loss_type} is the form of the same-image term, whose weight w_dpo is 0",
+        problem = f"{self.loss_type} is the form of the same-image term, whose weight w_dpo is 0"
+        require(is_used, "loss_type", problem)
+        problem = "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train"
+        require(self.w_vag + self.w_dpo + self.w_sft + self.w_attn > 0, "w_vag", problem)
+        workers = max(self.workers, 1)
+        problem = (
+            f"{self.batch_pairs} pairs do not divide into {self.accumulation} passes"
+            f" of {workers} workers"
         )
-        weights = self.w_vag + self.w_dpo + self.w_sft + self.w_attn
-        require(
-            weights > 0,
-            "w_vag",
-            "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train",
-        )
-        parts = max(self.workers, 1) * self.accumulation
-        what = f"{self.batch_pairs} pairs do not divide into {self.accumulation} passes of {max(self.workers, 1)} workers"
-        require(self.batch_pairs % parts == 0, "batch_pairs", what)
+        require(self.batch_pairs % (workers * self.accumulation) == 0, "batch_pairs", problem)
+        return self
 
     @property
     def pass_pairs(self) -> int:

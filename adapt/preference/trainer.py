@@ -30,6 +30,7 @@ from trl import DPOTrainer
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
+from adapt.attention.settings import Layers
 from adapt.models.load import load_model
 from adapt.preference.collate import ANCHOR, IDS, REFERENCE, chosen_half, part
 from adapt.preference.losses import attention_supervision, displacement, dpo, sft
@@ -61,7 +62,7 @@ class AdaptTrainer(DPOTrainer):
         weights: of the loss terms; that of same-image DPO multiplies TRL's loss, whose own weights
             are left alone.
         anchor_tokens: K, the tokens that the anchor is read from.
-        attn_layers: supervised decoder layers, empty for all.
+        attn_layers: supervised decoder layers.
         reference: where reference log-probabilities are kept; what is missing is computed here,
             with progress.
     """
@@ -71,7 +72,7 @@ class AdaptTrainer(DPOTrainer):
         *args: Any,
         weights: Weights,
         anchor_tokens: int,
-        attn_layers: tuple[int, ...],
+        attn_layers: Layers,
         reference: ReferenceCache,
         **kwargs: Any,
     ) -> None:

@@ -1,191 +1,22 @@
 """Stage `data`: validated splits with images inside, drawn here or brought by the user.
 
-`data.source` is "scenes" (draw the default world, `adapt/data/scenes.py`) or a folder with
-`train.parquet`, `validation.parquet`, `test.parquet` and `vocabulary.json` as
-`adapt/data/schema.py` describes them. Both take the same road: the drawn world is first written as
-such a folder. Writes `splits/`. A row that fails validation goes to `quarantine/data.jsonl` of the
-workspace with its reason; more than the share `data.max_rejected` stops the stage.
+`data.source` is "scenes" (draw the default world, `adapt/data/scenes.py`) or a folder with `train.parquet`,
+`validation.parquet`, `test.parquet` and `vocabulary.json` as `adapt/data/schema.py` describes them. Both take the same
+road: the drawn world is first written as such a folder. Writes `splits/`. A row that fails validation goes to
+`quarantine/data.jsonl` of the workspace with its reason; more than the share `data.max_rejected` stops the stage.
 """
 
-import json
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from adapt.data import scenes
-from adapt.data.schema import (
-    SPLITS,
-    Example,
-    Vocabulary,
-    read_rows,
-    read_vocabulary,
-    write_split,
-    write_vocabulary,
-)
-from adapt.data.validation import RowError, validate_rows
-from adapt.params import InputError, require, shared
-from adapt.progress import track
-
-Log = Callable[[int, Mapping[str, float]], None]
-Rejected = list[tuple[RowError, Mapping[str, Any]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Section `data`; image numbers, size and noise matter to source "scenes" only."""
-
-    source: str
-    train_images: int
-    validation_images: int
-    test_images: int
-    image_size: int
-    caption_noise: float
-    max_rejected: float
-    seed: int = shared()
-
-    def __post_init__(self) -> None:
-        require(bool(self.source), "source", "must be scenes, or a folder with your parquet files")
-        for key in ("train_images", "validation_images", "test_images"):
-            require(getattr(self, key) >= 1, key, f"must be at least 1, got {getattr(self, key)}")
-        smallest = scenes.SMALLEST_IMAGE
-        require(
-            self.image_size >= smallest,
-            "image_size",
-            f"must be at least {smallest}, got {self.image_size}",
-        )
-        for key in ("caption_noise", "max_rejected"):
-            require(0 <= getattr(self, key) <= 1, key, f"must be in 0..1, got {getattr(self, key)}")
-        require(self.seed >= 0, "seed", f"must not be negative, got {self.seed}")
+from adapt.data.settings import Config
+from adapt.progress import Log
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Draw or read, validate, and write the splits; see the module docstring."""
-    workspace = results.parent
-    with _source_folder(config, workspace) as folder:
-        vocabulary = read_vocabulary(folder / "vocabulary.json")
-        accepted, rejected, rows = _validated(folder, vocabulary)
-    _report_rejected(rejected, rows, config.max_rejected, workspace / "quarantine" / "data.jsonl")
-    _check_splits(accepted, folder)
-    splits = out / "splits"
-    splits.mkdir()
-    write_vocabulary(splits / "vocabulary.json", vocabulary)
-    for split, examples in accepted.items():
-        write_split(splits / f"{split}.parquet", examples)
-    return _metrics(accepted, len(rejected))
+    from adapt.data import splits
 
-
-@contextmanager
-def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
-    """The folder to read: the user's, or one that the drawn world is written to."""
-    if config.source != "scenes":
-        folder = workspace / config.source
-        require(
-            folder.is_dir(),
-            "params.yaml: data.source",
-            f"folder {config.source} not found (or scenes)",
-        )
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="adapt-scenes-") as temporary:
-        folder = Path(temporary)
-        write_vocabulary(folder / "vocabulary.json", scenes.vocabulary())
-        for split in SPLITS:
-            write_split(folder / f"{split}.parquet", list(_drawn(config, split)))
-        yield folder
-
-
-def _drawn(config: Config, split: str) -> Iterator[Example]:
-    for index in track(range(getattr(config, f"{split}_images")), f"drawing {split}"):
-        yield from scenes.examples(
-            split,
-            index,
-            size=config.image_size,
-            caption_noise=config.caption_noise,
-            seed=config.seed,
-        )
-
-
-def _validated(
-    folder: Path, vocabulary: Vocabulary
-) -> tuple[dict[str, list[Example]], Rejected, int]:
-    """Accepted examples by split, rejected rows with their errors, and the number of rows read."""
-    accepted: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    rejected: Rejected = []
-    seen: set[str] = set()
-    total = 0
-    for split in SPLITS:
-        file = folder / f"{split}.parquet"
-        rows = read_rows(file)
-        total += len(rows)
-        checked = validate_rows(rows, file=file, vocabulary=vocabulary, seen=seen)
-        for row, result in zip(
-            rows, track(checked, f"validating {split}", total=len(rows)), strict=True
-        ):
-            if isinstance(result, RowError):
-                rejected.append((result, row))
-            else:
-                accepted[split].append(result)
-    return accepted, rejected, total
-
-
-def _report_rejected(rejected: Rejected, rows: int, max_rejected: float, quarantine: Path) -> None:
-    """Write the quarantine file anew; stop when too many rows are in it, else warn."""
-    quarantine.unlink(missing_ok=True)
-    if not rejected:
-        return
-    quarantine.parent.mkdir(parents=True, exist_ok=True)
-    lines = [_quarantine_line(error, row) for error, row in rejected]
-    quarantine.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    others = f" and {len(rejected) - 1} more" if len(rejected) > 1 else ""
-    what = f"{rejected[0][0]}{others}, of {rows} rows; all in {quarantine}"
-    if len(rejected) > max_rejected * rows:
-        raise InputError(f"{what} (data.max_rejected is {max_rejected:g})")
-    print(f"adapt data: warning: left out {what}", file=sys.stderr)
-
-
-def _quarantine_line(error: RowError, row: Mapping[str, Any]) -> str:
-    values = {key: value for key, value in row.items() if key != "image"}
-    values["image"] = {"path": (row["image"] or {}).get("path")}
-    line = {
-        "file": str(error.file),
-        "row": error.row,
-        "id": error.row_id,
-        "reason": error.reason,
-        "values": values,
-    }
-    return json.dumps(line, ensure_ascii=False)
-
-
-def _check_splits(accepted: Mapping[str, list[Example]], folder: Path) -> None:
-    """Every split has rows, and no image is in two of them."""
-    home: dict[str, str] = {}
-    for split, examples in accepted.items():
-        require(bool(examples), str(folder / f"{split}.parquet"), "no valid rows")
-        for example in examples:
-            first = home.setdefault(example.image_id, split)
-            require(
-                first == split,
-                str(folder / f"{split}.parquet"),
-                f"image_id {example.image_id} (row id {example.id}) is also in {first}.parquet",
-            )
-
-
-def _metrics(accepted: Mapping[str, list[Example]], rejected: int) -> dict[str, float]:
-    images = {
-        split: {e.image_id: len(e.objects) for e in examples}
-        for split, examples in accepted.items()
-    }
-    objects = [count for counts in images.values() for count in counts.values()]
-    return {
-        **{f"{split}/images": float(len(counts)) for split, counts in images.items()},
-        **{f"{split}/rows": float(len(examples)) for split, examples in accepted.items()},
-        "rejected": float(rejected),
-        "objects_per_image": sum(objects) / len(objects),
-    }
+    return splits.build(config, results.parent, out / "splits")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from adapt.metrics.headline import ARMS, HEADLINES
 from adapt.tracking.store import BATCH, StepLogger
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 SPLITS = {"train": "training", "validation": "validation", "test": "testing"}
 TABLE_ROWS = 200
-HEADLINE = ("hal", "chair_i", "cover", "mass_late_early")
-ARMS = ("base", "base_steered", "tuned", "tuned_steered")
 
 
 def prefix(stage: str) -> str:
@@ -46,7 +45,7 @@ def stage_results(
     metrics(store, run_id, stage, results)
     curves(StepLogger(address, run_id, "curves/"), results / "curves.csv", of_words=True)
     pictures(store, run_id, results, grid=True)
-    responses(store, run_id, results / "responses.parquet")
+    responses(store, run_id, results / "judged.parquet")
 
 
 def retraining_results(store: "MlflowClient", address: str, run_id: str, results: Path) -> None:
@@ -61,7 +60,7 @@ def retraining_results(store: "MlflowClient", address: str, run_id: str, results
         StepLogger(address, run_id, "curves/"), results / "evaluate" / "curves.csv", of_words=False
     )
     pictures(store, run_id, results / "evaluate", grid=False)
-    responses(store, run_id, results / "evaluate" / "responses.parquet")
+    responses(store, run_id, results / "evaluate" / "judged.parquet")
 
 
 def history(log: StepLogger, path: Path) -> None:
@@ -98,10 +97,11 @@ def headline(store: "MlflowClient", run_id: str, results: Path) -> None:
     """
     measured = _measured(results)
     values = {}
-    for metric in HEADLINE:
-        for arm, when in (("tuned", "after"), ("base", "before")):
-            if f"{arm}/{metric}" in measured:
-                values[f"before_after/{metric}_{when}"] = measured[f"{arm}/{metric}"]
+    for number in sorted(HEADLINES, key=lambda number: number.key != "hal"):
+        for arm in ("tuned", "base"):
+            if f"{arm}/{number.key}" in measured:
+                name = f"before_after/{number.key}_{ARMS[arm]}"
+                values[name] = measured[f"{arm}/{number.key}"]
     _single(store, run_id, values)
 
 
@@ -160,7 +160,7 @@ def pictures(store: "MlflowClient", run_id: str, results: Path, *, grid: bool) -
 
 
 def responses(store: "MlflowClient", run_id: str, path: Path) -> None:
-    """The first questions of `responses.parquet` as a table: one row per question, one column of
+    """The first questions of `judged.parquet` as a table: one row per question, one column of
     answers per arm.
 
     Shortened, because the UI loads a table whole; the file's name says how many rows it has at

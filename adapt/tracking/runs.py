@@ -87,7 +87,12 @@ def stage_run(
     store = client(root)
     tags = {"adapt.stage": stage, **_parent_tag()}
     run_id = _create(
-        store, experiment(store, tracking, root), root, name or stage, tags, flat(stage, config)
+        store,
+        experiment(store, tracking, root),
+        root,
+        name or stage,
+        tags,
+        params.flat(params.as_params(stage, config)),
     )
     try:
         with _sigterm_raises():
@@ -139,7 +144,7 @@ def start_retraining(root: Path, tracking: TrackingConfig, tags: Mapping[str, st
     before = store.search_runs([experiment_id], query, order_by=newest, max_results=1)
     number = int(before[0].data.tags.get("adapt.number", 0)) + 1 if before else 1
     own = {"adapt.kind": "retraining", "adapt.number": str(number)}
-    parameters = flat_params(params.read(root / "params.yaml"))
+    parameters = params.flat(params.read(root / "params.yaml"))
     return _create(store, experiment_id, root, f"retrain {number}", {**own, **tags}, parameters)
 
 
@@ -220,7 +225,7 @@ def _run_from_folder(root: Path, parent: str, stage: str, how: str, folder: Path
     experiment_id = store.get_run(parent).info.experiment_id
     own = {
         k: v
-        for k, v in flat_params(params.read(root / "params.yaml")).items()
+        for k, v in params.flat(params.read(root / "params.yaml")).items()
         if k.startswith(f"{stage}.")
     }
     tags = {
@@ -292,37 +297,3 @@ def _git(root: Path, *words: str) -> str:
     return subprocess.run(
         ["git", *words], cwd=root, capture_output=True, text=True, check=True
     ).stdout.strip()
-
-
-def flat(section: str, config: Any) -> dict[str, str]:
-    """Every value of a stage's `Config` under the name it has in params.yaml: `train.beta`,
-    `anchor.anchor_tokens`, `seed`.
-    """
-    values: dict[str, str] = {}
-    for field in dataclasses.fields(config):
-        shared, value = field.metadata.get("shared"), getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            values |= flat(field.name, value)
-        else:
-            values[field.name if shared else f"{section}.{field.name}"] = _text(value)
-    return values
-
-
-def flat_params(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """The same for the whole of params.yaml.
-
-    >>> flat_params({"seed": 1, "train": {"beta": 0.5, "attn_layers": []}})
-    {'seed': '1', 'train.beta': '0.5', 'train.attn_layers': '[]'}
-    """
-    values: dict[str, str] = {}
-    for key, value in content.items():
-        values |= (
-            flat_params(value, f"{above}{key}.")
-            if isinstance(value, Mapping)
-            else {above + key: _text(value)}
-        )
-    return values
-
-
-def _text(value: Any) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)

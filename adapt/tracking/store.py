@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from adapt import environment
-from adapt.params import InputError, require
+from adapt.params import InputError, Settings, require
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,22 +30,11 @@ SQLITE = "sqlite:///"
 BATCH = 1000  # metrics in one request, MLflow's limit
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Section `tracking` of params.yaml: the experiment that runs belong to, the name of the
-    registered model.
-    """
+class TrackingConfig(Settings):
+    """Section `tracking`: the experiment that runs belong to, the name of the registered model."""
 
-    experiment: str
-    model: str
-
-    def __post_init__(self) -> None:
-        require(bool(self.experiment.strip()), "experiment", "must not be empty")
-        require(
-            re.fullmatch(r"[A-Za-z0-9][\w. -]*", self.model) is not None,
-            "model",
-            f"must be letters, digits, spaces and . _ - only, got {self.model!r}",
-        )
+    experiment: Annotated[str, Field(pattern=r"\S")]
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w. -]*$")]
 
 
 def uri(root: Path) -> str:

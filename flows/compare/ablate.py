@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,13 @@ from prefect.logging import get_run_logger
 
 from adapt import launch, params
 from adapt.evaluation.comparison import chart, hal_difference, markdown, summary
-from adapt.params import InputError, require
+from adapt.evaluation.judge import judge_split
+from adapt.files import whole_folder
+from adapt.params import InputError, Settings, require
+from adapt.preference.settings import Config as TrainConfig
+from adapt.stages import answer
 from adapt.tracking import runs
+from flows.compare import arms as arms_file
 from flows.compare import cells, pool
 from flows.compare.arms import Arm, ArmsConfig, arm_of, changed
 from flows.compare.cells import Cell
@@ -68,7 +73,7 @@ class Measurement:
     def result(self) -> Result:
         """What came out, once it is computed."""
         cost = {"seconds": self.model.seconds} if self.arm.train else {}
-        answers = self.cell.folder / "responses.parquet"
+        answers = self.cell.folder / "judged.parquet"
         return Result(
             arm=self.arm.name, seed=self.seed, metrics=self.cell.metrics | cost, responses=answers
         )
@@ -83,13 +88,17 @@ def measurement(
         content = changed(content, "train", arm.changes)
     model = cells.stage(root, content, "train" if arm.train else "base")
     data = cells.stage(root, content, "data")
-    entry = cells.graph(root)["evaluate"]
-    # For the key of a measurement: what it reads beside the data is the measured model, whichever
-    # stage made it.
+    # 1. What a measurement depends on: the code of both stages, the measured model and the data
+    #    (whichever stage made the model, it stands where the graph has the tuned one), how the arm
+    #    is steered, and the split.
+    graph = cells.graph(root)
+    deps = [dep for stage in ("answer", "evaluate") for dep in graph[stage]["deps"]]
+    entry = {"deps": deps, "params": ["anchor", "answer", "max_new_tokens"]}
     read = {stage: data if stage == "data" else model for stage in cells.needs(entry)}
-    code = cells.key(root, content, {**entry, "params": ["anchor", "max_new_tokens"]}, read)
-    steer = None if arm.steer is None else asdict(arm.steer)
+    code = cells.key(root, content, entry, read)
+    steer = None if arm.steer is None else arm.steer.model_dump()
     name = cells.digest(code, model.folder.name, steer, split)
+    # 2. How it is made: answered and judged by the stages' own code.
     make = partial(_measure, content, arm, split, model.folder / "model", data.folder / "splits")
     folder = cells.home(root) / f"measured-{name}"
     cell = Cell(f"measuring {arm.name} on {split}, seed {seed}", folder, make, (data, model))
@@ -99,22 +108,12 @@ def measurement(
 def _measure(
     content: Mapping[str, Any], arm: Arm, split: str, model: Path, splits: Path, out: Path
 ) -> dict[str, float]:
-    from adapt.attention.anchor import AnchorConfig
-    from adapt.data.schema import read_split, read_vocabulary
-    from adapt.generation.bench import Bench
-
-    bench = Bench(
-        model,
-        read_split(splits / f"{split}.parquet"),
-        read_vocabulary(splits / "vocabulary.json"),
-        anchor=params.load(content, "anchor", AnchorConfig),
-        batch=content["evaluate"]["batch"],
-        max_new_tokens=content["max_new_tokens"],
-        seed=content["seed"],
-    )
-    measured = bench.measure(arm.name, arm.steer)
-    measured.responses.to_parquet(out / "responses.parquet")
-    return measured.metrics
+    config = params.load(content, "answer", answer.Config)
+    tables = answer.open_bench(config, model, splits, split).ask(arm.name, arm.steer)
+    anchor_tokens = config.anchor.anchor_tokens
+    judged = judge_split(tables.responses, tables.tokens, splits, split, anchor_tokens)
+    judged.responses.to_parquet(out / "judged.parquet")
+    return judged.metrics
 
 
 @task(name="measure", task_run_name="measure-{split}", cache_policy=NO_CACHE)
@@ -153,7 +152,10 @@ def tuned(
     }
     if not trials or len(config.learning_rates) == 1:
         return [trials[arm.name][0] if arm.train else arm for arm in arms]
-    trying = [arm_of(content, "base"), *(trial for of_arm in trials.values() for trial in of_arm)]
+    trying = [
+        arm_of(content, config, "base"),
+        *(trial for of_arm in trials.values() for trial in of_arm),
+    ]
     base, *found = measure(root, content, trying, config.seeds[:1], "validation", jobs)
     by_arm = {name: [found.pop(0).metrics for _ in of_arm] for name, of_arm in trials.items()}
     for name, found in by_arm.items():
@@ -186,21 +188,20 @@ def best(found: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> int
 
 
 def _with_rate(content: Mapping[str, Any], arm: Arm, rate: float) -> Arm:
-    from adapt.preference.settings import Config
-
     changes = {**arm.changes, "learning_rate": rate}
-    train = params.load(changed(content, "train", changes), "train", Config)
+    train = params.load(changed(content, "train", changes), "train", TrainConfig)
     return Arm(name=arm.name, train=train, steer=arm.steer, changes=changes)
 
 
 @flow(name="ablate", flow_run_name="ablate", validate_parameters=False)
-def ablate(root: Path, content: Mapping[str, Any], names: Sequence[str], jobs: int) -> str:
+def ablate(
+    root: Path, content: Mapping[str, Any], config: ArmsConfig, names: Sequence[str], jobs: int
+) -> str:
     """Measure the arms `names` on every seed, `jobs` things at a time; returns the table in
     Markdown.
     """
-    config = params.load(content, "arms", ArmsConfig)
     where = params.load(content, "tracking", runs.TrackingConfig)
-    arms = [arm_of(content, name) for name in names]
+    arms = [arm_of(content, config, name) for name in names]
     with runs.stage_run("arms", config, where, root) as run, _parent(run.run_id):
         chosen = {arm.name: arm for arm in tuned(root, content, arms, config, jobs)}
         results = measure(root, content, list(chosen.values()), config.seeds, "test", jobs)
@@ -235,7 +236,7 @@ def report(
     }
     long = pd.DataFrame([{"arm": r.arm, "seed": r.seed, **r.metrics} for r in results])
     table = markdown(summary(long, against))
-    with launch.published(root / "results" / "arms") as out:
+    with whole_folder(root / "results" / "arms") as out:
         (out / "table.md").write_text(table, encoding="utf-8")
         long.to_csv(out / "table.csv", index=False)
         chart(long, out / "arms.png")
@@ -244,15 +245,10 @@ def report(
 
 def _child(root: Path, where: runs.TrackingConfig, arm: Arm, result: Result) -> None:
     """An MLflow run for one arm and seed, so that arms can be compared there."""
-    stage, config = ("train", arm.train) if arm.train else ("steer", arm.steer or Plain())
+    stage, config = ("train", arm.train) if arm.train else ("steer", arm.steer or Settings())
     with runs.stage_run(stage, config, where, root, f"{arm.name}, seed {result.seed}") as run:
         for name, value in sorted(result.metrics.items()):
             run.store.log_metric(run.run_id, f"test/{name}", value)
-
-
-@dataclass(frozen=True)
-class Plain:
-    """Configuration of an arm that neither trains nor steers."""
 
 
 @contextmanager
@@ -274,17 +270,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--arms", metavar="A,B", help="only these arms of params.yaml (default: all)"
-    )
-    parser.add_argument(
-        "--seeds", metavar="N,M", help="these seeds instead of those of params.yaml"
-    )
+    parser.add_argument("--arms", metavar="A,B", help="only these arms of the file (default: all)")
+    parser.add_argument("--seeds", metavar="N,M", help="these seeds instead of those of the file")
     parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
         help="how many things at a time (default: one per GPU or CPU)",
+    )
+    parser.add_argument(
+        "--file",
+        type=Path,
+        default=arms_file.FILE,
+        help="the arms (default: flows/compare/arms.yaml)",
     )
     given = parser.parse_args(arguments)
     root = Path.cwd()
@@ -292,16 +290,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = params.read(root / "params.yaml")
         launch.configs(content)
         require(given.jobs is None or given.jobs > 0, "--jobs", "must be at least 1")
+        config = arms_file.read(given.file)
         if given.seeds:
-            content = changed(
-                content, "arms", {"seeds": [_number(text) for text in given.seeds.split(",")]}
-            )
+            seeds = tuple(_number(text) for text in given.seeds.split(","))
+            config = config.model_copy(update={"seeds": seeds})
         content = changed(content, "train", {"workers": 0})  # one process trains an arm
-        names = given.arms.split(",") if given.arms else list(content["arms"]["named"])
+        names = given.arms.split(",") if given.arms else list(config.named)
         for name in names:
-            arm_of(content, name)
+            arm_of(content, config, name)
         with prefect_here(root):
-            table = ablate(root, content, names, given.jobs or pool.default_jobs())
+            table = ablate(root, content, config, names, given.jobs or pool.default_jobs())
     except InputError as error:
         print(f"ablate: {error}", file=sys.stderr)
         return 2

@@ -1,99 +1,98 @@
-"""Arms of a comparison: named changes of the sections `train` and `steer`, each a way to
-hallucinate less.
+"""Arms of a comparison: named changes of the sections `train` and `steer`, each a way to hallucinate less.
 
-Section `arms` of params.yaml says which seeds of the world are compared, which learning rates every
-trained arm may choose from on the validation split (the same budget for all), and what an arm
-changes:
+`flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every trained arm may choose
+from on the validation split (the same budget for all), and what an arm changes:
 
     sft: {train: {w_vag: 0.0, w_attn: 0.0}}     trained with these changes, answers plainly
-    full_steered: {train: {}, steer: {}}        trained and steered exactly as the sections say
+    full_steered: {train: {}, steer: {}}        trained and steered exactly as params.yaml says
     steering: {steer: {}}                       the base model, steered
 
 An arm without `train` measures the base model; one without `steer` answers plainly.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
 
 from adapt import params
-from adapt.generation.steer import SteerConfig
-from adapt.params import InputError, require
+from adapt.generation.settings import SteerConfig
+from adapt.params import InputError, Positive, Seed, Settings, require
+from adapt.preference.settings import Config as TrainConfig
 
-if TYPE_CHECKING:
-    from adapt.preference.settings import Config as TrainConfig
+FILE = Path(__file__).with_name("arms.yaml")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ArmsConfig:
-    """Section `arms` of params.yaml."""
+class Changes(Settings):
+    """What one arm changes; a section that it does not name is not used at all."""
 
-    seeds: tuple[int, ...]
-    learning_rates: tuple[float, ...]
+    train: dict[str, Any] | None = None
+    steer: dict[str, Any] | None = None
+
+
+class ArmsConfig(Settings):
+    """Section `arms` of arms.yaml."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
     references: tuple[str, ...]
-    named: dict
+    named: dict[str, Changes]
 
-    def __post_init__(self) -> None:
-        require(bool(self.seeds), "seeds", "must name at least one seed")
-        require(bool(self.learning_rates), "learning_rates", "must name at least one learning rate")
-        require(all(rate > 0 for rate in self.learning_rates), "learning_rates", "must be positive")
-        require(
-            "base" in self.named,
-            "named",
-            "must have the arm base, which says how much Cover may be lost",
-        )
-        for name in self.references:
-            require(
-                name in self.named, "references", f"{name} is not one of {', '.join(self.named)}"
-            )
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        problem = "must have the arm base, which says how much Cover may be lost"
+        require("base" in self.named, "named", problem)
+        unknown = [name for name in self.references if name not in self.named]
+        require(not unknown, "references", f"{unknown} is not among {', '.join(self.named)}")
+        return self
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm: how it is trained and how it is steered, None for not at all; `changes` is what it
-    says of `train`.
+    """One arm: how it is trained and how it is steered, None for not at all.
+
+    `changes` is what it says of `train`.
     """
 
     name: str
-    train: "TrainConfig | None"
+    train: TrainConfig | None
     steer: SteerConfig | None
     changes: Mapping[str, Any]
 
 
-def arm_of(content: Mapping[str, Any], name: str) -> Arm:
-    """The arm `name` of a read params.yaml; InputError names the arm and the key when either is
-    unknown.
-    """
-    from adapt.preference.settings import Config as TrainConfig
+def read(path: Path = FILE) -> ArmsConfig:
+    """The arms of a file; InputError names the file and the key."""
+    return params.load(params.read(path), "arms", ArmsConfig, file=path.name)
 
-    named = content["arms"]["named"]
-    if name not in named:
-        raise InputError(f"params.yaml: unknown arm {name}; known: {', '.join(named)}")
-    given = named[name] or {}
-    for key, changes in given.items():
-        known = key in ("train", "steer")
-        require(known, f"params.yaml: arms.named.{name}.{key}", "an arm changes train or steer")
-        require(
-            isinstance(changes, Mapping),
-            f"params.yaml: arms.named.{name}.{key}",
-            "must be keys and values, or {}",
-        )
+
+def arm_of(content: Mapping[str, Any], arms: ArmsConfig, name: str) -> Arm:
+    """The arm `name` over a read params.yaml; InputError names the arm and the key where either is unknown."""
+    if name not in arms.named:
+        raise InputError(f"arms.yaml: unknown arm {name}; known: {', '.join(arms.named)}")
+    given = arms.named[name]
     try:
-        train = (
-            params.load(changed(content, "train", given["train"]), "train", TrainConfig)
-            if "train" in given
-            else None
-        )
-        steer = (
-            params.load(changed(content, "steer", given["steer"]), "steer", SteerConfig)
-            if "steer" in given
-            else None
+        return Arm(
+            name=name,
+            train=_loaded(content, "train", given.train, TrainConfig),
+            steer=_loaded(content, "steer", given.steer, SteerConfig),
+            changes=given.train or {},
         )
     except InputError as error:
-        raise InputError(
-            f"params.yaml: arms.named.{name}: {str(error).removeprefix('params.yaml: ')}"
-        ) from None
-    return Arm(name=name, train=train, steer=steer, changes=given.get("train", {}))
+        problem = str(error).removeprefix("params.yaml: ")
+        raise InputError(f"arms.yaml: arms.named.{name}: {problem}") from None
+
+
+def _loaded(
+    content: Mapping[str, Any],
+    section: str,
+    changes: Mapping[str, Any] | None,
+    settings: type[params.S],
+) -> params.S | None:
+    if changes is None:
+        return None
+    return params.load(changed(content, section, changes), section, settings)
 
 
 def changed(content: Mapping[str, Any], section: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 
 from adapt import environment, launch, params
+from adapt.cluster import storage
+from adapt.files import whole_folder
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Cell:
         """Make the result, unless it is there."""
         if self.done:
             return
-        with launch.published(self.folder) as out:
+        with whole_folder(self.folder) as out:
             started = time.perf_counter()
             metrics = self.make(out)
             (out / "seconds.json").write_text(json.dumps(time.perf_counter() - started) + "\n")
@@ -87,12 +89,11 @@ def key(
     root: Path, content: Mapping[str, Any], entry: Mapping[str, Any], before: Mapping[str, Cell]
 ) -> str:
     """Hash of a stage's code, its parameters and the names of the results it reads."""
+    code = {dep for dep in entry["deps"] if not dep.startswith("results/")}
     parts: list[Any] = [{name: content[name] for name in entry["params"]}]
-    parts += [
-        hashlib.sha256((root / dep).read_bytes()).hexdigest()
-        for dep in entry["deps"]
-        if dep.endswith(".py")
-    ]
+    for dep in sorted(code):
+        files = storage.files_of(root / dep).items()
+        parts.append(storage.digest({n: path for n, path in files if "__pycache__" not in n}))
     return digest(*parts, *(before[stage].folder.name for stage in needs(entry)))
 
 

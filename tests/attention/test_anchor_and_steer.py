@@ -11,12 +11,12 @@ from adapt.attention import anchor, signals
 from adapt.attention.layout import Layout, View
 from adapt.generation import steer
 from adapt.generation.answer import answer
-from adapt.generation.steer import SteerConfig
+from adapt.generation.settings import SteerConfig
 from tests.support import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
 
-ON = SteerConfig(alpha=0.5, tau=0.8, trigger="mass", anchor_share=0.5, layers=())
+ON = SteerConfig(alpha=0.5, tau=0.8, trigger="mass", anchor_share=0.5, layers="all")
 
 
 def answers(**options):
@@ -100,8 +100,8 @@ def test_enhanced_image_keeps_what_the_anchor_supports():
 def test_steering_is_exactly_off_with_alpha_or_tau_zero():
     plain = answers()
     for off in (
-        SteerConfig(alpha=0.0, tau=0.9, trigger="amc", anchor_share=1.0, layers=()),
-        SteerConfig(alpha=0.5, tau=0.0, trigger="amc", anchor_share=1.0, layers=()),
+        SteerConfig(alpha=0.0, tau=0.9, trigger="amc", anchor_share=1.0, layers="all"),
+        SteerConfig(alpha=0.5, tau=0.0, trigger="amc", anchor_share=1.0, layers="all"),
     ):
         steered = answers(steer=off)
         assert torch.equal(steered.tokens_BT, plain.tokens_BT)
@@ -113,7 +113,7 @@ def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
     plain, steered = (
         answers(),
         answers(
-            steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=())
+            steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")
         ),
     )
     assert not steered.fired_BTL[:, :3].any()

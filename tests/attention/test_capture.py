@@ -98,7 +98,7 @@ def test_decode_maps_equal_teacher_forced_eager():
     assert answers.grid == (4, 4)
 
 
-def watch(model, inputs, layers=()):
+def watch(model, inputs, layers="all"):
     """A capture of three rows of a batch, and the columns of its images."""
     columns = image_columns(inputs["input_ids"], model.config.image_token_id)
     return RowCapture(torch.tensor([[20, 22, -1]] * len(columns)), columns, layers)

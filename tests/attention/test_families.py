@@ -10,7 +10,7 @@ from adapt.attention.capture import RowCapture, decoder_of, observed
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import layout_of
 from adapt.generation.answer import answer, prompt_inputs
-from adapt.generation.steer import SteerConfig
+from adapt.generation.settings import SteerConfig
 from tests.support import families
 from tests.support.families import CASES, built, inputs, picture
 
@@ -244,13 +244,13 @@ def test_steering_is_off_at_zero_and_moves_attention_when_on(name):
     ]
     assert torch.equal(
         run(
-            steer=SteerConfig(alpha=0.0, tau=1.0, trigger="amc", anchor_share=1.0, layers=())
+            steer=SteerConfig(alpha=0.0, tau=1.0, trigger="amc", anchor_share=1.0, layers="all")
         ).tokens_BT,
         plain,
     )
     watched, steered = (
         run(),
-        run(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=())),
+        run(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")),
     )
     assert torch.equal(watched.tokens_BT, plain)
     assert not steered.fired_BTL[:, :2].any() and steered.fired_BTL[:, 2:].any()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adapt.attention.signals import SIGNALS
+from adapt.attention.settings import SIGNALS
 from adapt.evaluation import early_warning
 
 

@@ -19,13 +19,14 @@ from adapt.generation.answer import (
     first_maps,
     prompt_inputs,
 )
-from adapt.generation.steer import DecodeObserver, SteerConfig, _reweighted, _with_bias, firing_rate
+from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias, firing_rate
 from adapt.models.identity import content_key
 from adapt.params import InputError
 from tests.support import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
-STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers=())
+STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers="all")
 
 
 def answers(model=None, **options):
@@ -153,8 +154,8 @@ def test_tokens_are_those_of_plain_generate_when_nothing_is_steered(sampling):
     ]
     for steer in (
         None,
-        SteerConfig(alpha=0.0, tau=0.9, trigger="amc", anchor_share=1.0, layers=()),
-        SteerConfig(alpha=0.5, tau=0.0, trigger="amc", anchor_share=1.0, layers=()),
+        SteerConfig(alpha=0.0, tau=0.9, trigger="amc", anchor_share=1.0, layers="all"),
+        SteerConfig(alpha=0.5, tau=0.0, trigger="amc", anchor_share=1.0, layers="all"),
     ):
         assert torch.equal(
             answers(model, max_new_tokens=24, steer=steer, **sampling).tokens_BT, plain
@@ -184,7 +185,7 @@ def test_answers_that_stop_early_and_other_prompts_do_not_change_an_answer():
 
 def test_firing_rate_by_position_starts_after_the_anchor():
     steered = answers(
-        steer=SteerConfig(alpha=0.5, tau=100.0, trigger="amc", anchor_share=1.0, layers=())
+        steer=SteerConfig(alpha=0.5, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")
     )
     rate = firing_rate(steered.fired_BTL, steered.mask_BT)
     assert rate[:3].tolist() == [0, 0, 0]

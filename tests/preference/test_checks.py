@@ -41,7 +41,7 @@ def test_fewer_pairs_than_a_step(base, tmp_path):
 
 
 def test_more_anchor_tokens_than_any_answer_has(base, tmp_path):
-    from adapt.attention.anchor import AnchorConfig
+    from adapt.attention.settings import AnchorConfig
 
     anchor = AnchorConfig(anchor_tokens=40, noise_images=2)
     message = refused(base, tmp_path, pairs(4), anchor=anchor)

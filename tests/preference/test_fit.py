@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adapt.attention.anchor import AnchorConfig
+from adapt.attention.settings import AnchorConfig
 from adapt.models.load import load_model, save
 from adapt.preference.fit import fit
 from adapt.preference.pairs import write_pairs
@@ -40,7 +40,7 @@ SETTINGS = dict(
     w_dpo=0.5,
     w_sft=1.0,
     w_attn=0.1,
-    attn_layers=(),
+    attn_layers="all",
     noise=0.3,
     lora_rank=0,
     precision="auto",

@@ -99,7 +99,7 @@ def adapt_trainer(
         anchor_tokens=2,
         train_dataset=Dataset.from_list(data or rows()),
         processing_class=tiny_world.processor(),
-        attn_layers=(),
+        attn_layers="all",
         reference=cache,
     )
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from adapt import params
-from adapt.attention.anchor import AnchorConfig
+from adapt.attention.settings import AnchorConfig
 from adapt.data import scenes
 from adapt.data.schema import Example, SceneObject, write_split, write_vocabulary
 from adapt.evaluation import detection

@@ -1,21 +1,19 @@
-"""The files inside adapt/ that a stage's result can depend on: its import closure, found by
-reading, not importing.
+"""The files inside adapt/ that a stage's result can depend on: its import closure, found by reading, not importing.
 
-Imports inside functions count. What stands under `if TYPE_CHECKING` or `if __name__ == "__main__"`
-does not: it never runs, or is how the stage is launched (configuration reading, tracking), not what
-it computes. `python -m tests.support.closure` prints the lists for dvc.yaml.
+Imports inside functions count. What stands under `if TYPE_CHECKING` or `if __name__ == "__main__"` does not: it never
+runs, or is how the stage is launched (configuration reading, tracking), not what it computes.
+`python -m tests.support.closure` prints the lists for dvc.yaml: a folder where the closure has all of its modules.
 """
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 
 
 def closure(module: str) -> set[str]:
-    """Paths, relative to the project's root, of `module` and of everything in adapt/ that it
-    imports.
-    """
+    """Paths, relative to the project's root, of `module` and of everything in adapt/ that it imports."""
     found: set[str] = set()
     open_ = [module]
     while open_:
@@ -27,10 +25,23 @@ def closure(module: str) -> set[str]:
     return found
 
 
+def listed(stage: str) -> list[str]:
+    """The closure of a stage as dvc.yaml lists it."""
+    paths = closure(f"adapt.stages.{stage}")
+    for folder in {str(Path(path).parent) for path in paths} - {"adapt"}:
+        if modules(folder) <= paths:
+            paths = paths - modules(folder) | {folder}
+    return sorted(paths)
+
+
+def modules(folder: str) -> set[str]:
+    """The modules of a folder, its name plate left out."""
+    files = (ROOT / folder).rglob("*.py")
+    return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}
+
+
 def _file(module: str) -> Path | None:
-    """The module's file; packages hold no code (a test checks it), so their `__init__.py` is no
-    dependency.
-    """
+    """The module's file; packages hold no code (a test checks it), so their `__init__.py` is no dependency."""
     path = Path(*module.split(".")).with_suffix(".py")
     return path if (ROOT / path).exists() else None
 
@@ -59,5 +70,5 @@ def _is_guard(test: ast.expr) -> bool:
 
 
 if __name__ == "__main__":
-    for stage in ("data", "base", "pairs", "train", "evaluate"):
-        print(stage, *sorted(closure(f"adapt.stages.{stage}")), sep="\n      - ")
+    for name in STAGES:
+        print(name, *listed(name), sep="\n      - ")

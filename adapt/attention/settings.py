@@ -1,0 +1,47 @@
+"""What can be said of attention without reading any: section `anchor`, layers, the signals' names.
+
+No torch here, so that configuration loads, and answers are judged, without it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from adapt.params import Count, Natural, Settings
+
+SIGNALS = ("mass", "focus", "amc", "responsiveness", "drift")
+"""The degradation signals, one value per generated token: docs/method.md, section 1."""
+
+
+def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # one line for each alternative of the type
+        raise ValueError(
+            f"expected all, or layers counted from 0 such as [0, 1], got {value!r}"
+        ) from None
+
+
+Layers = Annotated[Literal["all"] | tuple[Natural, ...], WrapValidator(_in_one_line)]
+"""Decoder layers, counted from 0."""
+
+
+def includes(layers: Layers, layer: int) -> bool:
+    """Whether a layer is one of `layers`.
+
+    >>> includes("all", 7), includes((0, 1), 7)
+    (True, False)
+    """
+    return layers == "all" or layer in layers
+
+
+def beyond(layers: Layers, count: int) -> list[int]:
+    """Those of `layers` that a decoder of `count` layers does not have."""
+    return [] if layers == "all" else [layer for layer in layers if layer >= count]
+
+
+class AnchorConfig(Settings):
+    """Section `anchor`: the cross-attention visual anchor, docs/method.md section 2."""
+
+    anchor_tokens: Count  # K, the generated tokens that the anchor is read from
+    noise_images: Count

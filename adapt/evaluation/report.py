@@ -1,0 +1,232 @@
+"""What stage `evaluate` writes: judged answers, metrics, tables and plots of all arms.
+
+Everything is worked out from the tables of stage `answer` and the ground truth; see `adapt/stages/evaluate.py` for the
+files.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adapt.data.schema import Example, open_image, read_split
+from adapt.evaluation import detection, early_warning, plots, warning_plots
+from adapt.evaluation.degradation import DRAWN, curves, relative_curves
+from adapt.evaluation.detection import Detector
+from adapt.evaluation.judge import Judged, judge_split
+from adapt.evaluation.settings import Config
+from adapt.metrics.bootstrap import difference
+from adapt.metrics.headline import ARMS
+
+CSV: dict[str, Any] = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
+PANEL = ("base", "tuned")  # the arms of a before / after panel
+DIFFERENCES = {  # of Hal, Cover and CHAIR_i: what is counted in an answer, and what it is a share of
+    "hal": (lambda t: t["hallucinated"].map(len).gt(0), lambda t: t["hallucinated"].map(len).ge(0)),
+    "cover": (lambda t: t["covered"].map(len), lambda t: t["truth"].map(len)),
+    "chair_i": (lambda t: t["hallucinated"].map(len), lambda t: t["objects_mentioned"].map(len)),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """The tables of stage `answer`, and the splits that were asked about."""
+
+    answers: Path
+    splits: Path
+    responses: pd.DataFrame
+    tokens: pd.DataFrame
+
+    def judged(self, arm: str, split: str, anchor_tokens: int) -> Judged:
+        """One arm on one split."""
+        responses, tokens = (
+            table[(table.arm == arm) & (table.split == split)]
+            for table in (self.responses, self.tokens)
+        )
+        return judge_split(responses, tokens, self.splits, split, anchor_tokens)
+
+    def examples(self) -> dict[str, Example]:
+        """The questions of the test split, by id."""
+        return {row.id: row for row in read_split(self.splits / "test.parquet")}
+
+
+def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, float]:
+    """Judge what stage `answer` left in `answers`, write everything into `out`; returns metrics."""
+    inputs = _Inputs(
+        answers=answers,
+        splits=splits,
+        responses=pd.read_parquet(answers / "responses.parquet"),
+        tokens=pd.read_parquet(answers / "tokens.parquet"),
+    )
+    for folder in ("figures", "panels"):
+        (out / folder).mkdir()
+    # 1. Judge every arm on the test split.
+    K = config.anchor.anchor_tokens
+    arms = {arm: inputs.judged(arm, "test", K) for arm in ARMS}
+    judged = pd.concat([arm.responses for arm in arms.values()], ignore_index=True)
+    judged.to_parquet(out / "judged.parquet", index=False)
+    metrics = {f"{arm}/{key}": v for arm, one in arms.items() for key, v in one.metrics.items()}
+    metrics |= _differences(config, arms["tuned"].responses, arms["base"].responses)
+    # 2. Fit the early warning on validation words only, and judge it on the test split.
+    detectors = _detectors(config, inputs, out)
+    metrics |= _warning(config, detectors, arms, out)
+    # 3. Tables and plots.
+    _curves(arms, out)
+    _strip(inputs, detectors, arms["base"], out)
+    _before_after(config, inputs, judged, metrics, out)
+    return metrics
+
+
+def _differences(config: Config, after: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
+    """Tuned minus base, in points, with 95 % intervals from a paired bootstrap over images."""
+    after, before = (t[t.kind == "describe"].sort_values("id") for t in (after, before))
+    metrics: dict[str, float] = {}
+    for name, (above, below) in DIFFERENCES.items():
+        a, b, c, d = (part(t).to_numpy(int) for t in (after, before) for part in (above, below))
+        change = difference(a, b, c, d, resamples=config.bootstrap, seed=config.seed)
+        metrics |= {
+            f"difference/{name}": change.point,
+            f"difference/{name}_low": change.low,
+            f"difference/{name}_high": change.high,
+        }
+    return metrics
+
+
+def _detectors(config: Config, inputs: _Inputs, out: Path) -> dict[str, Detector]:
+    """Detectors fitted on the base model's descriptions of the validation split.
+
+    `detector.json` keeps them with what they were fitted on, or says why there are none.
+    """
+    path = inputs.splits / "validation.parquet"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source: dict[str, str | int] = {"split": "validation", "data_sha256": digest}
+    detectors: dict[str, Detector] = {}
+    problem = "the validation split has no describe questions"
+    if (inputs.responses.split == "validation").any():
+        validation = inputs.judged("base", "validation", config.anchor.anchor_tokens)
+        words, labels = early_warning.object_words(validation.tokens)
+        detectors, problem = early_warning.fitted(words), early_warning.problem(words)
+        source |= {
+            "model": json.loads((inputs.answers / "models.json").read_text())["base"],
+            "images": int(words.image_id.nunique()),
+            "words": len(words),
+            "hallucinated": int(labels.sum()),
+        }
+    if problem:
+        print(f"no detector for the early warning: {problem}", flush=True)
+    detection.write(out / "detector.json", detectors, source, problem)
+    return detectors
+
+
+def _warning(
+    config: Config, detectors: Mapping[str, Detector], arms: Mapping[str, Judged], out: Path
+) -> dict[str, float]:
+    """Tables, plot and metrics (`detect/...`, of the tuned model `detect/tuned_...`)."""
+    metrics: dict[str, float] = {}
+    reports: dict[str, early_warning.Report] = {}
+    calibrated: dict[str, dict[str, detection.Calibration]] = {}
+    for arm, prefix in (("base", "detect/"), ("tuned", "detect/tuned_")):
+        tokens = arms[arm].tokens
+        reports[arm] = early_warning.report(
+            tokens, detectors, resamples=config.bootstrap, seed=config.seed
+        )
+        calibrated[arm] = early_warning.calibrations(tokens, detectors) if reports[arm] else {}
+        if not reports[arm]:
+            problem = early_warning.problem(tokens)
+            print(f"early warning not judged on {arm}: {problem}", flush=True)
+        values = early_warning.metrics(reports[arm], calibrated[arm])
+        metrics |= {prefix + key: value for key, value in values.items()}
+    early_warning.table(reports).to_csv(out / "detection.csv", **CSV)
+    early_warning.calibration_table(calibrated["base"]).to_csv(out / "calibration.csv", **CSV)
+    if reports["base"]:
+        figure = warning_plots.warning_figure(
+            arms["base"].tokens, detectors, reports["base"], calibrated["base"]
+        )
+        plots.save(figure, out / "figures" / "early_warning.png")
+    return metrics
+
+
+def _curves(arms: Mapping[str, Judged], out: Path) -> None:
+    """`curves.csv` by position, `degradation.csv` by relative position, a plot for each signal."""
+    absolute, relative = (
+        pd.concat([of(one.tokens, arm) for arm, one in arms.items()], ignore_index=True)
+        for of in (curves, relative_curves)
+    )
+    absolute.to_csv(out / "curves.csv", **CSV)
+    every = relative[relative.split == "all"]
+    wide = every.assign(curve=every.arm + "_" + every.signal)
+    wide = wide.pivot(index="position", columns="curve", values="mean")
+    wide.reset_index().to_csv(out / "degradation.csv", **CSV)
+    for signal in DRAWN:
+        figure = plots.curves_figure(absolute, relative, signal)
+        plots.save(figure, out / "figures" / f"curves_{signal}.png")
+
+
+def _strip(inputs: _Inputs, detectors: Mapping[str, Detector], base: Judged, out: Path) -> None:
+    """One wrong answer of the base model, token by token, with the risk read from attention."""
+    traces = pd.read_parquet(inputs.answers / "traces.parquet")
+    traced = base.responses[base.responses.id.isin(traces.id)]
+    if traced.empty:
+        return
+    row = longest_wrong(traced)
+    tokens = base.tokens[base.tokens.id == row.id].reset_index(drop=True)
+    if tokens.empty:
+        return
+    trace = warning_plots.Trace.of(row, tokens, traces[traces.id == row.id])
+    risk = early_warning.risk(detectors[early_warning.ATTENTION], tokens) if detectors else None
+    example = inputs.examples()[row.id]
+    figure = warning_plots.strip_figure(open_image(example), trace, risk, example.question)
+    plots.save(figure, out / "figures" / "answer_strip.png")
+
+
+def longest_wrong(responses: pd.DataFrame) -> Any:
+    """Which description the strip shows: of those that name something absent (or of all), the row
+    with most objects.
+    """
+    describe = responses[responses.kind == "describe"].sort_values("id")
+    # Not picked by how well the detector does on it.
+    wrong = describe[describe.hallucinated.map(len) > 0]
+    among = wrong if len(wrong) else describe
+    return among.iloc[int(among.objects_mentioned.map(len).to_numpy().argmax())]
+
+
+def _before_after(
+    config: Config,
+    inputs: _Inputs,
+    judged: pd.DataFrame,
+    metrics: Mapping[str, float],
+    out: Path,
+) -> None:
+    """The main numbers, and panels of descriptions that changed."""
+    plots.save(plots.before_after_figure(metrics), out / "figures" / "before_after.png")
+    examples = inputs.examples()
+    by_id = judged.set_index(["id", "arm"])
+    for identity in most_changed(judged)[: config.panels]:
+        example = examples[identity]
+        rows = [_panel_row(ARMS[arm], by_id.loc[identity, arm]) for arm in PANEL]
+        path = out / "panels" / f"{identity}.png"
+        plots.panel(open_image(example), rows, path, title=example.question)
+
+
+def _panel_row(title: str, row: Any) -> plots.PanelRow:
+    heat = row["heat"].reshape(row["grid"])
+    return plots.PanelRow(title=title, marked=row["marked"], heat=heat)
+
+
+def most_changed(judged: pd.DataFrame) -> Sequence[str]:
+    """Ids of descriptions, those first in which the tuned model hallucinates less, or more."""
+    describe = judged[judged.kind == "describe"]
+    wrong = describe.assign(n=describe.hallucinated.map(len))
+    count = wrong.pivot(index="id", columns="arm", values="n")
+    change = (count["tuned"] - count["base"]).sort_values(kind="stable")
+    better, worse, same = change[change < 0], change[change > 0], change[change == 0]
+    # One failure among three successes: panels that show only successes would be an advertisement.
+    order, failures = [], list(worse.index)
+    for i, identity in enumerate(better.index):
+        order.append(identity)
+        if i % 3 == 2 and failures:
+            order.append(failures.pop(0))
+    return [*order, *failures, *same.index]

@@ -1,0 +1,67 @@
+"""Stage `answer`: what the base and the tuned model say of the test split, plain and with steering.
+
+The only one of the two stages after training that loads a model; `evaluate` judges what it wrote. The base model also
+describes the validation split, on which the detectors of the early warning are fitted. Writes `responses.parquet`
+(every answer), `tokens.parquet` (attention at every token of the descriptions), `traces.parquet` (all of it for the
+longest ones) and `models.json` (which weights answered); columns in `adapt/generation/bench.py`.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.generation.settings import Config
+from adapt.progress import Log
+
+if TYPE_CHECKING:
+    from adapt.generation.bench import Bench, Tables
+
+
+def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
+    """Let both models answer; see the module docstring."""
+    from adapt.generation.bench import Tables
+    from adapt.models.identity import content_key
+
+    asked = []
+    models = {}
+    for arm, stage in (("base", "base"), ("tuned", "train")):
+        folder = results / stage / "model"
+        bench = open_bench(config, folder, results / "data" / "splits", "test")
+        models[arm] = content_key(bench.model, {})
+        asked.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
+        asked.append(bench.ask(f"{arm}_steered", config.steer))
+        if arm == "base":
+            asked += _validation(config, folder, results / "data" / "splits")
+    tables = Tables.joined(asked)
+    tables.write(out)
+    (out / "models.json").write_text(json.dumps(models, indent=2) + "\n")
+    on_test = tables.responses[tables.responses.split == "test"]
+    lengths = on_test.groupby("arm", sort=False).tokens
+    return {
+        **{f"{arm}/answers": float(count) for arm, count in lengths.count().items()},
+        **{f"{arm}/tokens": float(mean) for arm, mean in lengths.mean().items()},
+    }
+
+
+def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench":
+    """A model, of the workspace or from elsewhere, before the questions of a split."""
+    from adapt.data.schema import read_split
+    from adapt.generation.bench import Bench
+
+    return Bench(model, split, read_split(splits / f"{split}.parquet"), config)
+
+
+def _validation(config: Config, base: Path, splits: Path) -> "list[Tables]":
+    """The base model's descriptions of the validation split; none where it has no such question."""
+    from adapt.data.schema import read_split
+    from adapt.generation.bench import Bench
+
+    rows = read_split(splits / "validation.parquet")
+    describe = [row for row in rows if row.kind == "describe"]
+    return [Bench(base, "validation", describe, config).ask("base", None)] if describe else []
+
+
+if __name__ == "__main__":
+    from adapt.launch import launch
+
+    launch("answer")
