@@ -281,7 +281,14 @@ def fit(features: Mapping[str, ArrayLike], labels: ArrayLike, images: ArrayLike)
     x_ZF = np.stack([np.asarray(values, dtype=np.float64) for values in features.values()], 1)
     # Words of one image are alike: folds are of images, or the left-out ones would not be unseen.
     folds = list(StratifiedGroupKFold(FOLDS).split(x_ZF, labels_Z, np.asarray(images)))
-    regression = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=1000)
+    regression = LogisticRegressionCV(
+        Cs=STRENGTHS,
+        l1_ratios=(0,),
+        cv=folds,
+        scoring="neg_log_loss",
+        max_iter=1000,
+        use_legacy_attributes=False,
+    )
     scaler, model = make_pipeline(StandardScaler(), regression).fit(x_ZF, labels_Z)
     return Detector(
         features=tuple(features),
