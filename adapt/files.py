@@ -12,7 +12,7 @@ from typing import TextIO
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder that replaces `target` when the block ends well; on an error `target` stays."""
+    """A fresh folder that replaces `target` when the block ends well, and else leaves it alone."""
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     previous = target.parent / f".{target.name}.previous-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,9 +1,9 @@
 """Degradation curves: the signals of many answers by token position, split by grounded and
 hallucinated words.
 
-The unit is one generated token: a row of the token table (`adapt/generation/bench.py`). Position counts from 0,
-relative position runs from 0 (the first token of an answer) to 1 (its last); an object word is judged at its first
-sub-token, with the attention of the step that produced it.
+The unit is one generated token: a row of the token table (`adapt/generation/bench.py`). Position
+counts from 0, relative position runs from 0 (the first token of an answer) to 1 (its last); an
+object word is judged at its first sub-token, with the attention of the step that produced it.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,8 @@ LABELS = ("other", "grounded", "hallucinated")
 MIN_TOKENS = 5  # a mean over fewer tokens is noise, not a curve
 Z95 = 1.96
 BINS = 10  # of relative position
-DRAWN = (
-    *SIGNALS,
-    "fired",
-)  # what has a curve: the signals, and the share of layers at which steering stepped in
+DRAWN = (*SIGNALS, "fired")
+"""What has a curve: the signals, and the share of layers at which steering stepped in."""
 
 
 def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -37,9 +35,10 @@ def relative_curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
     """`curves` by relative position: ten bins, each at its middle; an answer counts once a bin,
     with its mean.
 
-    >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], "label": "other", **dict.fromkeys(DRAWN, 0.5)})
-    >>> tokens = pd.concat([tokens.assign(id=name) for name in "abcde"])
-    >>> relative_curves(tokens, "base").query("signal == 'mass'")[["split", "position", "mean", "n"]].values.tolist()
+    >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], **dict.fromkeys(DRAWN, 0.5)})
+    >>> tokens = pd.concat([tokens.assign(id=name, label="other") for name in "abcde"])
+    >>> mass = relative_curves(tokens, "base").query("signal == 'mass'")
+    >>> mass[["split", "position", "mean", "n"]].values.tolist()
     [['all', 0.05, 0.5, 5], ['all', 0.95, 0.5, 5]]
     """
     return _bands({split: _once_a_bin(part) for split, part in _splits(tokens).items()}, arm)
@@ -85,7 +84,8 @@ def late_early(tokens: pd.DataFrame) -> dict[str, float]:
 
     Answers of fewer than three tokens are left out. Below 1 a signal decays (drift: above 1).
 
-    >>> tokens = pd.DataFrame({"position": [0, 1, 2], "length": 3, **{name: [4.0, 9.0, 2.0] for name in SIGNALS}})
+    >>> values = {name: [4.0, 9.0, 2.0] for name in SIGNALS}
+    >>> tokens = pd.DataFrame({"position": [0, 1, 2], "length": 3, **values})
     >>> late_early(tokens)["mass"]
     0.5
     """

@@ -1,12 +1,14 @@
-"""Early warning: how well a score per object word tells hallucinated from grounded ones, and a
-calibrated combination.
+"""How well a score per word tells hallucinated object words from grounded ones, and a detector.
+
+AUROC, average precision and the words caught are our own: scikit-learn's take one weighting of the
+words a call, and the bootstrap needs some thousands, which here are the rows of one matrix.
 
 A score is higher where a hallucination is more likely. Three measures, each with a 95 % interval
 from a bootstrap over images, and paired differences on the same draws (`adapt/metrics/bootstrap.py`
 says why images):
 
     auroc    chance that a hallucinated word scores above a grounded one; ties count half
-    ap       average precision: mean over hallucinated words of the precision at their score, no interpolation
+    ap       average precision: mean over hallucinated words of the precision at their score
     caught   share of hallucinated words among the 10 % of words with the highest scores
 
 The combination is L2 logistic regression on standardised features (Hosmer & Lemeshow), its strength
@@ -68,7 +70,8 @@ def caught(scores: ArrayLike, labels: ArrayLike, share: float = WARNED) -> float
     among equals gives. One warning for four words catches the first of two; two warnings reach one
     of the three words of score 0.5, of which one is hallucinated: 1 + 1 / 3 of 2.
 
-    >>> caught([0.9, 0.5, 0.5, 0.5], [1, 1, 0, 0], 0.25), round(caught([0.9, 0.5, 0.5, 0.5], [1, 1, 0, 0], 0.5), 4)
+    >>> scores, labels = [0.9, 0.5, 0.5, 0.5], [1, 1, 0, 0]
+    >>> caught(scores, labels, 0.25), round(caught(scores, labels, 0.5), 4)
     (0.5, 0.6667)
     """
     return float(_caught(*_tallies(scores, labels), share)[0])
@@ -77,14 +80,17 @@ def caught(scores: ArrayLike, labels: ArrayLike, share: float = WARNED) -> float
 def _tallies(
     scores: ArrayLike, labels: ArrayLike, weights_RZ: ArrayLike | None = None
 ) -> tuple[Floats, Floats]:
-    """Weight of hallucinated and of grounded words at each distinct score, from the highest: [R, U]
-    each.
+    """Weight of hallucinated and of grounded words at each distinct score, highest first: [R, U].
+
+    Every measure is a sum over these: sorting once serves all measures and all resamples, which
+    only weigh the same words differently (how often a word's image was drawn).
     """
     scores_Z, labels_Z = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     assert scores_Z.shape == labels_Z.shape and scores_Z.ndim == 1, (scores_Z.shape, labels_Z.shape)
     weights = np.ones((1, len(scores_Z))) if weights_RZ is None else np.asarray(weights_RZ)
     if not len(scores_Z):
         return np.zeros((len(weights), 1)), np.zeros((len(weights), 1))
+    # Sort from the highest score, find where each distinct score starts, and sum up in between.
     order = np.argsort(-scores_Z, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores_Z[order]) != 0])
     weights = weights[:, order].astype(np.float64)
@@ -94,20 +100,20 @@ def _tallies(
 
 def _auroc(wrong_RU: Floats, right_RU: Floats) -> Floats:
     total = right_RU.sum(1, keepdims=True)
+    # A hallucinated word beats the grounded ones of lower scores, and half of those of its own.
     beaten = total - right_RU.cumsum(1) + right_RU / 2
     return _over((wrong_RU * beaten).sum(1), wrong_RU.sum(1) * total[:, 0])
 
 
 def _average_precision(wrong_RU: Floats, right_RU: Floats) -> Floats:
-    found = wrong_RU.cumsum(1)
-    precision = np.nan_to_num(
-        _over(found, found + right_RU.cumsum(1))
-    )  # nothing found yet: weighs 0
+    caught = wrong_RU.cumsum(1)
+    precision = np.nan_to_num(_over(caught, caught + right_RU.cumsum(1)))  # 0 before the first word
     return _over((wrong_RU * precision).sum(1), wrong_RU.sum(1))
 
 
 def _caught(wrong_RU: Floats, right_RU: Floats, share: float = WARNED) -> Floats:
     every = wrong_RU + right_RU
+    # What is left of the budget of warnings at each score; the last score within it gets a part.
     left = share * every.sum(1, keepdims=True) - (every.cumsum(1) - every)
     warned = np.clip(np.nan_to_num(_over(left, every)), 0, 1)
     return _over((wrong_RU * warned).sum(1), wrong_RU.sum(1))
@@ -234,9 +240,10 @@ class Detector:
         """Probability that each word is hallucinated, [Z]; InputError names a feature that is not
         given.
 
-        >>> detector = Detector(features=("mass",), means=(0.5,), scales=(0.1,), weights=(-1.0,), intercept=0.0,
-        ...                     strength=1.0)
-        # two scales below the mean: 1 / (1 + exp(-2))
+        Two scales below the mean with weight -1: 1 / (1 + exp(-2)).
+
+        >>> fields = {"features": ("mass",), "means": (0.5,), "scales": (0.1,), "weights": (-1.0,)}
+        >>> detector = Detector(**fields, intercept=0.0, strength=1.0)
         >>> detector.risk({"mass": [0.5, 0.3]}).round(3).tolist()
         [0.5, 0.881]
         """
@@ -254,15 +261,11 @@ def too_few(labels: ArrayLike, images: ArrayLike) -> str:
     """Why these words are too few to fit or to judge a detector; "" when they are enough."""
     labels_Z, images_Z = np.asarray(labels), np.asarray(images)
     for name, value in (("hallucinated", 1), ("grounded", 0)):
-        words, pictures = (
-            int((labels_Z == value).sum()),
-            len(set(images_Z[labels_Z == value].tolist())),
-        )
+        words = int((labels_Z == value).sum())
+        pictures = len(set(images_Z[labels_Z == value].tolist()))
         if words < FEWEST_WORDS or pictures < FEWEST_IMAGES:
-            return (
-                f"{words} {name} object words in {pictures} images;"
-                f" {FEWEST_WORDS} in {FEWEST_IMAGES} are the fewest"
-            )
+            fewest = f"{FEWEST_WORDS} in {FEWEST_IMAGES} are the fewest"
+            return f"{words} {name} object words in {pictures} images; {fewest}"
     return ""
 
 
@@ -286,6 +289,7 @@ def fit(features: Mapping[str, ArrayLike], labels: ArrayLike, images: ArrayLike)
         l1_ratios=(0,),
         cv=folds,
         scoring="neg_log_loss",
+        tol=1e-8,  # to the optimum, whichever strength the path came from
         max_iter=1000,
         use_legacy_attributes=False,
     )

@@ -110,21 +110,23 @@ def calibrations(
     }
 
 
-def metrics(found: Report, calibrated: Mapping[str, detection.Calibration]) -> dict[str, float]:
+def metrics(report: Report, calibrated: Mapping[str, detection.Calibration]) -> dict[str, float]:
     """Single numbers: each score's measures, the combinations' lead over the baselines in AUROC,
     calibration errors.
     """
     names = {"auroc": "auroc", "ap": "ap", "caught": f"catch_at_{round(100 * detection.WARNED)}"}
     values = {
-        f"{names[m]}_{score}": value.point for score, of in found.items() for m, value in of.items()
+        f"{names[m]}_{score}": value.point
+        for score, of in report.items()
+        for m, value in of.items()
     }
     for variant in VARIANTS:
-        for baseline in BASELINES if variant in found else ():
-            lead = found[variant]["auroc"].minus(found[baseline]["auroc"])
+        for baseline in BASELINES if variant in report else ():
+            lead = report[variant]["auroc"].minus(report[baseline]["auroc"])
             key = f"{variant}_above_{baseline}"
             values |= {key: lead.point, f"{key}_low": lead.low, f"{key}_high": lead.high}
     return values | {
-        f"calibration_error_{name}": c.error for name, c in calibrated.items() if name in found
+        f"calibration_error_{name}": c.error for name, c in calibrated.items() if name in report
     }
 
 
@@ -132,12 +134,12 @@ def table(reports: Mapping[str, Report]) -> pd.DataFrame:
     """One row per score, columns `<arm>_<measure>` and its bounds; an arm with too few words has
     empty columns.
     """
-    names = dict.fromkeys(score for found in reports.values() for score in found)
+    names = dict.fromkeys(score for report in reports.values() for score in report)
     columns: dict[str, Any] = {"score": list(names)}
-    for arm, found in reports.items():
+    for arm, report in reports.items():
         for measure in detection.MEASURES:
             values = [
-                found[score][measure].interval() if score in found else EMPTY for score in names
+                report[score][measure].interval() if score in report else EMPTY for score in names
             ]
             for end, field in (("", "point"), ("_low", "low"), ("_high", "high")):
                 columns[f"{arm}_{measure}{end}"] = [getattr(value, field) for value in values]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapt.metrics import bootstrap
+from adapt.metrics.bootstrap import Interval
 from adapt.params import NonNegative, Settings
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class Scores:
                     f"Scores.{name}: expected one entry for each of {len(self.images)} images"
                 )
         if (self.hallucinated > self.responses).any() or (self.covered > self.truth).any():
-            raise ValueError(
-                "Scores: more hallucinated than answers, or more covered than true objects, in an image"
-            )
+            raise ValueError("Scores: more hallucinated than answers, or more covered than true")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,79 +90,74 @@ def decide(
 
 
 def _obstacle(candidate: Scores, champion: Scores) -> str:
+    """Why the two cannot be compared; "" when they can."""
     if not candidate.images or not champion.images:
-        return f"the {'champion' if candidate.images else 'candidate'} described no image, so nothing can be compared."
+        who = "champion" if candidate.images else "candidate"
+        return f"the {who} described no image, so nothing can be compared."
     if candidate.images != champion.images:
         shared = len(set(candidate.images) & set(champion.images))
         return (
-            f"the candidate was tested on {len(candidate.images)} images and the champion on {len(champion.images)}, "
-            f"of which {shared} are the same; only results on the same images can be compared."
+            f"the candidate was tested on {len(candidate.images)} images and the champion on"
+            f" {len(champion.images)}, of which {shared} are the same; only results on the same"
+            " images can be compared."
         )
     for who, scores in (("candidate", candidate), ("champion", champion)):
         if not scores.responses.sum() or not scores.truth.sum():
-            return f"the {who}'s test images have no answers or no true objects, so there is no Hal or no Cover."
-        for what, value in (
-            ("CHAIR_i", scores.chair_i),
-            ("late/early ratio of visual mass", scores.late_early),
-        ):
+            return (
+                f"the {who}'s test images have no answers or no true objects, so there is no Hal"
+                " or no Cover."
+            )
+        numbers = {"CHAIR_i": scores.chair_i, "late/early ratio of visual mass": scores.late_early}
+        for name, value in numbers.items():
             if not math.isfinite(value):
-                return f"the {who}'s {what} is not a number ({value})."
+                return f"the {who}'s {name} is not a number ({value})."
     return ""
 
 
 def _hallucination(
     new: Scores, old: Scores, margin: float, resamples: int, seed: int
 ) -> tuple[bool, str]:
-    before, after = (
-        _percent(old.hallucinated, old.responses),
-        _percent(new.hallucinated, new.responses),
-    )
-    change = bootstrap.difference(
-        new.hallucinated,
-        new.responses,
-        old.hallucinated,
-        old.responses,
-        resamples=resamples,
-        seed=seed,
-    )
+    counts = (new.hallucinated, new.responses, old.hallucinated, old.responses)
+    change = bootstrap.difference(*counts, resamples=resamples, seed=seed)
     held = -change.high > margin
     return held, (
-        f"Hal {before:.1f} % -> {after:.1f} %, {_moved(change.point)} (95 % interval {change.low:+.1f} to "
-        f"{change.high:+.1f}, {len(new.images)} images); the whole interval {'lies' if held else 'has to lie'} below "
-        f"{-margin or 0:.1f}. CHAIR_i {old.chair_i:.1f} % -> {new.chair_i:.1f} %."
+        f"Hal {_moved(*counts, change)}, {len(new.images)} images); the whole interval"
+        f" {'lies' if held else 'has to lie'} below {-margin or 0:.1f}."
+        f" CHAIR_i {old.chair_i:.1f} % -> {new.chair_i:.1f} %."
     )
 
 
 def _cover(
     new: Scores, old: Scores, tolerance: float, resamples: int, seed: int
 ) -> tuple[bool, str]:
-    before, after = _percent(old.covered, old.truth), _percent(new.covered, new.truth)
-    change = bootstrap.difference(
-        new.covered, new.truth, old.covered, old.truth, resamples=resamples, seed=seed
-    )
+    counts = (new.covered, new.truth, old.covered, old.truth)
+    change = bootstrap.difference(*counts, resamples=resamples, seed=seed)
     held = change.point >= -tolerance - ROUNDING
-    return held, (
-        f"Cover {before:.1f} % -> {after:.1f} %, {_moved(change.point)} (95 % interval {change.low:+.1f} to "
-        f"{change.high:+.1f}); it may fall by up to {tolerance:.1f} points."
-    )
+    may = f"it may fall by up to {tolerance:.1f} points."
+    return held, f"Cover {_moved(*counts, change)}); {may}"
 
 
 def _attention(new: Scores, old: Scores, tolerance: float) -> tuple[bool, str]:
     held = new.late_early >= old.late_early - tolerance - ROUNDING
     return held, (
-        f"late/early ratio of visual mass {old.late_early:.3f} -> {new.late_early:.3f} "
-        f"({new.late_early - old.late_early:+.3f}); it may fall by up to {tolerance:.3f}."
+        f"late/early ratio of visual mass {old.late_early:.3f} -> {new.late_early:.3f}"
+        f" ({new.late_early - old.late_early:+.3f}); it may fall by up to {tolerance:.3f}."
     )
 
 
-def _percent(part: np.ndarray, whole: np.ndarray) -> float:
-    return float(100 * part.sum() / whole.sum())
-
-
-def _moved(points: float) -> str:
-    if abs(points) < 0.05:
-        return "unchanged"
-    return f"{'up' if points > 0 else 'down'} {abs(points):.1f} points"
+def _moved(
+    new: np.ndarray, of_new: np.ndarray, old: np.ndarray, of_old: np.ndarray, change: Interval
+) -> str:
+    """Before and after in percent, and the change with its interval, whose bracket stays open."""
+    before, after = (
+        100 * part.sum() / whole.sum() for part, whole in ((old, of_old), (new, of_new))
+    )
+    points = abs(change.point)
+    direction = f"{'up' if change.point > 0 else 'down'} {points:.1f} points"
+    return (
+        f"{before:.1f} % -> {after:.1f} %, {direction if points >= 0.05 else 'unchanged'}"
+        f" (95 % interval {change.low:+.1f} to {change.high:+.1f}"
+    )
 
 
 def scores_from(responses: "pd.DataFrame | Path", metrics: Mapping[str, float], arm: str) -> Scores:

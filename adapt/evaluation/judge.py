@@ -1,7 +1,7 @@
 """One arm's answers against the ground truth: objects in every answer, labels of words, metrics.
 
-Pure over the tables of `adapt/generation/bench.py`: the stage `evaluate`, the promotion and the comparison of arms all
-judge here.
+Pure over the tables of `adapt/generation/bench.py`: the stage `evaluate`, the promotion and the
+comparison of arms all judge here.
 """
 
 import dataclasses
@@ -88,13 +88,13 @@ def _columns(kind: str, text: str, counts: chair.Counts) -> dict[str, Any]:
 
 
 def _labelled(tokens: pd.DataFrame, counts: Mapping[str, chair.Counts]) -> pd.DataFrame:
-    """The token table with `label`: grounded or hallucinated at an object word's first sub-token."""
+    """The token table with `label`: object words are labelled at their first sub-token."""
     label = np.full(len(tokens), LABELS[0], dtype=object)
     for identity, rows in tokens.groupby("id", sort=False).indices.items():
         ends = tokens["end"].to_numpy()[rows]
         count = counts[str(identity)]
         for mention in count.mentions:
-            # The first token that reaches past the word's first letter; a space before it is its own.
+            # The first token that reaches past the word's first letter, to which its space belongs.
             at = int(np.searchsorted(ends, mention.start, side="right"))
             if at < len(rows):
                 label[rows[at]] = LABELS[1] if mention.name in count.truth else LABELS[2]

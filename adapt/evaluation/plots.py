@@ -1,5 +1,4 @@
-"""Figures for a reader who knows neither the code nor the run: curves, before / after panels, the
-main numbers.
+"""Plots for a reader who knows neither the code nor the run: curves, panels, the main numbers.
 
 Colours are Okabe and Ito's, told apart with any colour vision; orange-red is always before, blue
 after. Files are the same bytes for the same input: nothing here writes a date, and nothing goes
@@ -139,48 +138,46 @@ def before_after_figure(metrics: Mapping[str, float]) -> Figure:
 
 
 def panel(image: "Image.Image", rows: Sequence[PanelRow], path: Path, title: str = "") -> None:
-    """One picture, where each arm looked while answering, and the answers with hallucinated words
-    in bold red.
+    """One picture, where each arm looked, and the answers with hallucinated words in bold red.
 
     All heat maps of a panel share one scale, so that a paler map means less attention. `title`: the
     question.
     """
+    # 1. Room for the longest answer, at about 37 letters a line; all lengths are inches.
     side, head = 3.0, 0.8
-    text = 0.21 * (
-        1.5 + max([len(row.marked) // 37 for row in rows], default=0)
-    )  # inches; about 37 letters a line
-    figure = Figure(figsize=((side + 0.1) * (len(rows) + 1) + 0.9, head + side + text), dpi=DPI)
+    lines = max([len(row.marked) // 37 for row in rows], default=0)
+    text = 0.21 * (1.5 + lines)
+    height = head + side + text
+    figure = Figure(figsize=((side + 0.1) * (len(rows) + 1) + 0.9, height), dpi=DPI)
     FigureCanvasAgg(figure)
+    edges = {"left": 0.01, "right": 0.94, "bottom": 0, "top": 1 - head / height}
+    widths = [1] * (len(rows) + 1) + [0.05]
     grid = figure.add_gridspec(
         2,
-        len(rows) + 2,
+        len(widths),
         height_ratios=[side, text],
-        width_ratios=[1] * (len(rows) + 1) + [0.05],
-        left=0.01,
-        right=0.94,
-        bottom=0,
-        top=1 - head / (head + side + text),
+        width_ratios=widths,
         wspace=0.06,
         hspace=0.05,
+        **edges,
     )
+    # 2. The picture as it is.
     pixels = np.asarray(image.convert("RGB"))
     picture = figure.add_subplot(grid[0, 0])
     picture.imshow(pixels, interpolation="nearest")
     picture.set_title("picture", fontsize=11)
     picture.axis("off")
-    # One patch may draw most of the attention whatever the image shows; it should not make all
-    # others look the same.
-    scale = Normalize(
-        0, max([float(np.quantile(row.heat, 0.97)) for row in rows], default=0.0) or 1.0, clip=True
-    )
+    # 3. Each arm's heat map above its answer. One patch may draw most of the attention whatever the
+    #    image shows; a scale up to it would make all others look the same.
+    most = max([float(np.quantile(row.heat, 0.97)) for row in rows], default=0.0)
+    scale = Normalize(0, most or 1.0, clip=True)
     for column, row in enumerate(rows, start=1):
         axes = figure.add_subplot(grid[0, column])
         axes.set_title(row.title, fontsize=11)
         heat_map(axes, pixels, row.heat, scale)
         _answer(figure.add_subplot(grid[1, column]), row.marked)
-    bar = figure.colorbar(
-        ScalarMappable(scale, HEAT), cax=figure.add_subplot(grid[0, -1]), extend="max"
-    )
+    axes = figure.add_subplot(grid[0, -1])
+    bar = figure.colorbar(ScalarMappable(scale, HEAT), cax=axes, extend="max")
     bar.set_label("attention on the patch", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(title or "Where the model looks", fontsize=12)
@@ -220,8 +217,8 @@ def _words(marked: str) -> list[tuple[str, bool, bool]]:
     """Words of a marked answer: (word, stood between ** marks, follows the word before it without a
     space).
 
-    >>> _words("a **dog**, a cat")
-    [('a', False, False), ('dog', True, False), (',', False, True), ('a', False, False), ('cat', False, False)]
+    >>> _words("a **dog**, a")
+    [('a', False, False), ('dog', True, False), (',', False, True), ('a', False, False)]
     """
     words, is_open = [], False
     for number, part in enumerate(marked.split("**")):

@@ -1,7 +1,7 @@
 """What stage `evaluate` writes: judged answers, metrics, tables and plots of all arms.
 
-Everything is worked out from the tables of stage `answer` and the ground truth; see `adapt/stages/evaluate.py` for the
-files.
+Everything is worked out from the tables of stage `answer` and the ground truth; see
+`adapt/stages/evaluate.py` for the files.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ from adapt.metrics.headline import ARMS
 
 CSV: dict[str, Any] = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
 PANEL = ("base", "tuned")  # the arms of a before / after panel
-DIFFERENCES = {  # of Hal, Cover and CHAIR_i: what is counted in an answer, and what it is a share of
+# of Hal, Cover and CHAIR_i: what is counted in an answer, and what it is a share of
+DIFFERENCES = {
     "hal": (lambda t: t["hallucinated"].map(len).gt(0), lambda t: t["hallucinated"].map(len).ge(0)),
     "cover": (lambda t: t["covered"].map(len), lambda t: t["truth"].map(len)),
     "chair_i": (lambda t: t["hallucinated"].map(len), lambda t: t["objects_mentioned"].map(len)),

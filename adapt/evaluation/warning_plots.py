@@ -1,11 +1,10 @@
-"""Figures of the early warning: what warns how well, whether its risks are true, and one answer
-token by token.
+"""Plots of the early warning: what warns how well, whether its risks are true, one answer in full.
 
 The style is that of `adapt/evaluation/plots.py`: colours that any eye tells apart, the same bytes
 for the same input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from adapt.evaluation import detection, early_warning
+from adapt.evaluation.degradation import LABELS
 from adapt.evaluation.plots import AFTER, BEFORE, WRONG, heat_map
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SCORES = {  # name, colour
     "attention": ("attention (five signals)", AFTER),
     "mass": ("visual mass", "#56B4E9"),
     "focus": ("focus", "#56B4E9"),
-    "amc": ("anchor amc", "#56B4E9"),
+    "amc": ("S_AMC with the anchor", "#56B4E9"),
     "responsiveness": ("responsiveness", "#56B4E9"),
     "drift": ("drift", "#56B4E9"),
     "svar": ("SVAR, middle layers (baseline)", BEFORE),
@@ -37,6 +37,7 @@ SCORES = {  # name, colour
 }
 LINES = ("attention_probability", "attention", "svar", "probability", "position")
 COLUMNS, MOST = 8, 31  # of the strip; tokens beside the picture
+HEAD, ROW = 0.85, 1.95  # inches: of the titles, of a row of the strip
 
 
 @dataclass(frozen=True)
@@ -59,125 +60,97 @@ class Trace:
 def warning_figure(
     tokens: pd.DataFrame,
     detectors: Mapping[str, detection.Detector],
-    found: early_warning.Report,
+    report: early_warning.Report,
     calibrated: Mapping[str, detection.Calibration],
 ) -> Figure:
-    """AUROC of every score with its interval, words caught by words warned at, and risks against
-    what happened.
+    """AUROC of every score with its interval, words caught by words warned at, risks against facts.
 
     Args:
-        tokens: the token table behind `found` and `calibrated`.
+        tokens: the token table behind `report` and `calibrated`.
     """
     figure = Figure(figsize=(15, 4.9), layout="constrained")
     bars, caught, risks = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
-    _bars(bars, found)
-    _caught(caught, tokens, detectors, [name for name in LINES if name in found])
+    words, labels = early_warning.object_words(tokens)
+    scores = early_warning.scores(words, detectors)
+    _bars(bars, report)
+    _caught(caught, {name: scores[name] for name in LINES if name in report}, labels)
     _calibration(risks, calibrated)
     for axes in (bars, caught, risks):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-    labels = early_warning.object_words(tokens)[1]
     figure.suptitle(
-        f"Early warning of hallucinated words, before the retraining, on the test images: {labels.sum()}"
-        f" of {len(labels)} object words are hallucinated",
+        "Early warning of hallucinated words, before the retraining, on the test images:"
+        f" {labels.sum()} of {len(labels)} object words are hallucinated",
         fontsize=13,
     )
     return figure
 
 
-def _bars(axes: Any, found: early_warning.Report) -> None:
-    names = [name for name in SCORES if name in found][::-1]
-    values = [found[name]["auroc"].interval() for name in names]
-    points = np.array([v.point for v in values])
+def _bars(axes: Any, report: early_warning.Report) -> None:
+    names = [name for name in SCORES if name in report][::-1]
+    values = [report[name]["auroc"].interval() for name in names]
+    points = np.array([value.point for value in values])
     reach = np.array([(v.point - v.low, v.high - v.point) for v in values]).clip(min=0).T
-    axes.barh(
-        range(len(names)),
-        points,
-        xerr=reach,
-        color=[SCORES[name][1] for name in names],
-        height=0.7,
-        error_kw={"lw": 1.2, "capsize": 2.5, "ecolor": "#222222"},
-    )
-    for y, v in enumerate(values):
-        axes.text(v.high + 0.015, y, f"{v.point:.2f}", va="center", fontsize=9)
+    colours = [SCORES[name][1] for name in names]
+    whiskers = {"lw": 1.2, "capsize": 2.5, "ecolor": "#222222"}
+    axes.barh(range(len(names)), points, 0.7, xerr=reach, color=colours, error_kw=whiskers)
+    for y, value in enumerate(values):
+        axes.text(value.high + 0.015, y, f"{value.point:.2f}", va="center", fontsize=9)
     axes.axvline(0.5, color="#222222", lw=0.8, ls=":")
     axes.set_yticks(range(len(names)), [SCORES[name][0] for name in names], fontsize=9)
-    axes.set_xlim(0, 1.12)
-    axes.set_xticks(np.arange(0, 1.01, 0.25))
+    axes.set(xlim=(0, 1.12), xticks=np.arange(0, 1.01, 0.25))
     axes.set_xlabel(
         "AUROC with 95 % interval (0.5: a coin;\nbelow: this signal shows the opposite here)"
     )
     axes.set_title("Telling hallucinated from grounded", fontsize=11)
 
 
-def _caught(
-    axes: Any,
-    tokens: pd.DataFrame,
-    detectors: Mapping[str, detection.Detector],
-    names: Sequence[str],
-) -> None:
-    words, labels = early_warning.object_words(tokens)
-    scores = early_warning.scores(words, detectors)
-    share = np.linspace(0, 0.5, 101)
-    for name in names:
+def _caught(axes: Any, scores: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
+    shares = np.linspace(0, 0.5, 101)
+    for name, score in scores.items():
         title, colour = SCORES[name]
-        values = [100 * detection.caught(scores[name], labels, part) for part in share]
-        at = 100 * detection.caught(scores[name], labels)
-        axes.plot(
-            100 * share, values, color=colour, lw=2, label=f"{title.split(' (')[0]}: {at:.0f} %"
-        )
-    axes.axvline(100 * detection.WARNED, color="#222222", lw=0.8, ls=":")
-    axes.set_xlim(0, 50)
-    axes.set_ylim(0, 102)
-    axes.set_xlabel("object words warned at, %")
-    axes.set_ylabel("hallucinated words caught, %")
+        values = [100 * detection.caught(score, labels, share) for share in shares]
+        label = f"{title.split(' (')[0]}: {100 * detection.caught(score, labels):.0f} %"
+        axes.plot(100 * shares, values, color=colour, lw=2, label=label)
+    warned = 100 * detection.WARNED
+    axes.axvline(warned, color="#222222", lw=0.8, ls=":")
+    axes.set(xlim=(0, 50), ylim=(0, 102))
+    axes.set(xlabel="object words warned at, %", ylabel="hallucinated words caught, %")
     axes.set_title("Caught by how many warnings", fontsize=11)
-    axes.legend(
-        frameon=False,
-        fontsize=8.5,
-        loc="lower right",
-        title=f"caught at {100 * detection.WARNED:.0f} %",
-    )
+    legend = f"caught at {warned:.0f} %"
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right", title=legend)
 
 
 def _calibration(axes: Any, calibrated: Mapping[str, detection.Calibration]) -> None:
     axes.plot([0, 1], [0, 1], color="#222222", lw=0.8, ls=":")
-    for name, c in calibrated.items():
+    for name, bins in calibrated.items():
         title, colour = SCORES[name]
-        label = f"{title.split(' (')[0]}: mean gap {c.error:.3f}"
-        axes.plot(c.risk, c.share, "o-", color=colour, lw=2, ms=4.5, label=label)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+        label = f"{title.split(' (')[0]}: mean gap {bins.error:.3f}"
+        axes.plot(bins.risk, bins.share, "o-", color=colour, lw=2, ms=4.5, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that was hallucinated")
     axes.set_xlabel("risk that was told (bins of equally many words)")
-    axes.set_ylabel("share that was hallucinated")
     axes.set_title("Are the risks true?", fontsize=11)
     if calibrated:
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
 def strip_figure(image: "Image.Image", trace: Trace, risk: np.ndarray | None, title: str) -> Figure:
-    """One answer token by token: where each token looked, the token (object words in colour), the
-    risk under it.
+    """One answer token by token: where each token looked, the token, the risk under it.
 
     The detector is fitted on object words; what it says of other words is drawn grey. At most 31
     tokens; `risk` None leaves the bars out. All heat maps share one scale. `title`: the question.
     """
+    # 1. A grid of cells, COLUMNS a row: heat map, risk bar, and room for the next row's title.
     count = min(len(trace.pieces), MOST)
     rows = -(-(count + 1) // COLUMNS)
-    head, side = 0.85, 1.95  # inches: of the titles, of a row
-    height = head + side * rows
+    height = HEAD + ROW * rows
     figure = Figure(figsize=(1.4 * COLUMNS + 0.2, height))
+    edges = {"left": 0.01, "right": 0.99, "bottom": 0, "top": 1 - HEAD / height}
+    heights = [1.4, 0.13, 0.42] * rows
     grid = figure.add_gridspec(
-        3 * rows,
-        COLUMNS,
-        height_ratios=[1.4, 0.13, 0.42] * rows,
-        left=0.01,
-        right=0.99,
-        wspace=0.08,
-        hspace=0.05,
-        bottom=0,
-        top=1 - head / height,
+        3 * rows, COLUMNS, height_ratios=heights, wspace=0.08, hspace=0.05, **edges
     )
+    # 2. The picture itself in the first cell, a token in each of the others.
     pixels = np.asarray(image.convert("RGB"))
     scale = Normalize(0, float(np.quantile(trace.heat, 0.99)) or 1.0, clip=True)
     picture = figure.add_subplot(grid[0, 0])
@@ -186,65 +159,34 @@ def strip_figure(image: "Image.Image", trace: Trace, risk: np.ndarray | None, ti
     picture.axis("off")
     for t in range(count):
         row, column = divmod(t + 1, COLUMNS)
-        label = trace.labels[t]
+        is_object = trace.labels[t] != LABELS[0]
+        colour = {"hallucinated": WRONG, "grounded": AFTER}.get(trace.labels[t], "black")
         axes = figure.add_subplot(grid[3 * row, column])
         heat_map(axes, pixels, trace.heat[t], scale)
-        colour = {"hallucinated": WRONG, "grounded": AFTER}.get(label, "black")
-        axes.set_title(
-            trace.pieces[t].strip() or "·",
-            fontsize=11,
-            color=colour,
-            pad=4,
-            fontweight="normal" if label == "other" else "bold",
-        )
+        word, weight = trace.pieces[t].strip() or "·", "bold" if is_object else "normal"
+        axes.set_title(word, fontsize=11, color=colour, pad=4, fontweight=weight)
         if risk is not None:
-            _risk_bar(
-                figure.add_subplot(grid[3 * row + 1, column]),
-                float(risk[t]),
-                colour,
-                label != "other",
-            )
-    left_out = (
-        f"; the first {count} of {len(trace.pieces)} tokens" if count < len(trace.pieces) else ""
-    )
-    figure.text(
-        0.5,
-        1 - 0.08 / height,
-        f"“{title}” What each token of the answer looked at{left_out}",
-        ha="center",
-        va="top",
-        fontsize=12,
-    )
-    told = (
-        ""
-        if risk is None
-        else "; bar: risk of being hallucinated, from attention alone (grey: not an object word)"
-    )
-    figure.text(
-        0.5,
-        1 - 0.36 / height,
-        f"darker: more attention; blue word: is in the picture, red word: is not{told}",
-        ha="center",
-        va="top",
-        fontsize=9.5,
-        color="#444444",
-    )
+            bar = figure.add_subplot(grid[3 * row + 1, column])
+            _risk_bar(bar, float(risk[t]), colour, is_object)
+    # 3. What one sees.
+    shown = f"; the first {count} of {len(trace.pieces)} tokens"
+    heading = f"“{title}” What each token of the answer looked at"
+    heading += shown if count < len(trace.pieces) else ""
+    legend = "darker: more attention; blue word: is in the picture, red word: is not"
+    if risk is not None:
+        legend += (
+            "; bar: risk of being hallucinated, from attention alone (grey: not an object word)"
+        )
+    place: dict[str, Any] = {"ha": "center", "va": "top"}
+    figure.text(0.5, 1 - 0.08 / height, heading, fontsize=12, **place)
+    figure.text(0.5, 1 - 0.36 / height, legend, fontsize=9.5, color="#444444", **place)
     return figure
 
 
 def _risk_bar(axes: Any, risk: float, colour: str, is_object: bool) -> None:
     axes.barh(0, 1, color="#EDEDED", height=1)
     axes.barh(0, risk, color=colour if is_object else "#BDBDBD", height=1)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.5, 0.5)
+    axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
     axes.axis("off")
-    axes.text(
-        0.5,
-        -0.75,
-        f"{100 * risk:.0f} %",
-        ha="center",
-        va="top",
-        fontsize=9,
-        color=colour if is_object else GREY,
-        fontweight="bold" if is_object else "normal",
-    )
+    style = {"color": colour, "fontweight": "bold"} if is_object else {"color": GREY}
+    axes.text(0.5, -0.75, f"{100 * risk:.0f} %", ha="center", va="top", fontsize=9, **style)

@@ -1,13 +1,16 @@
-"""Stage `evaluate`: the answers of base and tuned model judged, before and after, plain and with steering.
+"""Stage `evaluate`: the answers of base and tuned model judged, before and after, plain and with
+steering.
 
-Pure over the tables of stage `answer` and the ground truth of the splits; loads no model and takes seconds.
-Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no questions as POPE, colour
-questions, and the attention-degradation curves. Early warning: detectors of hallucinated words, fitted on what the base
-model says of the validation split, judged on the test split.
+Pure over the tables of stage `answer` and the ground truth of the splits; loads no model and takes
+seconds. Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no
+questions as POPE, colour questions, and the attention-degradation curves. Early warning: detectors
+of hallucinated words, fitted on what the base model says of the validation split, judged on the
+test split.
 
-Writes `judged.parquet` (every answer of the test split with what it mentions, hallucinated words marked), `curves.csv`
-by position and `degradation.csv` by relative position (a column per arm and signal), `detector.json`, `detection.csv`
-and `calibration.csv` (how well it warns), `figures/` and before / after `panels/`.
+Writes `judged.parquet` (every answer of the test split with what it mentions, hallucinated words
+marked), `curves.csv` by position and `degradation.csv` by relative position (a column per arm and
+signal), `detector.json`, `detection.csv` and `calibration.csv` (how well it warns), `figures/` and
+before / after `panels/`.
 """
 
 from pathlib import Path

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from adapt.evaluation import detection
 from adapt.evaluation.detection import (
+    Detector,
     auroc,
     average_precision,
     calibration,
     caught,
     compare,
     fit,
-    read,
     too_few,
     write,
 )
@@ -83,7 +83,7 @@ def test_a_weight_of_two_is_the_word_twice(drawn, random):
     weights = np.array([random.randint(1, 3) for _ in labels])
     repeated = np.repeat(scores, weights), np.repeat(labels, weights)
     for name, measure in (("auroc", auroc), ("ap", average_precision), ("caught", caught)):
-        weighted = detection.MEASURES[name](*detector._tallies(scores, labels, weights[None]))[0]
+        weighted = detection.MEASURES[name](*detection._tallies(scores, labels, weights[None]))[0]
         assert weighted == pytest.approx(measure(*repeated)), name
 
 
@@ -136,10 +136,10 @@ def test_the_combination_is_scikit_learns_and_is_calibrated():
     detector = fit(features, labels, images)
     x = np.stack(list(features.values()), 1)
     model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=detector.strength, max_iter=1000)
+        StandardScaler(), LogisticRegression(C=detector.strength, tol=1e-8, max_iter=1000)
     ).fit(x, labels)
     risk = detector.risk(features)
-    np.testing.assert_allclose(risk, model.predict_proba(x)[:, 1], atol=1e-4)
+    np.testing.assert_allclose(risk, model.predict_proba(x)[:, 1], atol=1e-6)
     assert risk.mean() == pytest.approx(labels.mean(), abs=1e-3)
     weights = dict(zip(detector.features, detector.weights, strict=True))
     assert weights["a"] > weights["b"] > abs(weights["c"])
@@ -182,35 +182,17 @@ def test_too_few_words_to_say_anything(wrong, images, problem):
     assert too_few(labels, np.arange(40) % images) == problem
 
 
-def test_the_file_gives_back_the_same_risks(tmp_path):
+def test_the_file_holds_all_that_a_risk_needs(tmp_path):
     features, labels, images = world(100)
     detector = fit(features, labels, images)
-    write(
-        tmp_path / "detector.json", {"attention": detector}, {"split": "validation", "words": 300}
-    )
-    ((name, again),) = read(tmp_path / "detector.json").items()
-    assert (name, again) == ("attention", detector)
-    assert (again.risk(features) == detector.risk(features)).all()
-    content = json.loads((tmp_path / "detector.json").read_text())
-    assert (content["version"], content["fitted_on"]["words"]) == (detection.VERSION, 300)
-
-
-@pytest.mark.parametrize(
-    "content, problem",
-    [
-        (None, "not found"),
-        ("{", "not a detector"),
-        ("[]", "not a detector"),
-        ('{"version": 1, "variants": {"a": {"features": []}}}', "not a detector"),
-        ('{"version": 99, "variants": {}}', "version 99 of the detector, expected 1"),
-    ],
-)
-def test_another_file_is_refused(content, problem, tmp_path):
     path = tmp_path / "detector.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=problem):
-        read(path)
+    write(path, {"attention": detector}, {"split": "validation", "words": 300})
+    content = json.loads(path.read_text())
+    assert (content["version"], content["fitted_on"]["words"]) == (detection.VERSION, 300)
+    fields = content["variants"]["attention"].items()
+    again = Detector(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
+    assert again == detector
+    assert (again.risk(features) == detector.risk(features)).all()
 
 
 def test_a_feature_that_is_not_given_is_named():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from adapt.attention.settings import SIGNALS
-from adapt.evaluation import early_warning
+from adapt.evaluation import detection, early_warning
 
 
 def tokens(images: int = 200, seed: int = 0, wrong: float = 0.15) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """The gate: every rule's sentence, the exact limits, and what cannot be compared."""
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapt import params
 from adapt.evaluation.gate import Decision, Rules, Scores, decide, scores_from
 from adapt.params import InputError
 from tests.support import tracked
@@ -71,7 +71,7 @@ def test_more_hallucination_is_refused() -> None:
 
 @pytest.mark.parametrize("margin, promoted", [(99.9, True), (100.0, False)])
 def test_margin_must_be_exceeded(margin: float, promoted: bool) -> None:
-    rules = dataclasses.replace(RULES, min_hal_drop=margin)
+    rules = RULES.model_copy(update={"min_hal_drop": margin})
     assert judge(scores([0, 0]), scores([1, 1]), rules).promote is promoted
 
 
@@ -137,8 +137,10 @@ def test_scores_that_do_not_fit_are_our_bug(changed: dict[str, Any]) -> None:
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 @pytest.mark.parametrize("key", ["min_hal_drop", "max_cover_drop", "max_attention_drop"])
 def test_rules_refuse(key: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"^{key}: must be at least 0"):
-        dataclasses.replace(RULES, **{key: value})
+    with pytest.raises(
+        InputError, match=rf"^params.yaml: gate\.{key}: must be (at least 0|finite)"
+    ):
+        params.load({"gate": RULES.model_dump() | {key: value}}, "gate", Rules)
 
 
 @pytest.mark.parametrize("as_file", [True, False])

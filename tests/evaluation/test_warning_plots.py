@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adapt.evaluation import early_warning, plots, warning_plots
-from adapt.generation.bench import Trace
+from adapt.evaluation.warning_plots import Trace
 from tests.evaluation.test_early_warning import tokens
 
 IMAGE = Image.new("RGB", (48, 36), "white")
@@ -28,7 +28,7 @@ def warning(with_detectors: bool = True) -> Figure:
 def trace(count: int = 11) -> Trace:
     labels = ["hallucinated" if t == 5 else "grounded" if t == 2 else "other" for t in range(count)]
     heat = np.random.default_rng(0).random((count, 3, 4)) / 12
-    return Trace([f"w{t}" for t in range(count)], pd.DataFrame({"label": labels}), heat)
+    return Trace([f"w{t}" for t in range(count)], labels, heat)
 
 
 def texts(figure: Figure) -> list[str]:
@@ -89,8 +89,17 @@ def test_strips_of_any_length(count: int, tmp_path: Path) -> None:
         assert image.size[0] > 1000
 
 
+def test_a_trace_is_cut_out_of_the_tables() -> None:
+    answer = pd.Series({"response": "a dog.", "grid": [1, 2]})
+    labelled = pd.DataFrame({"end": [1, 5, 6], "label": ["other", "hallucinated", "other"]})
+    heat = pd.DataFrame({"position": [2, 0, 1], "heat": [[5, 6], [1, 2], [3, 4]]})
+    cut = Trace.of(answer, labelled, heat)
+    assert cut.pieces == ["a", " dog", "."] and cut.labels == labelled.label.tolist()
+    assert cut.heat.tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
+
+
 def test_attention_to_nothing_is_drawn(tmp_path: Path) -> None:
-    blind = Trace(["w", ""], pd.DataFrame({"label": ["other"] * 2}), np.zeros((2, 2, 2)))
+    blind = Trace(["w", ""], ["other"] * 2, np.zeros((2, 2, 2)))
     plots.save(warning_plots.strip_figure(IMAGE, blind, None, "q"), tmp_path / "a.png")
 
 
