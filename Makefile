@@ -20,10 +20,11 @@ test: lint  ## lint, then all tests
 	# One thread each: two test processes with two threads of torch on two cores take many times longer.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy, and that imports go one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 serve: $(READY)  ## start Prefect server, worker and MLflow server on loopback; retrains every night
 	@$(BIN)/python -m flows.serve.services start
