@@ -1,4 +1,4 @@
-"""The README says what is there: every room, the places that people look for, what each file holds."""
+"""The README says what is there: every room, and the places that people look for."""
 
 import ast
 import re

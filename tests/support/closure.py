@@ -1,8 +1,10 @@
-"""The files inside adapt/ that a stage's result can depend on: its import closure, found by reading, not importing.
+"""The files inside adapt/ that a stage's result can depend on: its import closure, found by
+reading, not importing.
 
-Imports inside functions count. What stands under `if TYPE_CHECKING` or `if __name__ == "__main__"` does not: it never
-runs, or is how the stage is launched (configuration reading, tracking), not what it computes.
-`python -m tests.support.closure` prints the lists for dvc.yaml: a folder where the closure has all of its modules.
+Imports inside functions count. What stands under `if TYPE_CHECKING` or `if __name__ == "__main__"`
+does not: it never runs, or is how the stage is launched (configuration reading, tracking), not what
+it computes. `python -m tests.support.closure` prints the lists for dvc.yaml: a folder where the
+closure has all of its modules.
 """
 
 import ast
@@ -13,7 +15,9 @@ STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 
 
 def closure(module: str) -> set[str]:
-    """Paths, relative to the project's root, of `module` and of everything in adapt/ that it imports."""
+    """Paths, relative to the project's root, of `module` and of everything in adapt/ that it
+    imports.
+    """
     found: set[str] = set()
     open_ = [module]
     while open_:
@@ -41,7 +45,9 @@ def modules(folder: str) -> set[str]:
 
 
 def _file(module: str) -> Path | None:
-    """The module's file; packages hold no code (a test checks it), so their `__init__.py` is no dependency."""
+    """The module's file; packages hold no code (a test checks it), so their `__init__.py` is no
+    dependency.
+    """
     path = Path(*module.split(".")).with_suffix(".py")
     return path if (ROOT / path).exists() else None
 
