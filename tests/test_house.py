@@ -27,8 +27,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
         (None, "", ""),
         ("adapt/attention/rows.py", "from adapt.generation import answer", "Rooms"),
         ("adapt/metrics/chair.py", "if False:\n    from flows import plan", "Flows"),
-        ("adapt/params.py", f"{TYPES}
-    from adapt.launch import launch", "Rooms"),
+        ("adapt/params.py", f"{TYPES}\n    from adapt.launch import launch", "Rooms"),
         ("adapt/data/pen.py", "from adapt.data import drawings", "No circle"),
         ("adapt/evaluation/judge.py", "def later():\n    from adapt.models import load", "Judging"),
         ("adapt/cellar.py", "", "Rooms"),

@@ -40,11 +40,12 @@ def test_clear_improvement_is_promoted_with_every_reason() -> None:
     ) == Decision(
         True,
         (
-            "passed: Hal 100.0 % -> 0.0 %, down 100.0 points (95 % interval -100.0 to -100.0, 4 images); the whole "
-            "interval lies below 0.0. CHAIR_i 12.0 % -> 4.0 %.",
+            "passed: Hal 100.0 % -> 0.0 %, down 100.0 points (95 % interval -100.0 to -100.0,"
+            " 4 images); the whole interval lies below 0.0. CHAIR_i 12.0 % -> 4.0 %.",
             "passed: Cover 100.0 % -> 100.0 %, unchanged (95 % interval +0.0 to +0.0); "
             "it may fall by up to 2.0 points.",
-            "passed: late/early ratio of visual mass 0.620 -> 0.700 (+0.080); it may fall by up to 0.050.",
+            "passed: late/early ratio of visual mass 0.620 -> 0.700 (+0.080);"
+            " it may fall by up to 0.050.",
         ),
     )
 
