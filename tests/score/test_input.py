@@ -73,7 +73,7 @@ def test_bad_answers_are_named(
     assert printed.out == "" and printed.err.count("\n") == 1 and problem in printed.err
 
 
-def test_a_very_long_answer_is_an_answer(shared: Path, tmp_path: Path) -> None:
+def test_a_very_long_answer_is_an_answer(nltk_data: None, tmp_path: Path) -> None:
     long = "A dog and a cat sit on the grass. " * 30_000
     files = pope_files(tmp_path, [long], ["yes"])
     assert run("pope", *files)["accuracy"] == 1

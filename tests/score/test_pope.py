@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapt.metrics.pope import (
-    PARSERS,
-    Parser,
-    Question,
-    aggregate,
-    parse,
-    parse_strict,
-    parse_yes_no,
-    score,
-)
-from adapt.metrics.scored import Scored, intervals
+from adapt.metrics.pope import aggregate, parse_yes_no
+from adapt.score.pope import PARSERS, Parser, Question, parse, parse_strict, score
+from adapt.score.scored import Scored, intervals
 from tests.support import oracle
 
 PROGRAMS: dict[str, Parser] = {"official": "official", "vcd": "vcd", "lmms_eval": "lmms-eval"}
