@@ -232,4 +232,5 @@ def _nouns(words: Sequence[str], lower: Sequence[str], synonyms: Synonyms) -> li
 
 
 def _adjective(word: str) -> bool:
-    return 2 * english.uses(word, "a") > english.uses(word, "n")
+    noun, adjective = english.uses(word)
+    return 2 * adjective > noun

@@ -1,4 +1,4 @@
-"""AMBER by hand and equal to the official evaluator: every response, every batch, every question."""
+"""AMBER by hand and equal to the official evaluator: every response, batch and question."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from adapt.score.scored import Scored, intervals, moved
 from adapt.params import InputError
 from adapt.score import amber_discriminative as discriminative
 from adapt.score.amber import Amber, score
 from adapt.score.amber_generative import Counted
+from adapt.score.scored import Scored, intervals, moved
 from tests.support import oracle
 
 DIMENSIONS = {  # the official headings, spelled as they are

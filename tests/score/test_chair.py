@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adapt.score.scored import intervals, moved
 from adapt.params import InputError
 from adapt.score.chair import OWN_LIST, Synonyms, Variant, mentions, read_synonyms, score
+from adapt.score.scored import intervals, moved
 from adapt.score.text.plurals import singular
 from tests.support import oracle
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapt.score.scored import Mode, Scored
 from adapt.score import amber_discriminative as discriminative
 from adapt.score import amber_generative as generative
 from adapt.score.chair import Synonyms, score
+from adapt.score.scored import Mode, Scored
 from adapt.score.text.negation import NEGATIONS, negated
 
 WORDS = ("dog", "cat", "tree", "sun", "light", "kennel")

@@ -9,6 +9,7 @@ of WordNet (some 4 s, 200 MB); after that 500 captions of 85 words take about 2 
 (`adapt/score/text/pool.py`) shares thousands of texts among processes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
@@ -68,13 +69,30 @@ def lemma(word: str, part: Part) -> str:
     return nltk.WordNetLemmatizer().lemmatize(word, part)
 
 
-@lru_cache
-def uses(word: str, part: Part) -> int:
-    """How often WordNet's tagged texts use a word as this part of speech."""
+def uses(word: str) -> tuple[int, int]:
+    """How often WordNet's tagged texts use a word as a noun, and as an adjective.
+
+    From `index.sense`: NLTK's own counts miss most adjectives that are like another one ("sleepy").
+    """
     import nltk
 
     _require("wordnet", tuple(nltk.data.path))
-    return sum(lemma.count() for lemma in nltk.corpus.wordnet.lemmas(word, part))
+    counts = _sense_counts(tuple(nltk.data.path))
+    return counts["1", word], counts["3", word] + counts["5", word]
+
+
+@lru_cache(maxsize=1)
+def _sense_counts(path: tuple[str, ...]) -> Counter[tuple[str, str]]:
+    """By a part of speech's digit and the word; a line is `dog%1:05:00:: offset sense count`."""
+    from nltk.data import find
+
+    counts: Counter[tuple[str, str]] = Counter()
+    with find("corpora/wordnet/index.sense").open() as file:
+        for line in file.read().decode("utf-8").splitlines():
+            if not line.endswith(" 0"):
+                word, sense = line.split("%", 1)
+                counts[sense[0], word] += int(line.rsplit(" ", 1)[1])
+    return counts
 
 
 @lru_cache
