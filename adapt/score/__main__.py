@@ -133,11 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     about = "descriptions, yes/no answers, or both"
     amber = _scoring(commands, "amber", about, "id, response", "AMBER's folder")
-    for name, what, otherwise in (
-        ("--similarity", "pairs of similar words", "equal words only"),
-        ("--lemmas", "form to lemma", "WordNet from NLTK_DATA"),
-    ):
-        amber.add_argument(name, type=Path, help=f"JSON: {what} (without: {otherwise})")
+    similar = "JSON: pairs of similar words (without: equal words only)"
+    amber.add_argument("--similarity", type=Path, help=similar)
+    lemmas = "JSON: form to lemma (without: WordNet from NLTK_DATA)"
+    amber.add_argument("--lemmas", type=Path, help=lemmas)
     about = "yes/no questions about objects"
     asked = _scoring(commands, "pope", about, "question_id, answer", "POPE's questions")
     read_by = "who reads the answers (official)"

@@ -15,7 +15,7 @@ itself alone.
     scored = score({1: "A dog.", 1005: "Yes"}, amber, "official")
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -94,12 +94,11 @@ class Amber:
         """The vocabulary nouns of each description, in order and with repeats."""
         named = [(f"id {number}", text) for number, text in described.items()]
         if mode == "strict":
-            read: Callable[[str], list[str]]
-            read = partial(nouns.stated, lemmas=self.lemmas, vocabulary=self.vocabulary)
-            return read_each(read, named)
+            stated = partial(nouns.stated, lemmas=self.lemmas, vocabulary=self.vocabulary)
+            return read_each(stated, named)
         spelled = set(self.vocabulary.values())
         every = read_each(partial(nouns.nouns, lemmas=self.lemmas), named)
-        return [[noun for noun in found if noun in spelled] for found in every]
+        return [[noun for noun in lemmas if noun in spelled] for lemmas in every]
 
 
 def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
@@ -143,14 +142,11 @@ def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
     )
 
 
-def _described(
-    described: Mapping[int, str], amber: Amber, mode: Mode
-) -> Sequence[generative.Counted]:
+def _described(described: Mapping[int, str], amber: Amber, mode: Mode) -> list[generative.Counted]:
     notes = [amber.annotations[number] for number in described]
-    mentioned = amber.mentioned(described, mode)
     return [
-        generative.count(nouns_, note.truth, note.targets, amber.words)
-        for nouns_, note in zip(mentioned, notes, strict=True)
+        generative.count(mentioned, note.truth, note.targets, amber.words)
+        for mentioned, note in zip(amber.mentioned(described, mode), notes, strict=True)
     ]
 
 

@@ -29,6 +29,8 @@ from typing import NamedTuple
 from adapt.score.scored import Ratio, ratio, share
 
 Entries = list[tuple[str, int]]
+# A metric's official counters; Hal's count the responses that have no hallucination.
+_NAMES = {"chair": "chair", "cover": "safe_cover", "hal": "non_hallu", "cog": "hallu_cover"}
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,8 @@ def rates(totals: Mapping[str, float]) -> dict[str, float]:
     >>> rates(counted)
     {'chair': 22.2, 'cover': 62.5, 'hal': 100.0, 'cog': 20.0}
     """
-    names = {"chair": "chair", "cover": "safe_cover", "hal": "non_hallu", "cog": "hallu_cover"}
     percent = {
-        name: share(totals[f"{of}_score"], totals[f"{of}_num"]) * 100 for name, of in names.items()
+        name: share(totals[f"{of}_score"], totals[f"{of}_num"]) * 100 for name, of in _NAMES.items()
     }
     percent["hal"] = 100 - percent["hal"]
     return {name: round(value, 1) for name, value in percent.items()}
@@ -133,9 +134,7 @@ def rates(totals: Mapping[str, float]) -> dict[str, float]:
 
 def ratios(counted: Sequence[Counted]) -> dict[str, Ratio]:
     """Numerators and denominators per response, which is per image."""
-    return {
-        "chair": ratio([c.chair_score for c in counted], [c.chair_num for c in counted]),
-        "cover": ratio([c.safe_cover_score for c in counted], [c.safe_cover_num for c in counted]),
-        "hal": ratio([1 - c.non_hallu_score for c in counted], [1 for _ in counted]),
-        "cog": ratio([c.hallu_cover_score for c in counted], [c.hallu_cover_num for c in counted]),
-    }
+    table = {key: [one._asdict()[key] for one in counted] for key in Counted._fields}
+    ratios = {name: ratio(table[f"{of}_score"], table[f"{of}_num"]) for name, of in _NAMES.items()}
+    right, all_ = ratios["hal"]
+    return ratios | {"hal": (all_ - right, all_)}

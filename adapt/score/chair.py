@@ -154,7 +154,7 @@ def mentions(caption: str, synonyms: Synonyms, variant: Variant, mode: Mode) -> 
         bases = ["" if no else _listed(word, base, synonyms.parts) for word, base, no in reached]
         owner, phrases, longest = synonyms.mended, synonyms.phrases, 3
     # 3. Words that are one object become one word, which also shortens the caption.
-    joined = _join(bases, phrases, longest)
+    joined = [word for word, _ in join(bases, phrases, longest)]
     # 4. What the list knows is a mention; but "the seat of the toilet" is no chair.
     seated = "toilet" in joined and "seat" in joined
     named = [word for word in joined if word in owner and not (seated and word == "seat")]
@@ -172,12 +172,12 @@ def _listed(word: str, base: str, parts: Collection[str]) -> str:
     return next((form for form in forms if form in parts), base)
 
 
-def _join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> list[str]:
-    """Join from the left, longer phrases first.
+def join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> list[tuple[str, int]]:
+    """Join from the left, longer phrases first; each word with the number of words that it was.
 
     >>> phrases = {"stop sign": "stop sign", "bow tie": "tie"}
-    >>> _join(["a", "stop", "sign", "bow", "tie"], phrases, longest=2)
-    ['a', 'stop sign', 'tie']
+    >>> join(["a", "stop", "sign", "bow", "tie"], phrases, longest=2)
+    [('a', 1), ('stop sign', 2), ('tie', 2)]
     """
     joined, start = [], 0
     while start < len(words):
@@ -186,7 +186,7 @@ def _join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> lis
         sizes = range(min(longest, len(words) - start), 1, -1)
         size = next((n for n in sizes if " ".join(words[start : start + n]) in phrases), 1)
         phrase = " ".join(words[start : start + size])
-        joined.append(phrases[phrase] if size > 1 else phrase)
+        joined.append((phrases[phrase] if size > 1 else phrase, size))
         start += size
     return joined
 

@@ -24,9 +24,8 @@ compound, finds "men" and "scissors", and drops what is negated.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
-from adapt.score.chair import Synonyms
+from adapt.score.chair import Synonyms, join
 from adapt.score.rows import shown
 from adapt.score.scored import Mode, Scored, pooled, ratio
 from adapt.score.text import english
@@ -129,30 +128,6 @@ def _mentioned(captions: Sequence[Caption], synonyms: Synonyms, mode: Mode) -> l
     return read_each(partial(of_text, synonyms=synonyms, mode=mode), named)
 
 
-class Word(NamedTuple):
-    """A word, or two that are one, and the place of the first."""
-
-    text: str
-    place: int
-    pair: bool
-
-
-def paired(words: Sequence[str], synonyms: Synonyms) -> list[Word]:
-    """The words, listed pairs as one.
-
-    >>> paired(["a", "hot", "dog"], Synonyms("", {"hot dog": "hot dog"}))
-    [Word(text='a', place=0, pair=False), Word(text='hot dog', place=1, pair=True)]
-    """
-    joined: list[Word] = []
-    place = 0
-    while place < len(words):
-        two = words[place : place + 2]
-        pair = synonyms.phrases.get(" ".join(two)) if len(two) == 2 else None
-        joined.append(Word(pair or words[place], place, pair is not None))
-        place += 2 if pair else 1
-    return joined
-
-
 def known(words: Collection[str], synonyms: Synonyms) -> list[str]:
     """The words that the list has; where a toilet is there, a seat is no chair."""
     seat = "seat" if "toilet" in words else None
@@ -190,20 +165,20 @@ def _variant(captions: Iterable[Caption], synonyms: Synonyms, mode: Mode) -> dic
 
 def _plain(text: str, synonyms: Synonyms, mode: Mode) -> list[str]:
     """A caption's lemmas, listed pairs as one; in strict mode without what is negated."""
-    lower = english.words(text.lower())
+    words = english.words(text.lower())
     if mode == "official":
-        lemmas = [english.lemma(word, "n") for word in lower]
-        return [word.text for word in paired(lemmas, synonyms)]
-    under = negated(lower)
-    singulars = [singular(word, synonyms, mode) for word in lower]
-    return [word.text for word in paired(singulars, synonyms) if not under[word.place]]
+        bases = [english.lemma(word, "n") for word in words]
+    else:
+        reached = zip(words, negated(words), strict=True)
+        bases = ["" if no else singular(word, synonyms, mode) for word, no in reached]
+    return [word for word, _ in join(bases, synonyms.phrases, longest=2)]
 
 
 def _of_phrase(phrase: str, synonyms: Synonyms, mode: Mode) -> list[str]:
     """The listed pairs in an extracted phrase, or else its runs of nouns."""
     words = english.words(phrase)
     lower = [singular(word.lower(), synonyms, mode) for word in words]
-    if pairs := [word.text for word in paired(lower, synonyms) if word.pair]:
+    if pairs := [word for word, size in join(lower, synonyms.phrases, longest=2) if size == 2]:
         return pairs
     # A word that is no noun ends a run; neighbouring nouns are one name.
     runs: list[list[str]] = [[]]

@@ -105,21 +105,18 @@ def build(
     asked: list[tuple[str, str, str]] = []
     for image in images:
         taken = set(image.objects)
-        for name in _first(image, per_image):
+        if len(image.objects) < per_image:
+            few = f"has {len(image.objects)} objects, and {per_image} are to be asked for"
+            raise InputError(f"{image.image}: {few}")
+        for name in image.objects[:per_image]:
             # The first candidate that is neither there nor asked for already; none for "random".
             candidates = {"random": [], "popular": popular, "adversarial": together[name]}[strategy]
             absent = _absent(image.image, candidates, names, taken, draw)
             taken.add(absent)
             asked += [(image.image, name, "yes"), (image.image, absent, "no")]
-    return [
-        {
-            "question_id": number,
-            "image": image,
-            "text": question(name, mode, template),
-            "label": label,
-        }
-        for number, (image, name, label) in enumerate(asked, 1)
-    ]
+    keys = ("question_id", "image", "text", "label")
+    texts = [(image, question(name, mode, template), label) for image, name, label in asked]
+    return [dict(zip(keys, (n, *line), strict=True)) for n, line in enumerate(texts, 1)]
 
 
 def frequencies(images: Sequence[Segmented]) -> Counter[str]:
@@ -158,14 +155,6 @@ def question(name: str, mode: Mode, template: str = TEMPLATE) -> str:
         old, new = ("a", "an") if mode == "official" else (" a {}", " an {}")
         template = template.replace(old, new)
     return template.format(name)
-
-
-def _first(image: Segmented, count: int) -> tuple[str, ...]:
-    if len(image.objects) < count:
-        raise InputError(
-            f"{image.image}: has {len(image.objects)} objects, and {count} are to be asked for"
-        )
-    return image.objects[:count]
 
 
 def _absent(
