@@ -35,20 +35,7 @@ def assert_equals(ours: Scored, official: dict[str, Any]) -> None:
         assert name not in official or ours.metrics[name] == official[name], name
 
 
-def test_answers_of_the_default_world() -> None:
-    assert parse_yes_no("yes, there is a tree.") and not parse_yes_no("no, there is no tree.")
-
-
 def test_all_no_scores_zero_where_the_official_code_divides_by_zero() -> None:
-    scores = aggregate([True, False], [False, False])
-    assert scores == {
-        "accuracy": 50.0,
-        "precision": 0.0,
-        "recall": 0.0,
-        "f1": 0.0,
-        "yes_ratio": 0.0,
-    }
-    assert aggregate([], [])["accuracy"] == 0.0
     assert scored([True, False], ["No", "no"], "official").metrics["f1"] == 0
 
 
