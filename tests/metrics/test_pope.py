@@ -1,4 +1,4 @@
-"""What training and evaluation count yes and no with; `tests/score/test_pope.py` has the programs."""
+"""What training and evaluation count yes and no with; the programs are in `tests/score`."""
 
 from adapt.metrics.pope import METRICS, aggregate, confusion, fractions, parse_yes_no
 
