@@ -6,7 +6,9 @@ Over all responses, in percent:
     chair_i = hallucinated mentions / mentions          repeats count
     hal     = responses with a hallucinated mention / responses   (this is CHAIR_s too)
     cover   = true objects mentioned / true objects     each once a response
-    cog     = targets mentioned / targets               each once a response; targets: likely hallucinations
+    cog     = targets mentioned / targets               each once a response
+
+Targets are likely hallucinations.
 
 Where this differs from the official codes: AMBER adds 0.001 to every denominator, rounds to one
 decimal, finds nouns with NLTK's tagger, ignores nine global "safe" words, and forgives
@@ -15,7 +17,7 @@ which words mean an object and nothing is rounded. A pooled ratio without a deno
 AMBER's paper divides Cog by the mentioned objects; its code, and this, by the targets.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +36,7 @@ class Named(Protocol):
 
 
 class Truth(Protocol):
-    """What is in an image, and what is not but might be said; `adapt.data.schema.Example` is one."""
+    """What is in an image, and what might be said but is not: an `adapt.data.schema.Example`."""
 
     @property
     def objects(self) -> Sequence[Named]: ...
@@ -60,12 +62,12 @@ class Counts:
     @property
     def mentioned(self) -> list[str]:
         """Names of all mentions."""
-        return [m.name for m in self.mentions]
+        return [mention.name for mention in self.mentions]
 
     @property
     def hallucinated(self) -> list[str]:
         """Names of the mentions of absent objects."""
-        return [m.name for m in self.mentions if m.name not in self.truth]
+        return [name for name in self.mentioned if name not in self.truth]
 
     @property
     def hallucinated_spans(self) -> list[tuple[int, int]]:
@@ -75,16 +77,12 @@ class Counts:
     @property
     def covered(self) -> list[str]:
         """True objects that are mentioned."""
-        return _also_in(self.truth, self.mentioned)
+        return [name for name in self.truth if name in self.mentioned]
 
     @property
     def cog(self) -> list[str]:
         """Targets that are mentioned."""
-        return _also_in(self.targets, self.mentioned)
-
-
-def _also_in(names: Iterable[str], others: Collection[str]) -> list[str]:
-    return [name for name in names if name in others]
+        return [name for name in self.targets if name in self.mentioned]
 
 
 def count(answer: str, truth: Truth, vocabulary: Words) -> Counts:
@@ -98,7 +96,8 @@ def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]
     (`bootstrap`).
 
     >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
-    >>> ratios([Counts((house, bus), ("house", "tree"), ("car",)), Counts((house,), ("house",), ())])["chair_i"]
+    >>> first = Counts((house, bus), ("house", "tree"), ("car",))
+    >>> ratios([first, Counts((house,), ("house",), ())])["chair_i"]
     (array([1, 0]), array([2, 1]))
     """
     columns = {
@@ -122,7 +121,8 @@ def aggregate(counts: Sequence[Counts]) -> dict[str, float]:
     second says house, and it is there.
 
     >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
-    >>> aggregate([Counts((house, bus, bus), ("house", "tree"), ("bus", "car")), Counts((house,), ("house",), ())])
+    >>> first = Counts((house, bus, bus), ("house", "tree"), ("bus", "car"))
+    >>> aggregate([first, Counts((house,), ("house",), ())])
     {'chair_i': 50.0, 'hal': 50.0, 'cover': 66.66666666666667, 'cog': 50.0}
     """
     return {

@@ -1,4 +1,4 @@
-"""The few numbers that a retraining is judged by, and the arms that it compares: named here once."""
+"""The few numbers that a retraining is judged by, and the arms that it compares: named once."""
 
 from dataclasses import dataclass
 

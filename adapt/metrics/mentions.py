@@ -28,14 +28,14 @@ def find(text: str, words: Mapping[str, Sequence[str]]) -> tuple[Mention, ...]:
     """All mentions in order, repeats included; `words` maps a canonical name to the lower-case
     words that mean it.
 
-    >>> find("A bike, two Houses, a bikeshed.", {"bicycle": ["bicycle", "bike"], "house": ["house", "houses"]})
+    >>> words = {"bicycle": ["bicycle", "bike"], "house": ["house", "houses"]}
+    >>> find("A bike, two Houses, a bikeshed.", words)
     (Mention(name='bicycle', start=2, end=6), Mention(name='house', start=12, end=18))
     """
     pattern, owner = _compiled(tuple((name, tuple(forms)) for name, forms in words.items()))
-    # Lower-casing must not move the spans; the few letters that grow when lower-cased stay as they
-    # are.
+    # Lower-casing must not move the spans: the few letters that grow stay as they are.
     lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    return tuple(Mention(owner[found[0]], *found.span()) for found in pattern.finditer(lower))
+    return tuple(Mention(owner[match[0]], *match.span()) for match in pattern.finditer(lower))
 
 
 def named(text: str, words: Iterable[str]) -> set[str]:

@@ -1,0 +1,4 @@
+"""Published benchmarks over answers that exist: `python -m adapt.score`.
+
+Imports `params` and `metrics` of `adapt`, and needs no torch.
+"""

@@ -1,58 +1,66 @@
 """Score answers that already exist, as the benchmarks' own programs do: CHAIR, AMBER, POPE, Object
-HalBench, MMHal and HallusionBench.
+HalBench, MMHal and HallusionBench; and make POPE's questions.
 
     python -m adapt.score chair --responses captions.jsonl --truth annotations/
     python -m adapt.score amber --responses answers.json --truth AMBER/data --json
+    python -m adapt.score pope-questions --truth objects.json --strategy popular
     python -m adapt.score --help
 
-Files are JSON lists, JSON Lines, CSV or parquet (`adapt/metrics/rows.py`), in the columns that the
-benchmarks use (`adapt/score/forms.py`). Every rate has a 95 % interval from a bootstrap over
-images, and length and recall stand beside every rate of hallucination: a model that says less
-hallucinates less. A mistake in a file ends with exit code 2 and one line on stderr, or with --json
-one object on stdout.
+Files are JSON lists, JSON Lines, CSV or parquet (`adapt/score/rows.py`), in the columns that the
+benchmarks use (`adapt/score/forms.py`); what is printed is `adapt/score/result.py`. A mistake in a
+file ends with exit code 2 and one line on stderr, or with --json one object on stdout.
 """
 
 import argparse
-import hashlib
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapt.metrics import bootstrap, pope
-from adapt.metrics.scored import Scored, intervals, moved
 from adapt.params import InputError
-from adapt.score import forms, rows
-
-RESAMPLES, SEED = 2000, 0
+from adapt.score import forms, pope, pope_builder, result
 
 _EXAMPLES = {
     "chair": """
-  captions {"image_id": 42, "caption": "..."} against COCO's annotation files, with CHAIR's own list of synonyms:
-    python -m adapt.score chair --responses captions.jsonl --truth coco/annotations --synonyms synonyms.txt
-  as the other common program counts, and compared with the captions of another model, image by image:
-    python -m adapt.score chair --variant maxlinn --responses after.jsonl --against before.jsonl --truth truth.json""",
+  captions {"image_id": 42, "caption": "..."} against COCO's annotation files, with CHAIR's own list
+  of synonyms:
+    python -m adapt.score chair --responses captions.jsonl --truth coco/annotations \\
+        --synonyms synonyms.txt
+  as the other common program counts, and compared with the captions of another model, image by
+  image:
+    python -m adapt.score chair --variant maxlinn --responses after.jsonl --against before.jsonl \\
+        --truth truth.json""",
     "amber": """
   AMBER's answers [{"id": 1, "response": "..."}, ...] against AMBER's folder as it comes:
-    python -m adapt.score amber --responses answers.json --truth AMBER/data --similarity pairs.json --json""",
+    python -m adapt.score amber --responses answers.json --truth AMBER/data \\
+        --similarity pairs.json --json""",
     "pope": """
-  answers {"question_id": 1, "answer": "Yes"}, read as the official program does, and without its quirks:
+  answers {"question_id": 1, "answer": "Yes"}, read as the official program does, and without its
+  quirks:
     python -m adapt.score pope --responses answers.jsonl --truth coco_pope_popular.json
-    python -m adapt.score pope --responses answers.jsonl --truth coco_pope_popular.json --mode strict
+    python -m adapt.score pope --responses answers.jsonl --truth coco_pope_popular.json \\
+        --mode strict
   a file whose columns have other names:
-    python -m adapt.score pope --responses mine.csv --truth pope.json --rename qid=question_id --rename out=answer""",
+    python -m adapt.score pope --responses mine.csv --truth pope.json --rename qid=question_id \\
+        --rename out=answer""",
     "objhal": """
   descriptions with the objects that a language model has listed, {"image_id": 42, "caption": "...",
   "extract_objs": ["dog", ...]}, or without extract_objs, by the words of the caption:
-    python -m adapt.score objhal --responses answers.jsonl --truth coco/annotations --synonyms synonyms_refine.txt""",
+    python -m adapt.score objhal --responses answers.jsonl --truth coco/annotations \\
+        --synonyms synonyms_refine.txt""",
     "mmhal": """
   the judge's 96 replies in their order, and the answers, for their length:
     python -m adapt.score mmhal --responses review.json --truth answers.json""",
     "hallusion": """
   HallusionBench's records with the judge's verdicts:
     python -m adapt.score hallusion --responses HallusionBench_result.json""",
+    "pope-questions": """
+  the published kind of questions, three objects an image, from {"a.jpg": ["dog", "cup", ...], ...}:
+    python -m adapt.score pope-questions --truth objects.json --strategy adversarial --out pope.json
+  from COCO's annotations, whose image ids then stand for the images, in plain English:
+    python -m adapt.score pope-questions --truth instances_val2014.json --mode strict""",
 }
 
 
@@ -68,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(arguments)
-        result = evaluate(options)
+        if options.benchmark == "pope-questions":
+            pope_builder.write(options)
+            return 0
+        scores = _evaluate(options)
     except InputError as error:
         message = " ".join(str(error).split())
         if "--json" in arguments:
@@ -76,146 +87,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"adapt.score: {message}", file=sys.stderr)
         return 2
-    print(json.dumps(result, indent=2) if options.json else table(result))
+    print(json.dumps(scores, indent=2) if options.json else result.table(scores))
     return 0
 
 
-def evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    """What `--json` prints: metrics (at the top too, for `jq .chair`), counts, intervals, variant,
-    versions, notes.
-
-    In strict mode `official`, and with --against `against`, hold the other figures and the paired
-    difference to them.
-    """
-    answers = _read(options, options.responses)
-    scored = answers.score(options.mode)
-    figures = _figures(scored, answers)
-    result = {
-        "benchmark": options.benchmark,
-        "mode": options.mode,
-        "responses": len(answers.keys),
-        **figures["metrics"],
-        **figures,
-        "variant": scored.variant,
-        "versions": _versions(scored, answers.tables),
-        "notes": list(answers.notes),
-    }
-    if options.mode == "strict":
-        official = answers.score("official")
-        result["official"] = _figures(official, answers) | _difference(
-            scored, official, answers.scale
-        )
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    answers, against = _read(options, options.responses), None
     if options.against is not None:
-        other = _read(options, options.against)
-        if list(other.keys) != list(answers.keys):
-            odd = min(set(other.keys) ^ set(answers.keys))
-            raise InputError(
-                f"{options.against}: does not answer what {options.responses} answers: {odd!r}"
-            )
-        before = other.score(options.mode)
-        result["against"] = _figures(before, other) | _difference(scored, before, answers.scale)
-    return result
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The result for a reader: one line a metric, with its interval, and the difference to other
-    figures.
-    """
-    others = [name for name in ("official", "against") if name in result]
-    heads = [
-        "",
-        "value",
-        "95 % interval",
-        *(head for name in others for head in (name, "difference", "95 % interval")),
-    ]
-    rows = [heads]
-    for name, value in result["metrics"].items():
-        cells = [name, f"{value:.4g}", _range(result["intervals"].get(name))]
-        for other in (result[other] for other in others):
-            cells += [f"{other['metrics'][name]:.4g}", f"{other['difference'][name]:+.4g}"]
-            cells += [_range(other["difference_intervals"].get(name))]
-        rows.append(cells)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            c.rjust(w) if i else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    said = {**result["variant"], **result["versions"]}
-    return "\n".join(
-        [
-            f"{result['benchmark']}, {result['mode']} mode, {result['responses']} responses",
-            *(line.rstrip() for line in lines),
-            "counts: "
-            + ", ".join(f"{name} {count}" for name, count in result["counts"].items() if count),
-            *(
-                f"{name}: {value}"
-                for name, value in said.items()
-                if name not in ("benchmark", "mode")
-            ),
-            *(f"note: {note}" for note in result["notes"]),
-        ]
-    )
-
-
-def _figures(scored: Scored, answers: forms.Answers) -> dict[str, Any]:
-    metrics = dict(scored.metrics)
-    if answers.texts and not {"length", "avg_word_len"} & set(metrics):
-        metrics["length"] = sum(len(text.split()) for text in answers.texts) / len(answers.texts)
-    return {
-        "metrics": metrics,
-        "counts": scored.counts,
-        "intervals": intervals(scored, RESAMPLES, SEED, answers.scale),
-    }
-
-
-def _difference(scored: Scored, other: Scored, scale: float) -> dict[str, Any]:
-    """`scored` minus `other`; intervals are paired where both have the same images."""
-    shared = [
-        name
-        for name, (above, _) in scored.ratios.items()
-        if len(above) == len(other.ratios[name][0])
-    ]
-    found = {
-        name: bootstrap.difference(*scored.ratios[name], *other.ratios[name], RESAMPLES, SEED)
-        for name in shared
-    }
-    return {
-        "difference": moved(other, scored),
-        "difference_intervals": {
-            name: [scale * of.low / 100, scale * of.high / 100] for name, of in found.items()
-        },
-    }
-
-
-def _versions(scored: Scored, tables: Sequence[Path]) -> dict[str, str]:
-    """The version of NLTK where it was needed, and the first digits of each table's SHA-256."""
-    found = {"nltk": version("nltk")} if "tokenizer" in scored.variant else {}
-    hashes = {path.name: hashlib.sha256(rows.read_bytes(path)).hexdigest()[:12] for path in tables}
-    return found | {name: f"sha256:{digits}" for name, digits in hashes.items()}
-
-
-def _range(bounds: Sequence[float] | None) -> str:
-    return "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
+        against = _read(options, options.against)
+        result.require_same(answers, against, (options.responses, options.against))
+    return result.evaluate(options.benchmark, options.mode, answers, against)
 
 
 def _read(options: argparse.Namespace, path: Path) -> forms.Answers:
-    rename = dict(options.rename)
+    file = forms.File(path, dict(options.rename))
     match options.benchmark:
         case "chair":
-            return forms.read_chair(path, rename, options.truth, options.synonyms, options.variant)
+            return forms.read_chair(file, options.truth, options.synonyms, options.variant)
         case "amber":
-            return forms.read_amber(path, rename, options.truth, options.similarity, options.lemmas)
+            return forms.read_amber(file, options.truth, options.similarity, options.lemmas)
         case "pope":
-            return forms.read_pope(path, rename, options.truth, options.parser)
+            return forms.read_pope(file, options.truth, options.parser)
         case "objhal":
-            return forms.read_objhal(path, rename, options.truth, options.synonyms)
+            return forms.read_objhal(file, options.truth, options.synonyms)
         case "mmhal":
-            return forms.read_mmhal(path, rename, options.truth)
+            return forms.read_mmhal(file, options.truth)
         case _:
-            return forms.read_hallusion(path, rename, options.truth)
+            return forms.read_hallusion(file, options.truth)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,88 +125,80 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    pictures = "{image: [objects]}, or COCO's annotation files or their folder"
-    chair = _command(commands, "chair", "objects in captions", "image_id, caption", pictures)
+    objects = "{image: [objects]}, or COCO's annotation files or their folder"
+
+    chair = _scoring(commands, "chair", "objects in captions", "image_id, caption", objects)
     chair.add_argument(
         "--variant", choices=("opera", "maxlinn"), default="opera", help="whose program (opera)"
     )
-    amber = _command(
-        commands, "amber", "descriptions, yes/no answers, or both", "id, response", "AMBER's folder"
-    )
-    amber.add_argument(
-        "--similarity", type=Path, help="JSON: pairs of similar words (without: equal words only)"
-    )
-    amber.add_argument(
-        "--lemmas", type=Path, help="JSON: form to lemma (without: WordNet from NLTK_DATA)"
-    )
-    asked = _command(
-        commands,
-        "pope",
-        "yes/no questions about objects",
-        "question_id, answer",
-        "POPE's questions",
-    )
-    asked.add_argument(
-        "--parser",
-        choices=pope.PARSERS,
-        default="official",
-        help="who reads the answers (official)",
-    )
-    objhal = _command(
-        commands, "objhal", "Object HalBench", "image_id, caption, extract_objs", pictures
-    )
+    about = "descriptions, yes/no answers, or both"
+    amber = _scoring(commands, "amber", about, "id, response", "AMBER's folder")
+    similar = "JSON: pairs of similar words (without: equal words only)"
+    amber.add_argument("--similarity", type=Path, help=similar)
+    lemmas = "JSON: form to lemma (without: WordNet from NLTK_DATA)"
+    amber.add_argument("--lemmas", type=Path, help=lemmas)
+    about = "yes/no questions about objects"
+    asked = _scoring(commands, "pope", about, "question_id, answer", "POPE's questions")
+    read_by = "who reads the answers (official)"
+    asked.add_argument("--parser", choices=pope.PARSERS, default="official", help=read_by)
+    columns = "image_id, caption, extract_objs"
+    objhal = _scoring(commands, "objhal", "Object HalBench", columns, objects)
     for command in (chair, objhal):
-        command.add_argument(
-            "--synonyms", type=Path, help="an object a line: name, synonym, ... (without: our own)"
-        )
-    _command(
-        commands,
-        "mmhal",
-        "MMHal-Bench's judge",
-        "choices, or texts",
-        "the answers, model_answer",
-        needed=False,
-    )
-    _command(
-        commands,
-        "hallusion",
-        "HallusionBench's judge",
-        "as HallusionBench.json has, and verdicts",
-        "HallusionBench.json, if the responses lack its columns",
-        needed=False,
-    )
+        listed = "an object a line: name, synonym, ... (without: our own)"
+        command.add_argument("--synonyms", type=Path, help=listed)
+    answers = "the answers, model_answer"
+    _scoring(commands, "mmhal", "MMHal-Bench's judge", "choices, or texts", answers, needed=False)
+    columns = "as HallusionBench.json has, and verdicts"
+    questions = "HallusionBench.json, if the responses lack its columns"
+    about = "HallusionBench's judge"
+    _scoring(commands, "hallusion", about, columns, questions, needed=False)
+    _add_questions(commands, objects)
     return parser
 
 
-def _command(
+def _scoring(
     commands: Any, name: str, about: str, columns: str, truth: str, needed: bool = True
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(
+    command = _command(commands, name, about, f"Score {name}: {about}.")
+    add = command.add_argument
+    responses = f"JSON list, JSON Lines, CSV or parquet with columns {columns}"
+    add("--responses", type=Path, required=True, metavar="FILE", help=responses)
+    add("--truth", type=Path, required=needed, metavar="PATH", help=truth)
+    against = "other responses: adds the paired difference"
+    add("--against", type=Path, metavar="FILE", help=against)
+    mends = "strict mends the official code's quirks, and says how far the metrics move (official)"
+    add("--mode", choices=("official", "strict"), default="official", help=mends)
+    renames = "take a column of the responses by another name; may be repeated"
+    add(
+        "--rename", type=_renaming, action="append", default=[], metavar="THEIRS=OURS", help=renames
+    )
+    add("--json", action="store_true", help="print one JSON object, errors too")
+    return command
+
+
+def _add_questions(commands: Any, objects: str) -> None:
+    about = "make POPE's questions from what is in the images"
+    add = _command(commands, "pope-questions", about, f"POPE: {about}.").add_argument
+    add("--truth", type=Path, required=True, metavar="PATH", help=objects)
+    strategies = pope_builder.STRATEGIES
+    absent = "which absent objects are asked for (popular)"
+    add("--strategy", choices=strategies, default="popular", help=absent)
+    add("--per-image", type=_positive, default=3, metavar="N", help="objects of an image (3)")
+    add("--seed", type=int, default=0, metavar="N", help="of the objects that are drawn (0)")
+    mends = "strict mends the official code's English and its order of ties (official)"
+    add("--mode", choices=("official", "strict"), default="official", help=mends)
+    add("--out", type=Path, metavar="FILE", help="JSON Lines (without: standard output)")
+
+
+def _command(commands: Any, name: str, about: str, description: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
         name,
         help=about,
-        description=f"Score {name}: {about}.",
+        description=description,
         epilog=f"examples:{_EXAMPLES[name]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    about_responses = f"JSON list, JSON Lines, CSV or parquet with columns {columns}"
-    command.add_argument(
-        "--responses", type=Path, required=True, metavar="FILE", help=about_responses
-    )
-    command.add_argument("--truth", type=Path, required=needed, metavar="PATH", help=truth)
-    command.add_argument(
-        "--against", type=Path, metavar="FILE", help="other responses: adds the paired difference"
-    )
-    mends = (
-        "strict mends the official code's quirks, and says by how much the figures move (official)"
-    )
-    command.add_argument("--mode", choices=("official", "strict"), default="official", help=mends)
-    renames = "take a column of the responses by another name; may be repeated"
-    command.add_argument(
-        "--rename", type=_renaming, action="append", default=[], metavar="THEIRS=OURS", help=renames
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON object, errors too")
-    return command
 
 
 def _renaming(text: str) -> tuple[str, str]:
@@ -318,5 +208,24 @@ def _renaming(text: str) -> tuple[str, str]:
     return theirs, ours
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of objects")
+    return int(text)
+
+
+def _run() -> int:
+    """`main`, before a reader that may leave early, as `head` does: that is no error."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends; by then nothing may go into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run())

@@ -11,24 +11,32 @@ Official near-synonyms are words whose spaCy vectors have a cosine above 0.8. Th
 closed, so a list of such pairs says all that the vectors say; without one a word is similar to
 itself alone.
 
-    scored = score({1: "A dog.", 1005: "Yes"}, Amber.read(Path("AMBER/data"), similarity=None,
-    lemmas=None), "official")
+    amber = Amber.read(Path("AMBER/data"), similarity=None, lemmas=None)
+    scored = score({1: "A dog.", 1005: "Yes"}, amber, "official")
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from adapt.metrics.scored import Mode, Ratio, Scored
 from adapt.params import InputError
 from adapt.score import amber_discriminative as discriminative
 from adapt.score import amber_generative as generative
 from adapt.score import rows
-from adapt.score.text import nouns, tagger, tokens
+from adapt.score.scored import Mode, Ratio, Scored
+from adapt.score.text import english, nouns
+from adapt.score.text.pool import read_each
 
 GENERATIVE = "generative"
+FILES = (
+    "annotations.json",
+    "relation.json",
+    "safe_words.txt",
+    "metrics.txt",
+    "query/query_all.json",
+)
 _THRESHOLD = 0.8  # the official --similarity_score
 
 
@@ -48,13 +56,9 @@ class Amber:
     """The benchmark's tables, and the two that stand in for its language tools."""
 
     annotations: Mapping[int, Annotation]
-    associated: Mapping[str, list[str]]
-    safe: frozenset[str]
+    words: generative.Words
     start: Mapping[str, float]  # the counters' first values, metrics.txt
-    images: Mapping[
-        int, str
-    ]  # which image an id asks about; ids that are missing stand for themselves
-    similar: frozenset[tuple[str, str]]
+    images: Mapping[int, str]  # which image an id asks about; a missing id stands for itself
     similarity_name: str
     lemmas: nouns.Lemmas
 
@@ -65,39 +69,40 @@ class Amber:
         """
         associated = _lists(folder / "relation.json")
         pairs = _pairs(similarity) if similarity else set()
+        name = f"{similarity.name}, {len(pairs)} pairs" if similarity else "equal words only"
         return cls(
             annotations=_annotations(folder / "annotations.json", associated),
-            associated=associated,
-            safe=frozenset(rows.read_text(folder / "safe_words.txt").splitlines()),
+            words=generative.Words(
+                associated,
+                safe=frozenset(rows.read_text(folder / "safe_words.txt").splitlines()),
+                similar=frozenset(pairs | {(b, a) for a, b in pairs}),
+            ),
             start=_start(folder / "metrics.txt"),
             images=_images(folder / "query" / "query_all.json"),
-            similar=frozenset(pairs | {(b, a) for a, b in pairs}),
-            similarity_name=f"{similarity.name}, {len(pairs)} pairs"
-            if similarity
-            else "equal words only",
+            similarity_name=name,
             lemmas=_lemmas(lemmas) if lemmas else nouns.WORDNET,
         )
 
     @cached_property
     def vocabulary(self) -> dict[str, str]:
         """All words that count: lower case to AMBER's spelling."""
-        words = {*self.associated, *(word for words in self.associated.values() for word in words)}
+        associated = self.words.associated
+        words = {*associated, *(word for others in associated.values() for word in others)}
         return {word.lower(): word for word in sorted(words)}
 
-    @cached_property
-    def spelled(self) -> frozenset[str]:
-        """All words that count, as AMBER spells them."""
-        return frozenset(self.vocabulary.values())
-
-    def mentioned(self, response: str, mode: Mode) -> list[str]:
-        """The vocabulary nouns of a description, in order and with repeats."""
+    def mentioned(self, described: Mapping[int, str], mode: Mode) -> list[list[str]]:
+        """The vocabulary nouns of each description, in order and with repeats."""
+        named = [(f"id {number}", text) for number, text in described.items()]
         if mode == "strict":
-            return nouns.stated(response, self.lemmas, self.vocabulary)
-        return [noun for noun in nouns.nouns(response, self.lemmas) if noun in self.spelled]
+            stated = partial(nouns.stated, lemmas=self.lemmas, vocabulary=self.vocabulary)
+            return read_each(stated, named)
+        spelled = set(self.vocabulary.values())
+        every = read_each(partial(nouns.nouns, lemmas=self.lemmas), named)
+        return [[noun for noun in lemmas if noun in spelled] for lemmas in every]
 
 
 def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
-    """All figures that the responses allow: those of the descriptions, of the answers, and the
+    """All metrics that the responses allow: those of the descriptions, of the answers, and the
     AMBER score.
 
     `metrics` are percentages with one decimal, and `length`, the words of a description on average.
@@ -105,50 +110,44 @@ def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
     for number in responses:
         if number not in amber.annotations:
             raise InputError(f"id {number}: AMBER has no annotation of this id")
-    described = [n for n in responses if amber.annotations[n].type == GENERATIVE]
-    asked = [n for n in responses if amber.annotations[n].type != GENERATIVE]
+    described = {n: t for n, t in responses.items() if amber.annotations[n].type == GENERATIVE}
+    asked = {n: text for n, text in responses.items() if n not in described}
     totals = {name: value if mode == "official" else 0.0 for name, value in amber.start.items()}
     metrics: dict[str, float] = {}
     ratios: dict[str, Ratio] = {}
     if described:
-        counted = [_described(n, responses[n], amber, mode) for n in described]
+        counted = _described(described, amber, mode)
         _add(totals, (one._asdict() for one in counted))
-        metrics |= generative.rates(totals, mode)
-        metrics["length"] = sum(len(responses[n].split()) for n in described) / len(described)
+        metrics |= generative.rates(totals)
+        metrics["length"] = sum(len(text.split()) for text in described.values()) / len(described)
         ratios |= generative.ratios(counted)
     if asked:
         notes = [amber.annotations[n] for n in asked]
+        kinds = [note.type for note in notes]
         answered = [
-            discriminative.count(responses[n], a.truth[0], mode)
-            for n, a in zip(asked, notes, strict=True)
+            discriminative.count(text, note.truth[0], mode)
+            for text, note in zip(asked.values(), notes, strict=True)
         ]
-        _add(
-            totals,
-            (discriminative.counters(a.type, one) for a, one in zip(notes, answered, strict=True)),
-        )
+        _add(totals, map(discriminative.counters, kinds, answered))
         metrics |= discriminative.rates(totals, mode)
         images = [amber.images.get(n, str(n)) for n in asked]
-        ratios |= discriminative.ratios([note.type for note in notes], answered, images)
+        ratios |= discriminative.ratios(kinds, answered, images)
     if described and asked:
         metrics["amber_score"] = round((100 - metrics["chair"] + metrics["f1"]) / 2, 2)
-    counts = {name: int(value) for name, value in totals.items()}
     return Scored(
         metrics=metrics,
-        counts=counts,
+        counts={name: int(value) for name, value in totals.items()},
         ratios=ratios,
         variant=_variant(amber, mode, bool(described)),
     )
 
 
-def _described(number: int, response: str, amber: Amber, mode: Mode) -> generative.Counted:
-    note = amber.annotations[number]
-    try:
-        mentioned = amber.mentioned(response, mode)
-    except tokens.Unreadable as error:
-        raise InputError(f"id {number}: {error}") from None
-    return generative.count(
-        mentioned, note.truth, note.targets, amber.associated, amber.safe, amber.similar
-    )
+def _described(described: Mapping[int, str], amber: Amber, mode: Mode) -> list[generative.Counted]:
+    notes = [amber.annotations[number] for number in described]
+    return [
+        generative.count(mentioned, note.truth, note.targets, amber.words)
+        for mentioned, note in zip(amber.mentioned(described, mode), notes, strict=True)
+    ]
 
 
 def _add(totals: dict[str, float], counters: Iterable[Mapping[str, int]]) -> None:
@@ -160,19 +159,19 @@ def _add(totals: dict[str, float], counters: Iterable[Mapping[str, int]]) -> Non
 
 def _variant(amber: Amber, mode: Mode, described: bool) -> dict[str, str]:
     variant = {"benchmark": "amber", "mode": mode}
-    if described:
-        variant |= {
-            "similarity": amber.similarity_name,
-            "lemmas": amber.lemmas.name,
-            "tokenizer": tokens.describe(),
-        }
-        variant["tagger"] = tagger.RESOURCE
-    return variant
+    if not described:
+        return variant
+    return variant | {
+        "similarity": amber.similarity_name,
+        "lemmas": amber.lemmas.name,
+        "tokenizer": english.TOKENIZER,
+        "tagger": english.TAGGER,
+    }
 
 
 def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Annotation]:
-    found = {}
-    for row in rows.read(path, {}):
+    annotations = {}
+    for row in rows.read(path):
         kind = row.text("type")
         if kind == GENERATIVE:
             truth, targets = tuple(row.texts("truth")), tuple(row.texts("hallu"))
@@ -185,21 +184,12 @@ def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Anno
             truth, targets = (row.choice("truth", ("yes", "no")),), ()
         else:
             raise InputError(f"{row.where}: type {rows.shown(kind)} is none of AMBER's")
-        found[_number(row)] = Annotation(type=kind, truth=truth, targets=targets)
-    return found
+        annotations[row.whole("id")] = Annotation(type=kind, truth=truth, targets=targets)
+    return annotations
 
 
 def _images(path: Path) -> dict[int, str]:
-    return (
-        {_number(row): row.text("image") for row in rows.read(path, {})} if path.is_file() else {}
-    )
-
-
-def _number(row: rows.Row) -> int:
-    text = row.id("id")
-    if not text.isdecimal():
-        raise InputError(f"{row.where}: 'id' is {rows.shown(text)}, not a whole number")
-    return int(text)
+    return {row.whole("id"): row.text("image") for row in rows.read(path)} if path.is_file() else {}
 
 
 def _lists(path: Path) -> dict[str, list[str]]:
@@ -218,18 +208,18 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _start(path: Path) -> dict[str, float]:
     """The first value of each counter, `name=number` a line."""
-    found = {}
+    start = {}
     for number, line in enumerate(rows.read_text(path).splitlines(), 1):
         name, equals, value = line.partition("=")
         if equals:
             try:
-                found[name.strip()] = float(value)
+                start[name.strip()] = float(value)
             except ValueError:
                 raise InputError(f"{path} row {number}: {rows.shown(value)} is no number") from None
-    missing = (set(generative.Counted._fields) | discriminative.COUNTERS) - set(found)
+    missing = (set(generative.Counted._fields) | discriminative.COUNTERS) - set(start)
     if missing:
         raise InputError(f"{path}: has no {min(missing)}=")
-    return found
+    return start
 
 
 def _pairs(path: Path) -> set[tuple[str, str]]:
@@ -247,7 +237,7 @@ def _pairs(path: Path) -> set[tuple[str, str]]:
 
 
 def _lemmas(path: Path) -> nouns.Lemmas:
-    """A table of lemmas: an object of form to lemma, or an object with such an object as "table"."""
+    """A table of lemmas: an object of form to lemma, or one with such an object as "table"."""
     content = _object(path)
     table = content.get("table", content)
     if not isinstance(table, dict) or not all(isinstance(lemma, str) for lemma in table.values()):

@@ -7,7 +7,7 @@ anything else ("no", "No.") counts as wrong, every denominator has 0.001 added, 
 precision and recall after they are rounded, with 0.0001 (existence alone: 0.001) in its
 denominator. `strict` mode reads the first word whatever its case and does plain sums.
 
-Beside the figures over all questions stand those of each dimension that has answers: existence,
+Beside the metrics over all questions stand those of each dimension that has answers: existence,
 attribute (state, number and action together), state, number, action, relation.
 """
 
@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from adapt.metrics.scored import Mode, Ratio, ratio
+from adapt.score.scored import Mode, Ratio, ratio, share
 
 # An annotation's type to the prefix of its official counters; types "discriminative-relation" and
 # "relation" are one.
@@ -42,8 +42,9 @@ _WORD = re.compile(r"[a-z]+")
 
 
 class Answered(NamedTuple):
-    """One question, under the names of the official counters (less `ans_no_score`, which equals
-    `no_score`).
+    """One question, or an image's, under the official counters' names.
+
+    `ans_no_score` is missing: it equals `no_score`.
     """
 
     correct_score: int
@@ -56,8 +57,10 @@ class Answered(NamedTuple):
 def count(answer: str, truth: str, mode: Mode) -> Answered:
     """Compare one answer with the truth, "yes" or "no".
 
-    >>> count("No", "no", "official"), count("no.", "no", "official").no_score, count("no.", "no", "strict").no_score
-    (Answered(correct_score=1, correct_num=1, no_score=1, no_num=1, ans_no_num=1), 0, 1)
+    >>> count("No", "no", "official")
+    Answered(correct_score=1, correct_num=1, no_score=1, no_num=1, ans_no_num=1)
+    >>> count("no.", "no", "official").no_score, count("no.", "no", "strict").no_score
+    (0, 1)
     """
     if mode == "strict":
         first = _WORD.search(answer.lower())
@@ -84,64 +87,54 @@ def rates(totals: Mapping[str, float], mode: Mode) -> dict[str, float]:
     recall 75 %. In official mode 3 / 4.001 rounds to the same 75.0, and F1 becomes 2 * 0.75 * 0.75
     / 1.5001 = 75.0.
 
-    >>> base = {"correct_score": 7, "correct_num": 10, "no_score": 3, "no_num": 4, "ans_no_score": 3, "ans_no_num": 4}
-    >>> rates({f"{of}qa_{name}": value for of in ("", "ha_") for name, value in base.items()}, "strict")["f1"]
+    >>> counted = {"correct_score": 7, "correct_num": 10, "no_score": 3, "no_num": 4}
+    >>> counted |= {"ans_no_score": 3, "ans_no_num": 4}
+    >>> totals = {f"{of}qa_{name}": value for of in ("", "ha_") for name, value in counted.items()}
+    >>> rates(totals, "strict")["f1"]
     75.0
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, prefixes in _DIMENSIONS.items():
         table = {key: sum(totals.get(f"{p}qa_{key}", 0) for p in prefixes) for key in _KEYS}
         if table["correct_num"] >= 1:
-            found |= {f"{name}{key}": value for key, value in _rates(table, mode, name).items()}
-    return found
+            metrics |= {f"{name}{key}": value for key, value in _rates(table, mode, name).items()}
+    return metrics
 
 
 def _rates(table: Mapping[str, float], mode: Mode, dimension: str) -> dict[str, float]:
-    shares = [
-        _share(table[f"{of}_score"], table[f"{of}_num"]) for of in ("correct", "ans_no", "no")
-    ]
-    rounded = [round(share * 100, 1) for share in shares]
-    if mode == "strict":
-        f1 = 100 * _share(2 * table["no_score"], table["ans_no_num"] + table["no_num"])
-    else:
-        precision, recall = rounded[1] / 100, rounded[2] / 100
-        f1 = (
-            2
-            * precision
-            * recall
-            / (precision + recall + (0.001 if dimension == "existence_" else 0.0001))
-            * 100
-        )
-    return dict(
-        zip(("accuracy", "precision", "recall", "f1"), [*rounded, round(f1, 1)], strict=True)
+    accuracy, precision, recall = (
+        round(100 * share(table[f"{of}_score"], table[f"{of}_num"]), 1)
+        for of in ("correct", "ans_no", "no")
     )
-
-
-def _share(above: float, below: float) -> float:
-    return above / below if below else 0.0
+    if mode == "strict":
+        f1 = 100 * share(2 * table["no_score"], table["ans_no_num"] + table["no_num"])
+    else:
+        # The official F1 comes from the rounded percentages, back as fractions.
+        p, r = precision / 100, recall / 100
+        f1 = 2 * p * r / (p + r + (0.001 if dimension == "existence_" else 0.0001)) * 100
+    return {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": round(f1, 1)}
 
 
 def ratios(
     kinds: Sequence[str], answered: Sequence[Answered], images: Sequence[str]
 ) -> dict[str, Ratio]:
-    """Numerators and denominators, summed over the questions of each image, of every figure that
+    """Numerators and denominators, summed over the questions of each image, of every metric that
     `rates` gives.
 
-    >>> ratios(["relation"] * 2, [Answered(1, 1, 1, 1, 1), Answered(0, 1, 0, 0, 1)], ["a.jpg", "a.jpg"])["relation_f1"]
+    >>> answered = [Answered(1, 1, 1, 1, 1), Answered(0, 1, 0, 0, 1)]
+    >>> ratios(["relation"] * 2, answered, ["a.jpg", "a.jpg"])["relation_f1"]
     (array([2]), array([3]))
     """
-    found: dict[str, Ratio] = {}
+    columns: dict[str, Ratio] = {}
     for name, prefixes in _DIMENSIONS.items():
-        sums: dict[str, list[int]] = {}
+        sums: dict[str, Answered] = {}
         for kind, one, image in zip(kinds, answered, images, strict=True):
             if "" in prefixes or PREFIXES[kind] in prefixes:
-                sums[image] = [
-                    a + b for a, b in zip(sums.get(image, [0] * len(one)), one, strict=True)
-                ]
+                before = sums.get(image, Answered(0, 0, 0, 0, 0))
+                sums[image] = Answered(*map(sum, zip(before, one, strict=True)))
         if sums:
-            columns = _columns([Answered(*row) for row in sums.values()])
-            found |= {f"{name}{key}": column for key, column in columns.items()}
-    return found
+            columns |= {f"{name}{key}": of for key, of in _columns(list(sums.values())).items()}
+    return columns
 
 
 def _columns(rows: Sequence[Answered]) -> dict[str, Ratio]:

@@ -23,11 +23,27 @@ by the targets.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from adapt.metrics.scored import Mode, Ratio, ratio
+from adapt.score.scored import Ratio, ratio, share
 
 Entries = list[tuple[str, int]]
+# A metric's official counters; Hal's count the responses that have no hallucination.
+_NAMES = {"chair": "chair", "cover": "safe_cover", "hal": "non_hallu", "cog": "hallu_cover"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """AMBER's closed vocabulary.
+
+    `associated` words stand for an annotated one; `safe` ones are never wrong; `similar` holds each
+    pair of different words in both orders.
+    """
+
+    associated: Mapping[str, Sequence[str]]
+    safe: Collection[str]
+    similar: Collection[tuple[str, str]]
 
 
 class Counted(NamedTuple):
@@ -44,40 +60,45 @@ class Counted(NamedTuple):
 
 
 def count(
-    mentioned: Sequence[str],
-    truth: Sequence[str],
-    targets: Sequence[str],
-    associated: Mapping[str, Sequence[str]],
-    safe: Collection[str],
-    similar: Collection[tuple[str, str]],
+    mentioned: Sequence[str], truth: Sequence[str], targets: Sequence[str], words: Words
 ) -> Counted:
-    """Count one response's vocabulary nouns; `similar` holds each pair of different words in both
-    orders.
+    """Count one response's vocabulary nouns.
 
     A person, who is there, is called a man; the dog is a target; a kitten is like a cat, and the
     cat is there.
 
-    >>> count(["man", "dog", "kitten", "light"], ["person", "cat"], ["dog", "sun"],
-    ...       {"person": ["man"], "cat": [], "dog": [], "sun": []}, {"light"}, {("kitten", "cat")})[:6]
+    >>> associated = {"person": ["man"], "cat": [], "dog": [], "sun": []}
+    >>> words = Words(associated, safe={"light"}, similar={("kitten", "cat")})
+    >>> count(["man", "dog", "kitten", "light"], ["person", "cat"], ["dog", "sun"], words)[:6]
     (1, 4, 2, 2, 1, 2)
     """
-    there, feared = _entries(truth, associated), _entries(targets, associated)
+    true, feared = _entries(truth, words.associated), _entries(targets, words.associated)
     covered: set[int | None] = set()
     named: set[int | None] = set()
     hallucinated = 0
     for noun in mentioned:
-        if noun in safe:
+        # 1. A word that is safe in every image says nothing about this one.
+        if noun in words.safe:
             continue
-        found = _first(noun, there, ())
-        if found is None:
-            named |= {_first(noun, feared, ()), _first(noun, feared, similar)}
-            found = _first(noun, there, similar)
-        covered.add(found)
-        hallucinated += found is None
-    hits, cognitive = len(covered - {None}), len(named - {None})
-    sizes = (len(mentioned), len(truth), len(targets))
+        # 2. A noun that the truth lists is covered.
+        match = _first(noun, true, ())
+        if match is None:
+            # 3. Another one credits the target that it is, and the first target that it is like:
+            #    they may be two.
+            named |= {_first(noun, feared, ()), _first(noun, feared, words.similar)}
+            # 4. It is forgiven if it is like something in the truth, and covers that.
+            match = _first(noun, true, words.similar)
+        covered.add(match)
+        hallucinated += match is None
     return Counted(
-        hallucinated, sizes[0], hits, sizes[1], cognitive, sizes[2], int(hallucinated == 0), 1
+        chair_score=hallucinated,
+        chair_num=len(mentioned),
+        safe_cover_score=len(covered - {None}),
+        safe_cover_num=len(truth),
+        hallu_cover_score=len(named - {None}),
+        hallu_cover_num=len(targets),
+        non_hallu_score=int(hallucinated == 0),
+        non_hallu_num=1,
     )
 
 
@@ -96,33 +117,24 @@ def _first(noun: str, entries: Entries, similar: Collection[tuple[str, str]]) ->
     return next((place for word, place in entries if word == noun or (noun, word) in similar), None)
 
 
-def rates(totals: Mapping[str, float], mode: Mode) -> dict[str, float]:
+def rates(totals: Mapping[str, float]) -> dict[str, float]:
     """Percentages with one decimal from the summed counters, which in official mode begin at 0.001
     where they divide.
 
     >>> counted = dict(zip(Counted._fields, (2, 9.001, 5, 8.001, 1, 5.001, 0, 1.001)))
-    >>> rates(counted, "official")
+    >>> rates(counted)
     {'chair': 22.2, 'cover': 62.5, 'hal': 100.0, 'cog': 20.0}
     """
-    strict = mode == "strict"
-
-    def share(name: str) -> float:
-        above, below = totals[f"{name}_score"], totals[f"{name}_num"]
-        return 0.0 if strict and not below else above / below * 100
-
-    return {
-        "chair": round(share("chair"), 1),
-        "cover": round(share("safe_cover"), 1),
-        "hal": round(100 - share("non_hallu"), 1),
-        "cog": round(share("hallu_cover"), 1),
+    percent = {
+        name: share(totals[f"{of}_score"], totals[f"{of}_num"]) * 100 for name, of in _NAMES.items()
     }
+    percent["hal"] = 100 - percent["hal"]
+    return {name: round(value, 1) for name, value in percent.items()}
 
 
 def ratios(counted: Sequence[Counted]) -> dict[str, Ratio]:
     """Numerators and denominators per response, which is per image."""
-    return {
-        "chair": ratio([c.chair_score for c in counted], [c.chair_num for c in counted]),
-        "cover": ratio([c.safe_cover_score for c in counted], [c.safe_cover_num for c in counted]),
-        "hal": ratio([1 - c.non_hallu_score for c in counted], [1 for _ in counted]),
-        "cog": ratio([c.hallu_cover_score for c in counted], [c.hallu_cover_num for c in counted]),
-    }
+    table = {key: [one._asdict()[key] for one in counted] for key in Counted._fields}
+    ratios = {name: ratio(table[f"{of}_score"], table[f"{of}_num"]) for name, of in _NAMES.items()}
+    right, all_ = ratios["hal"]
+    return ratios | {"hal": (all_ - right, all_)}

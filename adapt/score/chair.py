@@ -6,13 +6,16 @@ what is then in the synonym list is a mention, of the object that begins its lin
 Over all captions, as fractions:
 
     chair_s = captions with a hallucinated mention / captions
-    chair_i = hallucinated mentions / mentions          recall = true objects mentioned / true objects
+    chair_i = hallucinated mentions / mentions
+    recall  = true objects mentioned / true objects
 
 The official code is said to be one, but its descendants differ in the base form, and so in their
-figures:
+metrics:
 
-    maxlinn   every word without its plural, `plurals` (github.com/Maxlinn/CHAIR-metric-standalone): "bus" is no bus
-    opera     WordNet's lemma for the word's tag (github.com/shikiw/OPERA, chair.py): "men" are nobody
+    maxlinn   every word without its plural, `plurals` (github.com/Maxlinn/CHAIR-metric-standalone):
+              "bus" is no bus
+    opera     WordNet's lemma for the word's tag (github.com/shikiw/OPERA, chair.py): "men" are
+              nobody
 
 `strict` mode takes the word itself where the list has it, then its base form or plain singular,
 joins all phrases of the list, leaves out what a negation reaches, and reads a list entry with a
@@ -22,39 +25,27 @@ divided by nothing is 0; the official code stops there.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from adapt.metrics.scored import Mode, Scored
 from adapt.params import InputError
 from adapt.score import rows
-from adapt.score.text import tagger, tokens, wordnet
+from adapt.score.scored import Mode, Scored, share
+from adapt.score.text import english
 from adapt.score.text.negation import negated
 from adapt.score.text.plurals import singular
+from adapt.score.text.pool import read_each
 
 Variant = Literal["opera", "maxlinn"]
 OWN_LIST = Path(__file__).parent / "words" / "objects.txt"
 
-_ANIMALS = (
-    "bird",
-    "cat",
-    "dog",
-    "horse",
-    "sheep",
-    "cow",
-    "elephant",
-    "bear",
-    "zebra",
-    "giraffe",
-    "animal",
-    "cub",
-)
+_ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub"
 # Two words and what they become, beside the list's own phrases: "a baby elephant" names no person.
 _JOINED = {
-    **{f"{age} {animal}": animal for age in ("baby", "adult") for animal in _ANIMALS},
+    **{f"{age} {animal}": animal for age in ("baby", "adult") for animal in _ANIMALS.split()},
     **{f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")},
     **{phrase: phrase for phrase in ("home plate", "train track")},
     "bow tie": "tie",
@@ -62,11 +53,8 @@ _JOINED = {
     "wine glas": "wine glass",  # what `plurals` makes of it
 }
 _NOT_JOINED = "dining table"  # the official code forgets it; its "table" is found alone
-_PARTS: dict[str, wordnet.Part] = {
-    "J": "a",
-    "V": "v",
-    "R": "r",
-}  # the tag's first letter; all else is a noun
+# A tag's first letter; all else is lemmatised as a noun.
+_PARTS: dict[str, english.Part] = {"J": "a", "V": "v", "R": "r"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,7 @@ class Synonyms:
     @cached_property
     def mended(self) -> dict[str, str]:
         """The same without stray blanks and capitals."""
-        return {" ".join(word.lower().split()): thing for word, thing in self.owner.items()}
+        return {" ".join(word.lower().split()): name for word, name in self.owner.items()}
 
     @cached_property
     def phrases(self) -> dict[str, str]:
@@ -94,9 +82,12 @@ class Synonyms:
     @cached_property
     def parts(self) -> frozenset[str]:
         """All words that matter alone or in a phrase."""
-        return frozenset(
-            part for phrase in (*self.mended, *self.phrases, "seat") for part in phrase.split()
-        )
+        phrases = (*self.mended, *self.phrases, "seat")
+        return frozenset(part for phrase in phrases for part in phrase.split())
+
+    def true(self, names: Collection[str]) -> set[str]:
+        """The objects that are in an image, from the words of this list that its truth uses."""
+        return {self.mended.get(name, name) for name in names}
 
 
 class Mentions(NamedTuple):
@@ -112,13 +103,21 @@ class Mentions(NamedTuple):
 class Counted(NamedTuple):
     """One caption, or the captions of one image, under the names of the official variables."""
 
-    num_caps: int
-    num_hallucinated_caps: int
-    coco_word_count: int
-    hallucinated_word_count: int
-    num_gt_objects: int
-    num_recall_gt_objects: int
-    len_caps: int
+    num_caps: int = 0
+    num_hallucinated_caps: int = 0
+    coco_word_count: int = 0
+    hallucinated_word_count: int = 0
+    num_gt_objects: int = 0
+    num_recall_gt_objects: int = 0
+    len_caps: int = 0
+
+
+_METRICS = {
+    "chair_s": ("num_hallucinated_caps", "num_caps"),
+    "chair_i": ("hallucinated_word_count", "coco_word_count"),
+    "recall": ("num_recall_gt_objects", "num_gt_objects"),
+    "length": ("len_caps", "num_caps"),
+}
 
 
 def read_synonyms(path: Path) -> Synonyms:
@@ -143,28 +142,28 @@ def read_synonyms(path: Path) -> Synonyms:
 def mentions(caption: str, synonyms: Synonyms, variant: Variant, mode: Mode) -> Mentions:
     """The objects that a caption names, in order, repeats included.
 
-    >>> listed = Synonyms("", {"dog": "dog", "puppy": "dog", "hot dog": "hot dog"})
-    >>> mentions("Two hot dogs, no dog, but puppies.", listed, "maxlinn", "official")[:2]
-    (['hot dog', 'dog', 'puppy'], ['hot dog', 'dog', 'dog'])
-    >>> mentions("Two hot dogs, no dog, but puppies.", listed, "maxlinn", "strict")[:2]
-    (['hot dog', 'puppy'], ['hot dog', 'dog'])
+    "Two hot dogs, no dog, but puppies." gives hot dog, dog, dog; in strict mode hot dog, dog.
     """
-    words = tokens.words(caption.lower())
+    # 1. Lower-case words and marks, then each one's base form.
+    words = english.words(caption.lower())
     bases = list(map(singular, words)) if variant == "maxlinn" else _lemmas(words)
     owner, phrases, longest = synonyms.owner, synonyms.pairs, 2
     if mode == "strict":
-        rows = zip(words, bases, negated(words), strict=True)
-        bases = ["" if gone else _listed(word, base, synonyms.parts) for word, base, gone in rows]
+        # 2. Strict: nothing under a negation, and the form that the list has before the base form.
+        reached = zip(words, bases, negated(words), strict=True)
+        bases = ["" if no else _listed(word, base, synonyms.parts) for word, base, no in reached]
         owner, phrases, longest = synonyms.mended, synonyms.phrases, 3
-    joined = _join(bases, phrases, longest)
-    seated = "toilet" in joined and "seat" in joined  # "the seat of the toilet" is no chair
-    found = [word for word in joined if word in owner and not (seated and word == "seat")]
-    return Mentions(found, [owner[word] for word in found], len(joined))
+    # 3. Words that are one object become one word, which also shortens the caption.
+    joined = [word for word, _ in join(bases, phrases, longest)]
+    # 4. What the list knows is a mention; but "the seat of the toilet" is no chair.
+    seated = "toilet" in joined and "seat" in joined
+    named = [word for word in joined if word in owner and not (seated and word == "seat")]
+    return Mentions(named, [owner[word] for word in named], len(joined))
 
 
 def _lemmas(words: Sequence[str]) -> list[str]:
-    tagged = zip(words, tagger.load().tag(words), strict=True)
-    return [wordnet.load(_PARTS.get(tag[0], "n")).lemma(word) for word, tag in tagged]
+    tagged = zip(words, english.tags(words), strict=True)
+    return [english.lemma(word, _PARTS.get(tag[0], "n")) for word, tag in tagged]
 
 
 def _listed(word: str, base: str, parts: Collection[str]) -> str:
@@ -173,18 +172,21 @@ def _listed(word: str, base: str, parts: Collection[str]) -> str:
     return next((form for form in forms if form in parts), base)
 
 
-def _join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> list[str]:
-    """Join from the left, longer phrases first.
+def join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> list[tuple[str, int]]:
+    """Join from the left, longer phrases first; each word with the number of words that it was.
 
-    >>> _join(["a", "stop", "sign", "bow", "tie"], {"stop sign": "stop sign", "bow tie": "tie"}, longest=2)
-    ['a', 'stop sign', 'tie']
+    >>> phrases = {"stop sign": "stop sign", "bow tie": "tie"}
+    >>> join(["a", "stop", "sign", "bow", "tie"], phrases, longest=2)
+    [('a', 1), ('stop sign', 2), ('tie', 2)]
     """
     joined, start = [], 0
     while start < len(words):
+        # The longest phrase that begins here; a word of a phrase begins no other one, so that
+        # "hot dog bed" is a hot dog and a bed.
         sizes = range(min(longest, len(words) - start), 1, -1)
         size = next((n for n in sizes if " ".join(words[start : start + n]) in phrases), 1)
         phrase = " ".join(words[start : start + size])
-        joined.append(phrases[phrase] if size > 1 else phrase)
+        joined.append((phrases[phrase] if size > 1 else phrase, size))
         start += size
     return joined
 
@@ -200,32 +202,27 @@ def score(
     a caption.
 
     Two captions. "A dog." of an image with a dog and a cat; "A dog, two cats." of one with a dog: 1
-    of 2 captions and 1 of 3 mentions hallucinated, 2 of 3 objects recalled.
-
-    >>> listed = Synonyms("", {"dog": "dog", "cat": "cat"})
-    >>> captions = [("1", "A dog."), ("2", "A dog, two cats.")]
-    >>> scored = score(captions, {"1": ["dog", "cat"], "2": ["dog"]}, listed, "maxlinn", "official")
-    >>> {name: round(value, 3) for name, value in scored.metrics.items()}
-    {'chair_s': 0.5, 'chair_i': 0.333, 'recall': 0.667, 'length': 4.5}
+    of 2 captions and 1 of 3 mentions are hallucinated, 2 of 3 objects recalled: chair_s 0.5,
+    chair_i 0.333, recall 0.667, length 4.5.
     """
-    images: dict[str, Counted] = {}
-    for image, caption in captions:
+    for image, _ in captions:
         if image not in truth:
             raise InputError(
                 f"image_id {rows.shown(image)}: the ground truth does not list this image"
             )
-        try:
-            found = mentions(caption, synonyms, variant, mode)
-        except tokens.Unreadable as error:
-            raise InputError(f"image_id {rows.shown(image)}: {error}") from None
-        one = _count(found, truth[image], synonyms)
-        images[image] = Counted(*map(sum, zip(images.get(image, _NOTHING), one, strict=True)))
+    read = partial(mentions, synonyms=synonyms, variant=variant, mode=mode)
+    named = [(f"image_id {rows.shown(image)}", caption) for image, caption in captions]
+    # The bootstrap draws images: the captions of one image are one row.
+    images: dict[str, Counted] = {}
+    for (image, _), mentioned in zip(captions, read_each(read, named), strict=True):
+        one = _count(mentioned, synonyms.true(truth[image]))
+        images[image] = Counted(*map(sum, zip(images.get(image, Counted()), one, strict=True)))
     table = np.array(list(images.values()), dtype=np.int64).reshape(-1, len(Counted._fields))
-    counts = dict(zip(Counted._fields, map(int, table.sum(0)), strict=True))
     column = dict(zip(Counted._fields, table.T, strict=True))
+    counts = {name: int(values.sum()) for name, values in column.items()}
     return Scored(
         metrics={
-            name: _share(counts[above], counts[below]) for name, (above, below) in _METRICS.items()
+            name: share(counts[above], counts[below]) for name, (above, below) in _METRICS.items()
         },
         counts=counts,
         ratios={name: (column[above], column[below]) for name, (above, below) in _METRICS.items()},
@@ -233,37 +230,26 @@ def score(
     )
 
 
-_NOTHING = Counted(0, 0, 0, 0, 0, 0, 0)
-_METRICS = {
-    "chair_s": ("num_hallucinated_caps", "num_caps"),
-    "chair_i": ("hallucinated_word_count", "coco_word_count"),
-    "recall": ("num_recall_gt_objects", "num_gt_objects"),
-    "length": ("len_caps", "num_caps"),
-}
-
-
-def _count(found: Mentions, objects: Collection[str], synonyms: Synonyms) -> Counted:
-    there = {synonyms.mended.get(name, name) for name in objects}
-    hallucinated = sum(name not in there for name in found.objects)
-    recalled = len(there.intersection(found.objects))
+def _count(mentioned: Mentions, true: Collection[str]) -> Counted:
+    hallucinated = sum(name not in true for name in mentioned.objects)
     return Counted(
-        1,
-        int(hallucinated > 0),
-        len(found.objects),
-        hallucinated,
-        len(there),
-        recalled,
-        found.length,
+        num_caps=1,
+        num_hallucinated_caps=int(hallucinated > 0),
+        coco_word_count=len(mentioned.objects),
+        hallucinated_word_count=hallucinated,
+        num_gt_objects=len(true),
+        num_recall_gt_objects=len(set(mentioned.objects).intersection(true)),
+        len_caps=mentioned.length,
     )
-
-
-def _share(above: int, below: int) -> float:
-    return above / below if below else 0.0
 
 
 def _variant(synonyms: Synonyms, variant: Variant, mode: Mode) -> dict[str, str]:
-    named = {"benchmark": "chair", "mode": mode, "variant": variant, "tokenizer": tokens.describe()}
-    named["synonyms"] = (
-        f"{synonyms.name}, {len(set(synonyms.owner.values()))} objects, {len(synonyms.owner)} words"
-    )
-    return named | ({"tagger": tagger.RESOURCE, "lemmas": "WordNet"} if variant == "opera" else {})
+    size = f"{len(set(synonyms.owner.values()))} objects, {len(synonyms.owner)} words"
+    common = {
+        "benchmark": "chair",
+        "mode": mode,
+        "variant": variant,
+        "tokenizer": english.TOKENIZER,
+        "synonyms": f"{synonyms.name}, {size}",
+    }
+    return common | (english.TAGS_AND_LEMMAS if variant == "opera" else {})

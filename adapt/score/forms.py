@@ -1,15 +1,17 @@
 """The files in which each benchmark keeps answers and truth, read into what its metric takes.
 
-    chair       answers image_id, caption               truth {image: objects}, or COCO's files (`coco`)
-    amber       answers id, response                    truth AMBER's folder
-    pope        answers question_id, answer             truth POPE's questions: question_id, image, label
-                (VCD's parser: text, as its files have it)
-    objhal      answers image_id, caption (or RLHF-V's answer or text) and, where a language model has listed the
-                objects, extract_objs                   truth as for chair
-    mmhal       verdicts: the judge's replies in the order of the questions, as the OpenAI interface returns them, as
-                texts, or as rows with judge            truth, only for the length: the answers, model_answer
-    hallusion   answers with verdicts: category, subcategory, set_id, figure_id, question_id, visual_input, gt_answer,
-                gpt4v_output_gpt_check, same            truth, only if they lack such a column: HallusionBench.json
+    chair       answers image_id, caption; truth {image: objects}, or COCO's files (`coco`)
+    amber       answers id, response; truth AMBER's folder
+    pope        answers question_id, answer (VCD's parser: text, as its files have it); truth POPE's
+                questions: question_id, image, label
+    objhal      answers image_id, caption (or RLHF-V's answer or text) and, where a language model
+                has listed the objects, extract_objs; truth as for chair
+    mmhal       verdicts: the judge's replies in the order of the questions, as the OpenAI interface
+                returns them, as texts, or as rows with judge; truth, only for the length: the
+                answers, model_answer
+    hallusion   answers with verdicts: category, subcategory, set_id, figure_id, question_id,
+                visual_input, gt_answer, gpt4v_output_gpt_check, same; truth, only if they lack such
+                a column: HallusionBench.json
 
 An id that is missing, unknown or there twice is an `InputError` that names file and row. Answers
 are put into the order of the truth, so that two files of answers are compared image by image.
@@ -17,18 +19,30 @@ are put into the order of the truth, so that two files of answers are compared i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adapt.metrics import pope
-from adapt.metrics.scored import Mode, Scored
 from adapt.params import InputError
 from adapt.score import amber as amber_
-from adapt.score import chair, coco, judged, object_halbench
-from adapt.score.rows import Row, by_id, read, require_known, shown
+from adapt.score import chair, coco, judged, object_halbench, pope, rows
+from adapt.score.rows import Row, by_id, require_known, shown
+from adapt.score.scored import Mode, Scored
 
 _KEY = ("category", "subcategory", "set_id", "figure_id", "question_id")
 _EXTRACTED = ("extract_objs", "extracted_objects")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of answers, and what its columns are called here."""
+
+    path: Path
+    rename: Mapping[str, str]
+
+    def rows(self, bare: str | None = None) -> list[Row]:
+        """Its rows; `bare` is the column of list items that are texts."""
+        return rows.read(self.path, self.rename, bare)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +51,7 @@ class Answers:
 
     `keys` says what was answered, in order; `texts` are the answers where the file has them;
     `scale` is what a ratio of one is in the metrics; `tables` are the files besides the answers
-    that the figures depend on.
+    that the metrics depend on.
     """
 
     score: Callable[[Mode], Scored]
@@ -48,26 +62,18 @@ class Answers:
     notes: Sequence[str] = field(default=())
 
 
-def read_chair(
-    path: Path,
-    rename: Mapping[str, str],
-    truth: Path,
-    synonyms: Path | None,
-    variant: chair.Variant,
-) -> Answers:
+def read_chair(file: File, truth: Path, synonyms: Path | None, variant: chair.Variant) -> Answers:
     """Captions, one an image."""
     listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
-    rows = by_id(read(path, rename), "image_id")
-    captions = {image: row.text("caption") for image, row in sorted(rows.items())}
-    there = coco.read(
-        truth,
-        rows,
-        listed.mended,
-        lambda text: chair.mentions(text, listed, variant, "official").objects,
-    )
-    require_known(rows, there, "image_id", truth)
+    index = dict(sorted(by_id(file.rows(), "image_id").items()))
+    captions = {image: row.text("caption") for image, row in index.items()}
+
+    def mentioned(caption: str) -> list[str]:
+        return chair.mentions(caption, listed, variant, "official").objects
+
+    true = _objects(truth, index, listed, mentioned)
     return Answers(
-        score=lambda mode: chair.score(list(captions.items()), there, listed, variant, mode),
+        score=lambda mode: chair.score(list(captions.items()), true, listed, variant, mode),
         keys=list(captions),
         texts=list(captions.values()),
         scale=1,
@@ -75,51 +81,33 @@ def read_chair(
     )
 
 
-def read_objhal(
-    path: Path, rename: Mapping[str, str], truth: Path, synonyms: Path | None
-) -> Answers:
+def read_objhal(file: File, truth: Path, synonyms: Path | None) -> Answers:
     """Captions, one an image, all of them with the objects that a language model has listed, or
     none.
     """
     listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
-    rows = dict(sorted(by_id(read(path, rename), "image_id").items()))
-    extracted = any(row.has(name) for row in rows.values() for name in _EXTRACTED)
-    captions = [_caption(image, row, extracted) for image, row in rows.items()]
-    there = coco.read(
-        truth,
-        rows,
-        listed.mended,
-        lambda text: object_halbench.mentioned(
-            object_halbench.Caption("", text, None), listed, "official"
-        ),
-    )
-    require_known(rows, there, "image_id", truth)
+    index = dict(sorted(by_id(file.rows(), "image_id").items()))
+    extracted = any(row.has(name) for row in index.values() for name in _EXTRACTED)
+    captions = [_caption(image, row, extracted) for image, row in index.items()]
+    mentioned = partial(object_halbench.of_text, synonyms=listed, mode="official")
+    true = _objects(truth, index, listed, mentioned)
     return Answers(
-        score=lambda mode: object_halbench.score(captions, there, listed, mode),
-        keys=list(rows),
+        score=lambda mode: object_halbench.score(captions, true, listed, mode),
+        keys=list(index),
         texts=[caption.text for caption in captions],
         scale=1,
         tables=[*coco.files(truth), synonyms or chair.OWN_LIST],
     )
 
 
-def read_amber(
-    path: Path, rename: Mapping[str, str], truth: Path, similarity: Path | None, lemmas: Path | None
-) -> Answers:
+def read_amber(file: File, truth: Path, similarity: Path | None, lemmas: Path | None) -> Answers:
     """AMBER's own form, descriptions and yes/no answers in one file or not."""
-    rows = by_id(read(path, rename), "id")
-    responses = {_whole(row, "id"): row.text("response") for row in rows.values()}
+    index = by_id(file.rows(), "id")
+    unsorted = {row.whole("id"): row.text("response") for row in index.values()}
     amber = amber_.Amber.read(truth, similarity, lemmas)
-    require_known(rows, map(str, amber.annotations), "id", truth / "annotations.json")
-    responses = dict(sorted(responses.items()))
-    names = (
-        "annotations.json",
-        "relation.json",
-        "safe_words.txt",
-        "metrics.txt",
-        "query/query_all.json",
-    )
-    tables = [*(truth / name for name in names), *filter(None, (similarity, lemmas))]
+    require_known(index, map(str, amber.annotations), "id", truth / "annotations.json")
+    responses = dict(sorted(unsorted.items()))
+    tables = [*(truth / name for name in amber_.FILES), *filter(None, (similarity, lemmas))]
     return Answers(
         score=lambda mode: amber_.score(responses, amber, mode),
         keys=list(map(str, responses)),
@@ -129,13 +117,12 @@ def read_amber(
     )
 
 
-def read_pope(path: Path, rename: Mapping[str, str], truth: Path, parser: pope.Parser) -> Answers:
+def read_pope(file: File, truth: Path, parser: pope.Parser) -> Answers:
     """Answers to the questions of a POPE file, all of them or some."""
-    rows = by_id(read(path, rename), "question_id")
-    asked = by_id(read(truth, {}), "question_id")
-    require_known(rows, asked, "question_id", truth)
+    index, asked = by_id(file.rows(), "question_id"), by_id(rows.read(truth), "question_id")
+    require_known(index, asked, "question_id", truth)
     names = ("answer", "text") if parser == "vcd" else ("answer",)
-    answers = {key: row.text(*names) for key, row in rows.items()}
+    answers = {key: row.text(*names) for key, row in index.items()}
     questions = {key: _question(row, key) for key, row in asked.items()}
     keys = [key for key in questions if key in answers]
     return Answers(
@@ -148,15 +135,20 @@ def read_pope(path: Path, rename: Mapping[str, str], truth: Path, parser: pope.P
     )
 
 
-def read_mmhal(path: Path, rename: Mapping[str, str], truth: Path | None) -> Answers:
+def read_mmhal(file: File, truth: Path | None) -> Answers:
     """A judge's replies to MMHal's questions, in their order."""
-    rows = read(path, rename, bare="judge")
-    verdicts = [_reply(row) for row in rows]
-    texts = [row.text("model_answer", "answer", "text") for row in read(truth, {})] if truth else []
+    verdicts = [_reply(row) for row in file.rows(bare="judge")]
+    answers = rows.read(truth) if truth else []
+    texts = [row.text("model_answer", "answer", "text") for row in answers]
     if truth and len(texts) != len(verdicts):
-        raise InputError(f"{truth}: has {len(texts)} answers, and {path} {len(verdicts)} verdicts")
+        raise InputError(
+            f"{truth}: has {len(texts)} answers, and {file.path} {len(verdicts)} verdicts"
+        )
     expected = 96
-    note = f"MMHal has {expected} questions, whose types follow from their order; here are {len(verdicts)} verdicts"
+    note = (
+        f"MMHal has {expected} questions, whose types follow from their order; "
+        f"here are {len(verdicts)} verdicts"
+    )
     return Answers(
         score=lambda mode: judged.mmhal(verdicts, mode),
         keys=[str(number) for number in range(len(verdicts))],
@@ -167,36 +159,46 @@ def read_mmhal(path: Path, rename: Mapping[str, str], truth: Path | None) -> Ans
     )
 
 
-def read_hallusion(path: Path, rename: Mapping[str, str], truth: Path | None) -> Answers:
+def read_hallusion(file: File, truth: Path | None) -> Answers:
     """HallusionBench's records with the judge's verdicts."""
-    rows = _by_question(read(path, rename))
-    questions = _by_question(read(truth, {})) if truth else {}
+    index = _by_question(file.rows())
+    questions = _by_question(rows.read(truth)) if truth else {}
     if truth:
-        require_known(rows, questions, "question", truth)
-        rows = {
-            key: Row(row.where, {**questions[key].cells, **row.cells}) for key, row in rows.items()
+        require_known(index, questions, "question", truth)
+        index = {
+            key: Row(row.where, {**questions[key].cells, **row.cells}) for key, row in index.items()
         }
-    rows = dict(sorted(rows.items()))
-    verdicts = [_verdict(row) for row in rows.values()]
+    index = dict(sorted(index.items()))
+    verdicts = [_verdict(row) for row in index.values()]
+    answered = [row for row in index.values() if row.has("model_prediction")]
     return Answers(
         score=lambda mode: judged.hallusion(verdicts, mode),
-        keys=list(rows),
-        texts=[
-            row.text("model_prediction") for row in rows.values() if row.has("model_prediction")
-        ],
+        keys=list(index),
+        texts=[row.text("model_prediction") for row in answered],
         scale=1,
         tables=[truth] if truth else [],
-        notes=_left_out(len(rows), len(questions) or len(rows)),
+        notes=_left_out(len(index), len(questions) or len(index)),
     )
+
+
+def _objects(
+    truth: Path,
+    index: Mapping[str, Row],
+    listed: chair.Synonyms,
+    mentioned: Callable[[str], list[str]],
+) -> coco.Truth:
+    """What is in the images that are answered, by COCO's categories and reference captions."""
+    canonical = listed.mended.__getitem__
+    true = coco.read(truth, coco.Reading(wanted=index, canonical=canonical, mentioned=mentioned))
+    require_known(index, true, "image_id", truth)
+    return true
 
 
 def _caption(image: str, row: Row, extracted: bool) -> object_halbench.Caption:
-    text = (
-        row.text("caption", "answer", "text").replace("Assistant:", "").strip()
-    )  # as RLHF-V's reader does
-    return object_halbench.Caption(
-        image, text, tuple(row.texts(*_EXTRACTED)) if extracted else None
-    )
+    # RLHF-V's reader removes the word too.
+    text = row.text("caption", "answer", "text").replace("Assistant:", "").strip()
+    phrases = tuple(row.texts(*_EXTRACTED)) if extracted else None
+    return object_halbench.Caption(image, text, phrases)
 
 
 def _question(row: Row, key: str) -> pope.Question:
@@ -222,11 +224,12 @@ def _reply(row: Row) -> str:
     return content
 
 
-def _by_question(rows: Sequence[Row]) -> dict[str, Row]:
-    return by_id(
-        [Row(row.where, {**row.cells, "question": "_".join(map(row.id, _KEY))}) for row in rows],
-        "question",
-    )
+def _by_question(table: Sequence[Row]) -> dict[str, Row]:
+    keys = ["_".join(map(row.id, _KEY)) for row in table]
+    named = [
+        Row(row.where, {**row.cells, "question": key}) for row, key in zip(table, keys, strict=True)
+    ]
+    return by_id(named, "question")
 
 
 def _verdict(row: Row) -> judged.Verdict:
@@ -244,16 +247,7 @@ def _verdict(row: Row) -> judged.Verdict:
     )
 
 
-def _whole(row: Row, name: str) -> int:
-    text = row.id(name)
-    if not text.isdecimal():
-        raise InputError(f"{row.where}: {name!r} is {shown(text)}, not a whole number")
-    return int(text)
-
-
-def _left_out(found: int, asked: int) -> list[str]:
-    return (
-        [f"{asked - found} of {asked} questions have no answer and are left out"]
-        if found < asked
-        else []
-    )
+def _left_out(answered: int, asked: int) -> list[str]:
+    if answered == asked:
+        return []
+    return [f"{asked - answered} of {asked} questions have no answer and are left out"]

@@ -1,8 +1,8 @@
 """Benchmarks whose answers a judge has read: MMHal-Bench (arXiv 2309.14525) and HallusionBench
 (arXiv 2310.14566).
 
-A language model has judged each answer; here its verdicts become the official figures. Nothing asks
-a judge.
+A language model has judged each answer; here its verdicts become the official metrics. Nothing
+asks a judge.
 
 MMHal, as https://github.com/RLHF-V/RLHF-V, eval/summarize_gpt_mmhal_review.py, has it: 96 questions
 in their order, of which the type is the number modulo 8. A judge's text scores 0 to 6 when exactly
@@ -23,56 +23,51 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from adapt.metrics.scored import Mode, Ratio, Scored, ratio
 from adapt.params import InputError
+from adapt.score.scored import Mode, Ratio, Scored, pooled, ratio
 
-TYPES = (
-    "attribute",
-    "adversarial",
-    "comparison",
-    "counting",
-    "relation",
-    "environment",
-    "holistic",
-    "other",
-)
+_TYPES = "attribute adversarial comparison counting relation environment holistic other"
+TYPES = tuple(_TYPES.split())
 _HALLUCINATED = 3  # scores below
 
 
 def rating(text: str, mode: Mode) -> int | None:
     """The score in a judge's text, None when there is none or more than one.
 
-    >>> [rating(text, "official") for text in ("Rating: 4", "RATING: 2, low", "none", "rating: 1 or rating: 2")]
+    >>> texts = ("Rating: 4", "RATING: 2, low", "none", "rating: 1 or rating: 2")
+    >>> [rating(text, "official") for text in texts]
     [4, 2, None, None]
     >>> rating("Rating: 10", "official"), rating("Rating: 10", "strict")
     (1, None)
     """
     digit = r"rating: ([0-6])" if mode == "official" else r"rating:\W*([0-6])(?![\d.]*\d)"
-    found = set(re.findall(digit, text.lower()))
-    return int(found.pop()) if len(found) == 1 else None
+    scores = set(re.findall(digit, text.lower()))
+    return int(scores.pop()) if len(scores) == 1 else None
 
 
 def mmhal(verdicts: Sequence[str], mode: Mode) -> Scored:
-    """MMHal's figures with two decimals, as printed; `score_<type>` for each question type.
+    """MMHal's metrics with two decimals, as printed; `score_<type>` for each question type.
 
     Four judged answers: 6, 2, 3, and one without a rating, which counts as 0 (left out in strict
     mode).
 
     >>> judged = ["Rating: 6", "Rating: 2", "Rating: 3", "A fine answer."]
     >>> scored = mmhal(judged, "official")
-    >>> [scored.metrics[name] for name in ("average_score", "hallucination_rate", "informativeness")]
-    [2.75, 0.5, 41.67]
+    >>> [scored.metrics[name] for name in ("average_score", "hallucination_rate")]
+    [2.75, 0.5]
     >>> mmhal(judged, "strict").metrics["hallucination_rate"]
     0.33
     """
-    read = [rating(text, mode) for text in verdicts]
-    filled = [0 if score is None and mode == "official" else score for score in read]
+    ratings = [rating(text, mode) for text in verdicts]
+    # 1. A judge without a rating counts as the worst score, or in strict mode not at all.
+    filled = [0 if score is None and mode == "official" else score for score in ratings]
     kept = [
         (number % len(TYPES), score) for number, score in enumerate(filled) if score is not None
     ]
     if not kept:
         raise InputError('no judge\'s text has a rating such as "Rating: 4"')
     scores = [score for _, score in kept]
+    # 2. Informativeness takes no account of hallucination: 3 to 6 are worth 0 to 3, as 0 to 3 are.
     informative = [score - 3 if score >= _HALLUCINATED else score for score in scores]
     ones = [1] * len(scores)
     ratios = {
@@ -80,20 +75,19 @@ def mmhal(verdicts: Sequence[str], mode: Mode) -> Scored:
         "average_score": ratio(scores, ones),
         "hallucination_rate": ratio([int(score < _HALLUCINATED) for score in scores], ones),
     }
+    # 3. A question's type follows from its place.
     for number, name in enumerate(TYPES[: len(verdicts)]):
         asked = [int(kind == number) for kind, _ in kept]
-        ratios[f"score_{name}"] = ratio(
-            [a * score for a, score in zip(asked, scores, strict=True)], asked
-        )
-    figures = {name: _pooled(columns) for name, columns in ratios.items()}
-    figures["informativeness"] = (
-        sum(informative) / len(scores) / 3 * 100
-    )  # in the official order, for its rounding
+        of_type = [score * flag for score, flag in zip(scores, asked, strict=True)]
+        ratios[f"score_{name}"] = ratio(of_type, asked)
+    metrics = {name: pooled(columns) for name, columns in ratios.items()}
+    # In the official order of operations, for its rounding.
+    metrics["informativeness"] = sum(informative) / len(scores) / 3 * 100
     return Scored(
-        metrics={name: round(value, 2) for name, value in figures.items()},
+        metrics={name: round(value, 2) for name, value in metrics.items()},
         counts={
             "judged": len(verdicts),
-            "without_rating": read.count(None),
+            "without_rating": ratings.count(None),
             "hallucinated": sum(score < _HALLUCINATED for score in scores),
         },
         ratios=ratios,
@@ -157,32 +151,37 @@ def hallusion(verdicts: Sequence[Verdict], mode: Mode) -> Scored:
     >>> original = Verdict(**of, figure_id="0", visual_input="1", truth=True, check="1", same=False)
     >>> edited = Verdict(**of, figure_id="1", visual_input="2", truth=False, check="0", same=True)
     >>> scored = hallusion([original, edited], "official")
-    >>> [scored.metrics[name] for name in ("aAcc", "qAcc", "fAcc", "easy_pair_acc", "hard_pair_acc")]
+    >>> names = ("aAcc", "qAcc", "fAcc", "easy_pair_acc", "hard_pair_acc")
+    >>> [scored.metrics[name] for name in names]
     [50.0, 0.0, 50.0, 100.0, 0.0]
     >>> scored.counts["pair_Mix"]
     1
     """
-    seen = [v for v in verdicts if v.sees]
+    with_figure = [v for v in verdicts if v.sees]
+    easy = [v for v in verdicts if v.visual_input != "2"]
+    hard = [v for v in verdicts if v.visual_input == "2"]
+    # All answers of a group must be right: one answer, a question about all its figures, a figure
+    # with all its questions, and questions about original and about edited figures alone.
     percentages = {
-        "aAcc": _share(verdicts, lambda v: (*v.pair, v.figure_id)),
-        "qAcc": _share(verdicts, lambda v: v.pair),
-        "fAcc": _share(seen, lambda v: v.figure),
-        "easy_pair_acc": _share([v for v in verdicts if v.visual_input != "2"], lambda v: v.pair),
-        "hard_pair_acc": _share([v for v in verdicts if v.visual_input == "2"], lambda v: v.pair),
+        "aAcc": _groups(verdicts, lambda v: (*v.pair, v.figure_id)),
+        "qAcc": _groups(verdicts, lambda v: v.pair),
+        "fAcc": _groups(with_figure, lambda v: v.figure),
+        "easy_pair_acc": _groups(easy, lambda v: v.pair),
+        "hard_pair_acc": _groups(hard, lambda v: v.pair),
     }
     units = list(dict.fromkeys(v.unit for v in verdicts))
     ratios = {name: _by_unit(groups, units) for name, groups in percentages.items()}
     return Scored(
-        metrics={name: _pooled(columns) for name, columns in ratios.items()}
+        metrics={name: pooled(columns) for name, columns in ratios.items()}
         | _bias(verdicts)
-        | _consistency(seen),
-        counts=_question_counts(verdicts) | _pair_counts(verdicts) | _figure_counts(seen),
+        | _consistency(with_figure),
+        counts=_question_counts(verdicts) | _pair_counts(verdicts) | _figure_counts(with_figure),
         ratios=ratios,
         variant={"benchmark": "hallusion", "mode": mode},
     )
 
 
-def _share(
+def _groups(
     verdicts: Iterable[Verdict], key: Callable[[Verdict], tuple[str, ...]]
 ) -> dict[tuple[str, ...], list[bool]]:
     """Rights and wrongs of each group; a group is right when all of it is."""
@@ -203,11 +202,6 @@ def _by_unit(
     return ratio([right[unit] for unit in units], [total[unit] for unit in units])
 
 
-def _pooled(columns: Ratio) -> float:
-    above, below = (int(column.sum()) for column in columns)
-    return above / below if below else 0.0
-
-
 def _bias(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """How much more often than the truth the answers say yes, and the share of errors that are a
     wrong yes.
@@ -215,17 +209,18 @@ def _bias(verdicts: Sequence[Verdict]) -> dict[str, float]:
     The official code takes an answer for yes when its being right equals the truth, an unclear one
     too.
     """
-    said = sum(v.correct == v.truth for v in verdicts) / len(verdicts)
+    yes = sum(v.correct == v.truth for v in verdicts) / len(verdicts)
     wrong = [v for v in verdicts if not v.correct]
     return {
-        "yes_no_diff": said - sum(v.truth for v in verdicts) / len(verdicts),
+        "yes_no_diff": yes - sum(v.truth for v in verdicts) / len(verdicts),
         "yes_no_fp": sum(not v.truth for v in wrong) / len(wrong) if wrong else 0.0,
     }
 
 
-def _consistency(seen: Sequence[Verdict]) -> dict[str, float]:
+def _consistency(with_figure: Sequence[Verdict]) -> dict[str, float]:
     """The mean over figures of the share of right answers, as a fraction."""
-    shares = [sum(rights) / len(rights) for rights in _share(seen, lambda v: v.figure).values()]
+    groups = _groups(with_figure, lambda v: v.figure).values()
+    shares = [sum(rights) / len(rights) for rights in groups]
     return {"figure_score": sum(shares) / len(shares) if shares else 0.0}
 
 
@@ -233,7 +228,7 @@ def _question_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     causes = Counter(_question_cause(v) for v in verdicts)
     correct = sum(v.correct for v in verdicts)
     counts = {"total": len(verdicts), "correct": correct, "wrong": len(verdicts) - correct}
-    return {f"question_{name}": count for name, count in (counts | _causes(causes)).items()}
+    return _prefixed("question", counts | _causes(causes))
 
 
 def _pair_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -241,43 +236,38 @@ def _pair_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     them.
     """
     original = {v.pair: v.check for v in verdicts if v.figure_id == "0"}
-    language, vision, single = (
-        Counter[tuple[str, ...]](),
-        Counter[tuple[str, ...]](),
-        Counter[str](),
-    )
+    language, vision = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    single = Counter[str]()
     for verdict in verdicts:
         if verdict.pair not in original:
+            name = "_".join(verdict.pair)
             raise InputError(
-                f"{'_'.join(verdict.pair)}: has no answer to figure 0, which the others are compared with"
+                f"{name}: has no answer to figure 0, which the others are compared with"
             )
         by_language, by_vision = _pair_cause(verdict, original[verdict.pair])
         language[verdict.pair] += by_language
         vision[verdict.pair] += by_vision
         single[_named(by_language, by_vision)] += 1
-    pairs = _share(verdicts, lambda v: v.pair)
+    pairs = _groups(verdicts, lambda v: v.pair)
     correct = sum(all(rights) for rights in pairs.values())
-    counts = {
-        "total": len(pairs),
-        "total_q": len(verdicts),
-        "correct": correct,
-        "wrong": len(pairs) - correct,
-    }
+    counts = {"total": len(pairs), "total_q": len(verdicts)}
+    counts |= {"correct": correct, "wrong": len(pairs) - correct}
     counts |= _causes(Counter(_named(language[pair] > 0, vision[pair] > 0) for pair in pairs))
     counts |= {f"{name}_cg": count for name, count in _causes(single).items()}
-    return {f"pair_{name}": count for name, count in counts.items()}
+    return _prefixed("pair", counts)
 
 
-def _figure_counts(seen: Sequence[Verdict]) -> dict[str, int]:
-    figures = _share(seen, lambda v: v.figure).values()
-    right, none = sum(all(rights) for rights in figures), sum(not any(rights) for rights in figures)
-    counts = {
-        "total": len(figures),
-        "correct": right,
-        "wrong": none,
-        "inconsistent": len(figures) - right - none,
-    }
-    return {f"figure_{name}": count for name, count in counts.items()}
+def _figure_counts(with_figure: Sequence[Verdict]) -> dict[str, int]:
+    figures = _groups(with_figure, lambda v: v.figure).values()
+    right = sum(all(rights) for rights in figures)
+    wrong = sum(not any(rights) for rights in figures)
+    mixed = len(figures) - right - wrong
+    counts = {"total": len(figures), "correct": right, "wrong": wrong, "inconsistent": mixed}
+    return _prefixed("figure", counts)
+
+
+def _prefixed(unit: str, counts: Mapping[str, int]) -> dict[str, int]:
+    return {f"{unit}_{name}": count for name, count in counts.items()}
 
 
 def _question_cause(verdict: Verdict) -> str:
@@ -310,9 +300,9 @@ def _pair_cause(verdict: Verdict, original: str) -> tuple[bool, bool]:
 
 
 def _named(by_language: bool, by_vision: bool) -> str:
-    return {(True, True): "Mix", (True, False): "LH", (False, True): "VI", (False, False): ""}[
-        by_language, by_vision
-    ]
+    if by_language:
+        return "Mix" if by_vision else "LH"
+    return "VI" if by_vision else ""
 
 
 def _causes(counted: Counter[str]) -> dict[str, int]:

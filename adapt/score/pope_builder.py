@@ -1,6 +1,8 @@
 """POPE's questions from what is in the images: random, popular or adversarial (arXiv 2305.10355,
 section 3.1).
 
+    python -m adapt.score pope-questions --truth objects.json --strategy adversarial
+
 For each image, its first objects are asked for, each followed by an object that is not there, never
 twice in an image:
 
@@ -21,14 +23,18 @@ of its quirks:
   object of the data set an endless loop; both are an `InputError` that names the image here.
 """
 
+import argparse
+import json
 import random
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from adapt.metrics.scored import Mode
 from adapt.params import InputError
+from adapt.score import coco
+from adapt.score.scored import Mode
 
 Strategy = Literal["random", "popular", "adversarial"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -43,6 +49,36 @@ class Segmented:
     objects: tuple[str, ...]
 
 
+def write(options: argparse.Namespace) -> None:
+    """The command: a line for each question, to `options.out` or to standard output.
+
+    Images with fewer objects than are asked for are left out before anything is counted, as the
+    official program does.
+    """
+    truth = coco.read(options.truth, coco.Reading(None, canonical=str, mentioned=_nothing))
+    images = [Segmented(image, tuple(objects)) for image, objects in truth.items()]
+    rich = [image for image in images if len(image.objects) >= options.per_image]
+    if not rich:
+        raise InputError(f"{options.truth}: no image has {options.per_image} objects")
+    if len(rich) < len(images):
+        few = f"{len(images) - len(rich)} of {len(images)} images"
+        print(f"{few} have fewer than {options.per_image} objects; left out", file=sys.stderr)
+    settings = {"per_image": options.per_image, "seed": options.seed, "mode": options.mode}
+    lines = [json.dumps(line) + "\n" for line in build(rich, options.strategy, **settings)]
+    if options.out is None:
+        sys.stdout.writelines(lines)
+    else:
+        try:
+            options.out.write_text("".join(lines), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{options.out}: {error.strerror}") from None
+
+
+def _nothing(caption: str) -> Iterable[str]:
+    """POPE asks for what is segmented, not for what the reference captions mention."""
+    return ()
+
+
 def build(
     images: Sequence[Segmented],
     strategy: Strategy,
@@ -55,8 +91,8 @@ def build(
     """The lines of a POPE file, in order: question_id, image, text, label.
 
     >>> images = [Segmented("a.jpg", ("cup", "apple")), Segmented("b.jpg", ("dog", "cup"))]
-    >>> for question in build(images, "popular", per_image=1, seed=0, mode="official"):
-    ...     print(*question.values())
+    >>> for line in build(images, "popular", per_image=1, seed=0, mode="official"):
+    ...     print(*line.values())
     1 a.jpg Is there a cup in the image? yes
     2 a.jpg Is there a dog in the image? no
     3 b.jpg Is there a dog in the image? yes
@@ -69,20 +105,18 @@ def build(
     asked: list[tuple[str, str, str]] = []
     for image in images:
         taken = set(image.objects)
-        for name in _first(image, per_image):
+        if len(image.objects) < per_image:
+            few = f"has {len(image.objects)} objects, and {per_image} are to be asked for"
+            raise InputError(f"{image.image}: {few}")
+        for name in image.objects[:per_image]:
+            # The first candidate that is neither there nor asked for already; none for "random".
             candidates = {"random": [], "popular": popular, "adversarial": together[name]}[strategy]
             absent = _absent(image.image, candidates, names, taken, draw)
             taken.add(absent)
             asked += [(image.image, name, "yes"), (image.image, absent, "no")]
-    return [
-        {
-            "question_id": number,
-            "image": image,
-            "text": question(name, mode, template),
-            "label": label,
-        }
-        for number, (image, name, label) in enumerate(asked, 1)
-    ]
+    keys = ("question_id", "image", "text", "label")
+    texts = [(image, question(name, mode, template), label) for image, name, label in asked]
+    return [dict(zip(keys, (n, *line), strict=True)) for n, line in enumerate(texts, 1)]
 
 
 def frequencies(images: Sequence[Segmented]) -> Counter[str]:
@@ -93,16 +127,15 @@ def frequencies(images: Sequence[Segmented]) -> Counter[str]:
 def co_occurring(images: Sequence[Segmented], mode: Mode) -> dict[str, list[str]]:
     """For each object the others that share an image with it, the most frequent first.
 
-    >>> co_occurring([Segmented("a", ("cup", "dog")), Segmented("b", ("dog", "bus")), Segmented("c", ("bus", "dog"))],
-    ...              "official")
+    >>> images = [Segmented("a", ("cup", "dog")), Segmented("b", ("dog", "bus"))]
+    >>> co_occurring([*images, Segmented("c", ("bus", "dog"))], "official")
     {'cup': ['dog'], 'dog': ['bus', 'cup'], 'bus': ['dog']}
     """
     together: dict[str, Counter[str]] = {}
     for image in images:
         for name in image.objects:
-            together.setdefault(name, Counter()).update(
-                other for other in image.objects if other != name
-            )
+            others = (other for other in image.objects if other != name)
+            together.setdefault(name, Counter()).update(others)
     return {name: most_common(others, mode) for name, others in together.items()}
 
 
@@ -119,20 +152,9 @@ def question(name: str, mode: Mode, template: str = TEMPLATE) -> str:
     ('Is there an orange in the imange?', 'Is there an orange in the image?')
     """
     if name.startswith(tuple("aeiou")):
-        template = (
-            template.replace("a", "an")
-            if mode == "official"
-            else template.replace(" a {}", " an {}")
-        )
+        old, new = ("a", "an") if mode == "official" else (" a {}", " an {}")
+        template = template.replace(old, new)
     return template.format(name)
-
-
-def _first(image: Segmented, count: int) -> tuple[str, ...]:
-    if len(image.objects) < count:
-        raise InputError(
-            f"{image.image}: has {len(image.objects)} objects, and {count} are to be asked for"
-        )
-    return image.objects[:count]
 
 
 def _absent(

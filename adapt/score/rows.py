@@ -1,7 +1,7 @@
 """Rows of a file that someone else wrote: JSON list, JSON Lines, CSV or parquet, with errors that
 name file and row.
 
-    .json, .jsonl   one list of objects, or one object a line (POPE's .json files are of the second kind)
+    .json, .jsonl   one list of objects, or one object a line (as POPE's .json files are)
     .csv            a header, then rows; ids become text, as everywhere
     .parquet        any columns
 
@@ -57,15 +57,21 @@ class Row:
     def id(self, *names: str) -> str:
         """An integer or a text that is not empty, as text."""
         value = self.get(*names)
-        if (
-            isinstance(value, float) and value.is_integer()
-        ):  # what a table makes of integers beside a gap
+        # What a table makes of integers beside a gap.
+        if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
             raise InputError(
                 f"{self.where}: {names[0]!r} is {shown(value)}, not an id (an integer or a text)"
             )
         return str(value)
+
+    def whole(self, name: str) -> int:
+        """A whole number."""
+        text = self.id(name)
+        if not text.isdecimal():
+            raise InputError(f"{self.where}: {name!r} is {shown(text)}, not a whole number")
+        return int(text)
 
     def choice(self, name: str, allowed: Iterable[str]) -> str:
         """One of a few texts; integers of these digits are fine."""
@@ -84,7 +90,7 @@ class Row:
         return list_of_texts(value, f"{self.where}: {names[0]!r}")
 
 
-def read(path: Path, rename: Mapping[str, str], bare: str | None = None) -> list[Row]:
+def read(path: Path, rename: Mapping[str, str] = {}, bare: str | None = None) -> list[Row]:
     """All rows of a file; `rename` maps its column names to ours, `bare` is the column of list
     items that are texts.
     """
@@ -98,15 +104,15 @@ def read(path: Path, rename: Mapping[str, str], bare: str | None = None) -> list
 
 def by_id(rows: Iterable[Row], *names: str) -> dict[str, Row]:
     """Rows by their id; a second row with one id is a mistake."""
-    found: dict[str, Row] = {}
+    index: dict[str, Row] = {}
     for row in rows:
         key = row.id(*names)
-        if key in found:
+        if key in index:
             raise InputError(
-                f"{row.where}: {names[0]} {shown(key)} is there already ({found[key].where})"
+                f"{row.where}: {names[0]} {shown(key)} is there already ({index[key].where})"
             )
-        found[key] = row
-    return found
+        index[key] = row
+    return index
 
 
 def require_known(rows: Mapping[str, Row], known: Iterable[str], name: str, truth: Path) -> None:
@@ -136,14 +142,15 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file's text, without a byte order mark; `InputError` names the line that is no UTF-8."""
+    """A UTF-8 file's text without a byte order mark; `InputError` names a line that is none."""
     content = read_bytes(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
+        byte = f"byte 0x{error.object[error.start]:02x}"
         raise InputError(
-            f"{path} line {line}: is not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+            f"{path} line {line}: is not UTF-8 ({byte}); save the file as UTF-8"
         ) from None
 
 
@@ -196,9 +203,8 @@ def _from_json(path: Path) -> list[tuple[int, Any]]:
 def _from_csv(path: Path) -> list[tuple[int, Any]]:
     limit = csv.field_size_limit(sys.maxsize)  # a cell may be as long as it likes
     try:
-        rows = [
-            row for row in csv.reader(io.StringIO(read_text(path), newline=""), strict=True) if row
-        ]
+        reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        rows = [row for row in reader if row]
     except csv.Error as error:
         raise InputError(f"{path}: is no CSV table ({error})") from None
     finally:
@@ -208,12 +214,13 @@ def _from_csv(path: Path) -> list[tuple[int, Any]]:
         raise InputError(
             f"{path}: two columns have one name; its columns are {', '.join(map(shown, header))}"
         )
-    for number, row in enumerate(rows[1:], 1):
+    numbered = list(enumerate(rows[1:], 1))
+    for number, row in numbered:
         if len(row) != len(header):
             raise InputError(
                 f"{path} row {number}: has {len(row)} cells, and the header has {len(header)}"
             )
-    return [(number, dict(zip(header, row, strict=True))) for number, row in enumerate(rows[1:], 1)]
+    return [(number, dict(zip(header, row, strict=True))) for number, row in numbered]
 
 
 def _from_parquet(path: Path) -> list[tuple[int, Any]]:
@@ -224,9 +231,8 @@ def _from_parquet(path: Path) -> list[tuple[int, Any]]:
         table = pq.read_table(io.BytesIO(read_bytes(path)))
         table.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{path}: is no parquet file that can be read ({str(error).splitlines()[0]})"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: is no parquet file that can be read ({reason})") from None
     return list(enumerate(table.to_pylist(), 1))
 
 

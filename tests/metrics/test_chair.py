@@ -21,9 +21,8 @@ def truth(objects: list[str], absent: list[str]) -> Any:
 # There are a house and a tree (twice); a car and a bus are likely hallucinations.
 TOWN = truth(["house", "tree", "tree"], ["car", "bus"])
 RESPONSES = [
-    count(
-        "A red house, two cars and a car.", TOWN, WORDS
-    ),  # 3 mentions, 2 hallucinated; 1 of 2 covered; 1 of 2 targets
+    # 3 mentions, 2 hallucinated; 1 of 2 covered; 1 of 2 targets.
+    count("A red house, two cars and a car.", TOWN, WORDS),
     count("a house, a tree and a cat.", TOWN, WORDS),  # 3 mentions, 1 hallucinated; 2 of 2; 0 of 2
     count("trees and a house.", TOWN, WORDS),  # 2 mentions, none hallucinated; 2 of 2; 0 of 2
     count("nothing at all.", TOWN, WORDS),  # no mention; 0 of 2; 0 of 2

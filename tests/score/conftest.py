@@ -1,6 +1,4 @@
-"""NLTK's data for the tests that read text: the tagger's weights and WordNet, where they are beside
-the repository.
-"""
+"""NLTK's data for the tests that read text, from beside the repository or from NLTK_DATA."""
 
 import pytest
 
@@ -9,8 +7,5 @@ from tests.support import oracle
 
 @pytest.fixture
 def nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NLTK looks into the shared folder alone; skips the test where it is missing."""
-    folder = oracle.FOLDER.parent / "nltk_data"
-    if not folder.is_dir():
-        pytest.skip(f"NLTK's data {folder} are not on this machine")
-    monkeypatch.setattr("nltk.data.path", [str(folder)])
+    """NLTK finds its data; skips the test where they are nowhere."""
+    oracle.use_nltk_data(monkeypatch)

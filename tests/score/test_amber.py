@@ -1,4 +1,4 @@
-"""AMBER by hand and equal to the official evaluator: every response, every batch, every question."""
+"""AMBER by hand and equal to the official evaluator: every response, batch and question."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from adapt.metrics.scored import Scored, intervals, moved
 from adapt.params import InputError
 from adapt.score import amber_discriminative as discriminative
 from adapt.score.amber import Amber, score
 from adapt.score.amber_generative import Counted
+from adapt.score.scored import Scored, intervals, moved
 from tests.support import oracle
 
 DIMENSIONS = {  # the official headings, spelled as they are
@@ -51,7 +51,8 @@ def test_every_official_description(nltk_data: None, backend: str, lemmas: str) 
         alone = score({case["id"]: case["response"]}, amber, "official")
         printed = {name.lower(): value for name, value in case["printed_alone"][backend].items()}
         assert_equal(alone, case["official_counters"][backend], printed)
-        assert amber.mentioned(case["response"], "official") == case["official_vocab_nouns"]
+        [mentioned] = amber.mentioned({case["id"]: case["response"]}, "official")
+        assert mentioned == case["official_vocab_nouns"]
     batch = score({case["id"]: case["response"] for case in file["cases"]}, amber, "official")
     printed = {name.lower(): value for name, value in file["official"][backend]["printed"].items()}
     assert_equal(batch, file["official"][backend]["counters"], printed)

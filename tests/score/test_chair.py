@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from adapt.metrics.scored import intervals, moved
 from adapt.params import InputError
 from adapt.score.chair import OWN_LIST, Synonyms, Variant, mentions, read_synonyms, score
+from adapt.score.scored import intervals, moved
 from adapt.score.text.plurals import singular
 from tests.support import oracle
+
+pytestmark = pytest.mark.usefixtures("nltk_data")
 
 VARIANTS: list[tuple[Variant, str]] = [("maxlinn", "maxlinn_pattern"), ("opera", "opera_nltk")]
 
@@ -23,7 +25,7 @@ def official() -> Synonyms:
 
 
 @pytest.mark.parametrize(("variant", "key"), VARIANTS)
-def test_every_official_caption(nltk_data: None, variant: Variant, key: str) -> None:
+def test_every_official_caption(variant: Variant, key: str) -> None:
     file, synonyms = oracle.load("chair_handwritten.json"), official()
     for case in file["cases"]:
         expected = case["official"][key]
@@ -47,9 +49,7 @@ def test_every_official_caption(nltk_data: None, variant: Variant, key: str) -> 
 
 
 @pytest.mark.parametrize(("variant", "key"), VARIANTS)
-def test_operas_released_captions_give_its_published_table(
-    nltk_data: None, variant: Variant, key: str
-) -> None:
+def test_operas_released_captions_give_its_published_table(variant: Variant, key: str) -> None:
     file, synonyms = oracle.load("chair_opera_logs.json"), official()
     for run in file["runs"]:
         captions = [(str(image), text) for image, text in run["captions"]]

@@ -23,12 +23,10 @@ NAMES = {"dog": "dog", "couch": "couch", "sofa": "couch"}
 
 
 def read(path: Path, *wanted: str) -> coco.Truth:
-    return coco.read(
-        path,
-        wanted,
-        NAMES,
-        lambda caption: [NAMES[word] for word in caption.lower().strip(".").split()[1:]],
-    )
+    def mentioned(caption: str) -> list[str]:
+        return [NAMES[word] for word in caption.lower().strip(".").split()[1:]]
+
+    return coco.read(path, coco.Reading(wanted or None, NAMES.__getitem__, mentioned))
 
 
 def written(path: Path, content: Any) -> Path:
@@ -38,18 +36,19 @@ def written(path: Path, content: Any) -> Path:
 
 def test_a_table(tmp_path: Path) -> None:
     assert read(written(tmp_path / "truth.json", {"7": ["dog", "dog"], "8": []})) == {
-        "7": {"dog"},
-        "8": set(),
+        "7": ["dog"],
+        "8": [],
     }
 
 
 def test_coco_files_alone_and_as_a_folder(tmp_path: Path) -> None:
     instances = written(tmp_path / "instances_val2014.json", INSTANCES)
-    assert read(instances, "1", "2", "4") == {"1": {"dog", "couch"}, "2": set()}
+    assert read(instances, "1", "2", "4") == {"1": ["dog", "couch"], "2": []}
+    assert list(read(instances)) == ["1", "2", "3"]
     with pytest.raises(InputError, match=r"has no instances_.*json or no captions_.*json"):
         read(tmp_path, "1")
     written(tmp_path / "captions_val2014.json", CAPTIONS)
-    assert read(tmp_path, "1", "2") == {"1": {"dog", "couch"}, "2": {"couch"}}
+    assert read(tmp_path, "1", "2") == {"1": ["dog", "couch"], "2": ["couch"]}
 
 
 @pytest.mark.parametrize(

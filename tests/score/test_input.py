@@ -1,6 +1,7 @@
 """Mistakes in arguments and files, each named; and what the command shows to people."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
     return scoring.shared(monkeypatch)
 
 
-POPE_TRUTH = b'{"question_id": 1, "image": "a", "label": "yes"}\n{"question_id": 2, "image": "a", "label": "no"}\n'
+POPE_TRUTH = b"""
+{"question_id": 1, "image": "a", "label": "yes"}
+{"question_id": 2, "image": "a", "label": "no"}
+"""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_bad_answers_are_named(
     assert printed.out == "" and printed.err.count("\n") == 1 and problem in printed.err
 
 
-def test_a_very_long_answer_is_an_answer(shared: Path, tmp_path: Path) -> None:
+def test_a_very_long_answer_is_an_answer(nltk_data: None, tmp_path: Path) -> None:
     long = "A dog and a cat sit on the grass. " * 30_000
     files = pope_files(tmp_path, [long], ["yes"])
     assert run("pope", *files)["accuracy"] == 1
@@ -155,7 +159,8 @@ def test_the_table_shows_intervals_length_and_cover(
     assert main([*arguments, "--against", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "amber, strict mode, 48 responses"
-    heads = "value  95 % interval  official  difference  95 % interval  against  difference  95 % interval"
+    interval = "95 % interval"
+    heads = f"value {interval} official difference {interval} against difference {interval}"
     assert lines[1].split() == heads.split()
     assert [line.split()[0] for line in lines[2:7]] == ["chair", "cover", "hal", "cog", "length"]
     assert lines[2].split()[-4:] == ["+0", "0", "to", "0"]
@@ -163,17 +168,35 @@ def test_the_table_shows_intervals_length_and_cover(
     assert any(line.startswith("annotations.json: sha256:") for line in lines)
 
 
-@pytest.mark.parametrize(
-    "benchmark", [[], ["chair"], ["amber"], ["pope"], ["objhal"], ["mmhal"], ["hallusion"]]
-)
+BENCHMARKS = ["chair", "amber", "pope", "objhal", "mmhal", "hallusion", "pope-questions"]
+
+
+@pytest.mark.parametrize("benchmark", [[], *([name] for name in BENCHMARKS)])
 def test_help(benchmark: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*benchmark, "--help"])
     assert end.value.code == 0
     printed = capsys.readouterr().out
-    assert (
-        "examples:" in printed and "python -m adapt.score" in printed and "--responses" in printed
+    assert "examples:" in printed and "python -m adapt.score" in printed and "--truth" in printed
+    assert benchmark == ["pope-questions"] or "--responses" in printed
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["pope-questions", "--truth", "truth.json"]])
+def test_a_reader_may_leave_early(arguments: list[str], tmp_path: Path) -> None:
+    objects = {str(i): [f"object {i}", "a", "b"] for i in range(3000)}  # more than a pipe holds
+    written(tmp_path / "truth.json", objects)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adapt.score", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    assert process.wait(timeout=120) == 0 and errors == ""
 
 
 def test_as_a_command() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapt.metrics.scored import intervals
 from adapt.params import InputError
 from adapt.score.judged import TYPES, Verdict, hallusion, mmhal, rating
+from adapt.score.scored import intervals
 from tests.support import oracle
 
 

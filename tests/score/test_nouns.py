@@ -1,13 +1,13 @@
-"""Words, tags and lemmas: equal to NLTK's own on every caption at hand; what strict reading mends."""
+"""Words, tags and lemmas as the official codes had them; what strict reading mends; many texts."""
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from adapt.params import InputError
-from adapt.score.text import nouns, tagger, tokens, wordnet
+from adapt.score.text import english, nouns, pool
 from tests.support import oracle
 
 VOCABULARY = {
@@ -15,60 +15,6 @@ VOCABULARY = {
     for word in ("person", "man", "dog", "cat", "glass", "vase", "sunglasses", "leave", "tree")
 }
 VOCABULARY["tv"] = "TV"
-
-
-@cache
-def captions() -> tuple[str, ...]:
-    """All captions of the oracle, each other one in capitals or lower case too."""
-    amber = [case["response"] for case in oracle.load("amber_generative.json")["cases"]]
-    chair = [case["caption"] for case in oracle.load("chair_handwritten.json")["cases"]]
-    released = [
-        text
-        for run in oracle.load("chair_opera_logs.json")["runs"]
-        for _, text in run["captions"][::20]
-    ]
-    return tuple(
-        form for text in amber + chair + released for form in (text, text.lower(), text.upper())
-    )
-
-
-@pytest.fixture
-def loaded(nltk_data: None) -> Iterator[tagger.Tagger]:
-    yield tagger.load()
-
-
-def test_tags_are_nltks_on_every_caption(loaded: tagger.Tagger) -> None:
-    from nltk.tag.perceptron import PerceptronTagger
-
-    official = PerceptronTagger()
-    for caption in captions():
-        words = tokens.words(caption)
-        assert loaded.tag(words) == [tag for _, tag in official.tag(words)], caption
-
-
-def test_plain_sentences_are_split_as_nltks_rules_split_them(nltk_data: None) -> None:
-    from nltk.tokenize import NLTKWordTokenizer
-
-    awkward = [
-        "",
-        ".",
-        "a",
-        "A cat.",
-        "cannot see",
-        "I'm gonna go.",
-        "a,b",
-        "1,000 cats",
-        "well-known, a b",
-        "a -b",
-    ]
-    for sentence in [
-        *awkward,
-        "é",
-        "A cat..",
-        "a  b",
-        *(part for text in captions() for part in text.split(". ")),
-    ]:
-        assert tokens._of_sentence(sentence) == NLTKWordTokenizer().tokenize(sentence), sentence
 
 
 @pytest.mark.parametrize(
@@ -83,27 +29,27 @@ def test_plain_sentences_are_split_as_nltks_rules_split_them(nltk_data: None) ->
         ("1. Tree\n2. House", 2),
     ],
 )
-def test_sentences_end_without_a_punkt_model_where_they_end_with_one(
-    nltk_data: None, text: str, stops: int
-) -> None:
-    assert "without a model" in tokens.describe()
-    assert tokens.words(text).count(".") == stops  # as counted with punkt_tab
+def test_a_full_stop_is_no_part_of_the_last_word(nltk_data: None, text: str, stops: int) -> None:
+    assert english.words(text).count(".") == stops
 
 
-def test_lemmas_are_nltks(nltk_data: None) -> None:
+def test_lemmas_are_the_official_ones(nltk_data: None) -> None:
     for form, lemma in oracle.load("amber_lemma_table.json")["table"].items():
-        assert wordnet.load("n").lemma(form) == lemma
-    noun, verb = wordnet.load("n").lemma, wordnet.load("v").lemma
-    assert [noun(word) for word in ("men", "vases", "Dogs", "geese")] == [
-        "men",
-        "vas",
-        "Dogs",
-        "goose",
-    ]
-    assert [verb(word) for word in ("is", "potted", "lying")] == ["be", "pot", "lie"]
-    assert (
-        wordnet.load("a").lemma("larger") == "large" and wordnet.load("r").lemma("best") == "best"
-    )
+        assert english.lemma(form, "n") == lemma
+
+
+def test_lemmas_by_part_of_speech(nltk_data: None) -> None:
+    forms = {"men": "men", "vases": "vas", "Dogs": "Dogs", "geese": "goose"}
+    assert {form: english.lemma(form, "n") for form in forms} == forms
+    verbs = {"is": "be", "potted": "pot", "lying": "lie"}
+    assert {form: english.lemma(form, "v") for form in verbs} == verbs
+    assert (english.lemma("larger", "a"), english.lemma("best", "r")) == ("large", "best")
+
+
+def test_how_often_a_word_is_a_noun(nltk_data: None) -> None:
+    # The sums of the last numbers of wooden%1, and wooden%3 and wooden%5, in WordNet's index.sense.
+    assert english.uses("wooden") == (0, 16) and english.uses("dog") == (42, 0)
+    assert english.uses("sleepy")[1] == 6
 
 
 def test_nouns_are_the_official_ones(nltk_data: None) -> None:
@@ -132,21 +78,43 @@ def test_strict_reading(nltk_data: None, text: str, named: list[str]) -> None:
     assert nouns.stated(text, nouns.WORDNET, VOCABULARY) == named
 
 
-def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("resource", "read"),
+    [
+        ("punkt_tab", lambda: english.words("A dog.")),
+        ("averaged_perceptron_tagger_eng", lambda: english.tags(["dog"])),
+        ("wordnet", lambda: english.lemma("dogs", "n")),
+    ],
+)
+def test_missing_data_are_named(
+    resource: str, read: Callable[[], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
-    with pytest.raises(
-        InputError, match=r"NLTK_DATA: .* nltk.downloader averaged_perceptron_tagger_eng"
-    ):
-        tagger.load()
-    with pytest.raises(InputError, match=r"NLTK_DATA: .* nltk.downloader wordnet"):
-        wordnet.load("n")
+    command = f"python -m nltk.downloader {resource}"
+    with pytest.raises(InputError, match=f"^NLTK_DATA: {resource} is missing; run `{command}`$"):
+        read()
 
 
-def test_a_text_that_nltk_gives_up_on_is_the_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Busy:
-        def tokenize(self, text: str) -> list[str]:
-            raise TimeoutError("match exceeded its time limit")
+def test_a_text_that_nltk_gives_up_on_is_the_users_mistake(
+    nltk_data: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(text: str) -> list[str]:
+        raise TimeoutError("match exceeded its time limit")
 
-    monkeypatch.setattr(tokens, "_splitter", lambda path: Busy())
-    with pytest.raises(InputError, match="a text of 3 characters"):
-        tokens.words("...")
+    monkeypatch.setattr("nltk.word_tokenize", busy)
+    with pytest.raises(InputError, match=r"^id 7: a text of 3 characters"):
+        pool.read_each(english.words, [("id 7", "...")])
+
+
+def test_several_processes_read_what_one_reads(
+    nltk_data: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"Two dogs beside {number} men." for number in range(7)]
+    named = [(f"id {number}", text) for number, text in enumerate(texts)]
+    read = partial(nouns.nouns, lemmas=nouns.WORDNET)
+    alone = pool.read_each(read, named)
+    assert alone == [["dog", "men"]] * 7
+    monkeypatch.setattr(pool, "_SHARE", 2)
+    monkeypatch.setattr(pool, "_CHUNK", 2)
+    monkeypatch.setattr(pool.os, "cpu_count", lambda: 2)
+    assert pool.read_each(read, named) == alone

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapt.params import InputError
-from adapt.score.chair import Synonyms, read_synonyms
-from adapt.score.object_halbench import Caption, mentioned, paired, score
+from adapt.score.chair import Synonyms, join, read_synonyms
+from adapt.score.object_halbench import Caption, mentioned, score
 from tests.support import oracle
 
 LISTED = Synonyms(
@@ -115,8 +115,8 @@ def test_by_hand() -> None:
 
 
 def test_a_pair_is_found_from_the_left() -> None:
-    assert [word.text for word in paired(["hot", "dog", "dog"], LISTED)] == ["hot dog", "dog"]
-    assert [word.text for word in paired(["a", "hot"], LISTED)] == ["a", "hot"]
+    assert join(["hot", "dog", "dog"], LISTED.phrases, 2) == [("hot dog", 2), ("dog", 1)]
+    assert join(["a", "hot"], LISTED.phrases, 2) == [("a", 1), ("hot", 1)]
 
 
 def test_missing_nltk_data_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """POPE's questions, equal to the official builder's and to the published ones."""
 
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapt.params import InputError
+from adapt.score.__main__ import main
 from adapt.score.pope_builder import (
     STRATEGIES,
     Segmented,
@@ -18,6 +21,7 @@ from adapt.score.pope_builder import (
     frequencies,
 )
 from tests.support import oracle
+from tests.support.scoring import run, written
 
 TOWN = [
     Segmented("a.jpg", ("house", "tree", "apple")),
@@ -133,3 +137,46 @@ def test_what_is_absent_is_absent_and_asked_once(
         absent = asked(of_image, "no")
         assert len(set(absent)) == 2 and not set(absent) & set(image.objects)
     assert questions == build(images, strategy, per_image=2, seed=seed, mode="strict")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_command_prints_popes_lines(
+    strategy: Strategy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = written(tmp_path / "t.json", {image.image: image.objects for image in TOWN})
+    arguments = ["pope-questions", "--truth", str(truth), "--strategy", strategy]
+    options = ["--per-image", "2", "--seed", "3", "--mode", "strict"]
+    assert main([*arguments, *options]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == build(TOWN, strategy, per_image=2, seed=3, mode="strict")
+    out = tmp_path / "pope.json"
+    assert main([*arguments, *options, "--out", str(out)]) == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == lines
+    # What it writes is what `pope` reads.
+    answers = [{"question_id": line["question_id"], "answer": line["label"]} for line in lines]
+    responses = written(tmp_path / "a.jsonl", answers, lines=True)
+    assert run("pope", "--responses", responses, "--truth", out)["accuracy"] == 1
+
+
+def test_the_command_reads_coco_and_leaves_out_images_with_few_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [(1, 2), (1, 1), (1, 2), (2, 1), (3, 4), (3, 3)]
+    content = {
+        "images": [{"id": number} for number in (1, 2, 3, 4)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate("xyzuw")],
+        "annotations": [{"image_id": image, "category_id": kind} for image, kind in pairs],
+    }
+    written(tmp_path / "instances_val2014.json", content)
+    written(tmp_path / "captions_val2014.json", {"annotations": [{"image_id": 2, "caption": "z"}]})
+    for truth in (tmp_path, tmp_path / "instances_val2014.json"):
+        assert main(["pope-questions", "--truth", str(truth), "--per-image", "2"]) == 0
+        printed = capsys.readouterr()
+        assert "2 of 4 images have fewer than 2 objects" in printed.err
+        lines = [json.loads(line) for line in printed.out.splitlines()]
+        assert [line["image"] for line in lines] == ["1"] * 4 + ["3"] * 4
+        assert asked(lines[:4], "yes") == ["z", "y"]
+    assert main(["pope-questions", "--truth", str(tmp_path), "--per-image", "9"]) == 2
+    assert "no image has 9 objects" in capsys.readouterr().err
+    assert main(["pope-questions", "--truth", str(tmp_path), "--per-image", "0"]) == 2
+    assert "'0' is no number of objects" in capsys.readouterr().err

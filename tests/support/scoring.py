@@ -20,7 +20,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     if not (SHARED / "nltk_data").is_dir():
         pytest.skip(f"benchmark data {SHARED} are not on this machine")
-    monkeypatch.setattr("nltk.data.path", [str(SHARED / "nltk_data")])
+    oracle.use_nltk_data(monkeypatch)
     return SHARED
 
 

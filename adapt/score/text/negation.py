@@ -1,5 +1,4 @@
-"""Which words of a text stand under a negation: "no dog", "without a leash", "is not wearing a
-hat".
+"""Which words of a text stand under a negation: "no dog", "without a leash", "not wearing a hat".
 
 A negation reaches from its word to the next mark, preposition or conjunction ("or", "nor" and "of"
 go on). Measured against a parser this is crude, and it knows its limits: in "no dogs, cats or
@@ -10,12 +9,13 @@ official codes know no negation at all.
 from collections.abc import Sequence
 
 NEGATIONS = frozenset(("no", "not", "n't", "never", "neither", "nor", "without"))
-_STOP_WORDS = (
-    "about above across after against along also although among and around as at because before behind below beneath "
-    "beside besides between beyond but by during except for from if in inside instead into just like near next off on "
-    "only onto other out outside over past rather since so than that through to toward towards under underneath until "
-    "unless up upon when where whereas which while who whose with within yet"
-)
+_STOP_WORDS = """
+    about above across after against along also although among and around as at because before
+    behind below beneath beside besides between beyond but by during except for from if in inside
+    instead into just like near next off on only onto other out outside over past rather since so
+    than that through to toward towards under underneath until unless up upon when where whereas
+    which while who whose with within yet
+"""
 _STOPS = frozenset(_STOP_WORDS.split())
 
 
@@ -23,12 +23,12 @@ def negated(words: Sequence[str]) -> list[bool]:
     """For each lower-case word or mark, whether a negation reaches it.
 
     >>> words = "there is no dog or cat , only a boy without a hat on a bench".split()
-    >>> [word for word, gone in zip(words, negated(words)) if gone]
+    >>> [word for word, under in zip(words, negated(words)) if under]
     ['no', 'dog', 'or', 'cat', 'without', 'a', 'hat']
     """
-    gone, reached = False, []
+    under, reached = False, []
     for word in words:
-        stopped = word in _STOPS or not any(map(str.isalnum, word))
-        gone = word in NEGATIONS or (gone and not stopped)
-        reached.append(gone)
+        stops = word in _STOPS or not any(map(str.isalnum, word))
+        under = word in NEGATIONS or (under and not stops)
+        reached.append(under)
     return reached

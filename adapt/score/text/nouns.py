@@ -5,26 +5,21 @@ they are meant.
 a noun. Its quirks, all of which cost mentions: a capital stays ("Person" is no "person"), WordNet
 keeps "men" and makes "vas" of "vases", four of AMBER's own words ("sunglasses") can never come out,
 and "no dog" mentions a dog. `stated` mends them.
-
-The tagger's weights, and WordNet unless a lemma table is given, come from NLTK_DATA.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adapt.score.text import tagger, tokens, wordnet
+from adapt.score.text import english
 from adapt.score.text.negation import negated
 
-_IRREGULAR = {
-    "men": "man",
-    "leaf": "leave",
-    "leaves": "leave",
-}  # AMBER's vocabulary has "leave" for leaves
+# AMBER's vocabulary has "leave" for leaves.
+_IRREGULAR = {"men": "man", "leaf": "leave", "leaves": "leave"}
 
 
 @dataclass(frozen=True)
 class Lemmas:
-    """Surface form to lemma: a table, which is all there is then, or WordNet where `table` is None."""
+    """Surface form to lemma: a table, which is then all there is, or WordNet where it is None."""
 
     table: Mapping[str, str] | None
     name: str
@@ -32,14 +27,14 @@ class Lemmas:
     def of(self, word: str) -> str | None:
         """The lemma, or None for a word that is not in the table.
 
-        >>> lemmas = Lemmas({"dogs": "dog"}, "two words")
+        >>> lemmas = Lemmas({"dogs": "dog"}, "one form")
         >>> lemmas.of("dogs"), lemmas.of("cats")
         ('dog', None)
         """
-        return wordnet.load("n").lemma(word) if self.table is None else self.table.get(word)
+        return english.lemma(word, "n") if self.table is None else self.table.get(word)
 
 
-WORDNET = Lemmas(None, "WordNet")
+WORDNET = Lemmas(None, english.LEMMATIZER)
 
 
 def nouns(text: str, lemmas: Lemmas) -> list[str]:
@@ -47,13 +42,10 @@ def nouns(text: str, lemmas: Lemmas) -> list[str]:
 
     "A dog chases two cats near the men." gives dog, cat and, as WordNet has it, men.
     """
-    words = tokens.words(text)
-    found = [
-        lemmas.of(word)
-        for word, tag in zip(words, tagger.load().tag(words), strict=True)
-        if tag[:2] == "NN"
-    ]
-    return [lemma for lemma in found if lemma is not None]
+    words = english.words(text)
+    tagged = zip(words, english.tags(words), strict=True)
+    bases = [lemmas.of(word) for word, tag in tagged if tag[:2] == "NN"]
+    return [base for base in bases if base is not None]
 
 
 def stated(text: str, lemmas: Lemmas, vocabulary: Mapping[str, str]) -> list[str]:
@@ -61,26 +53,24 @@ def stated(text: str, lemmas: Lemmas, vocabulary: Mapping[str, str]) -> list[str
 
     "There is no dog, but Men with sunglasses." gives man and sunglasses.
     """
-    words = [word.lower() for word in tokens.words(text)]
-    rows = zip(words, tagger.load().tag(words), negated(words), strict=True)
-    found = [
-        _meant(word, lemmas, vocabulary) for word, tag, gone in rows if tag[:2] == "NN" and not gone
+    words = [word.lower() for word in english.words(text)]
+    rows = zip(words, english.tags(words), negated(words), strict=True)
+    names = [
+        _meant(word, lemmas, vocabulary)
+        for word, tag, under in rows
+        if tag[:2] == "NN" and not under
     ]
-    return [name for name in found if name is not None]
+    return [name for name in names if name is not None]
 
 
 def _meant(word: str, lemmas: Lemmas, vocabulary: Mapping[str, str]) -> str | None:
     """The vocabulary's word for a lower-case noun, singular or plural.
 
     >>> own = {name: name for name in ("man", "vase", "earrings", "glass")}
-    >>> [_meant(word, Lemmas({"glasses": "glass"}, ""), own) for word in ("men", "vases", "earring", "glasses", "dog")]
+    >>> lemmas = Lemmas({"glasses": "glass"}, "one form")
+    >>> [_meant(word, lemmas, own) for word in ("men", "vases", "earring", "glasses", "dog")]
     ['man', 'vase', 'earrings', 'glass', None]
     """
-    forms = (
-        word,
-        lemmas.of(word) or word,
-        _IRREGULAR.get(word, word),
-        word.removesuffix("s"),
-        f"{word}s",
-    )
+    base, irregular = lemmas.of(word) or word, _IRREGULAR.get(word, word)
+    forms = (word, base, irregular, word.removesuffix("s"), f"{word}s")
     return next((vocabulary[form] for form in forms if form in vocabulary), None)

@@ -1,12 +1,13 @@
-"""What scoring a file of answers gives: the official figures, their counters, and what an interval
+"""What scoring a file of answers gives: the official metrics, their counters, and what an interval
 needs.
 
 `official` mode counts as the benchmark's published code does, quirks included; `strict` mode mends
-what each module names, and `moved` says by how much the figures move. A `Ratio` holds one numerator
-and one denominator per *image*, which is what the bootstrap draws (`bootstrap`); its pooled value
-is the metric without the official roundings.
+what each module names, and `moved` says by how much the metrics move. A `Ratio` holds one numerator
+and one denominator per *image*, which is what the bootstrap draws (`adapt.metrics.bootstrap`); its
+pooled value is the metric without the official roundings.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -34,9 +35,19 @@ class Scored:
     variant: dict[str, str]
 
 
-def ratio(above: list[int], below: list[int]) -> Ratio:
+def ratio(above: Sequence[int], below: Sequence[int]) -> Ratio:
     """Two columns, one row per image, as `Scored.ratios` holds them."""
     return np.array(above, dtype=np.int64), np.array(below, dtype=np.int64)
+
+
+def pooled(columns: Ratio) -> float:
+    """The ratio of the sums; 0 of nothing."""
+    return share(*(int(column.sum()) for column in columns))
+
+
+def share(above: float, below: float) -> float:
+    """above / below; 0 of nothing, where most of the official codes stop."""
+    return above / below if below else 0.0
 
 
 def intervals(scored: Scored, resamples: int, seed: int, scale: float) -> dict[str, list[float]]:
@@ -47,14 +58,20 @@ def intervals(scored: Scored, resamples: int, seed: int, scale: float) -> dict[s
     >>> intervals(alike, resamples=10, seed=0, scale=1)
     {'hal': [0.5, 0.5]}
     """
-    found = {
-        name: bootstrap.interval(*ratio, resamples, seed) for name, ratio in scored.ratios.items()
+    drawn = {
+        name: bootstrap.interval(*columns, resamples, seed)
+        for name, columns in scored.ratios.items()
     }
-    return {name: [scale * of.low / 100, scale * of.high / 100] for name, of in found.items()}
+    return bounds(drawn, scale)
+
+
+def bounds(drawn: Mapping[str, bootstrap.Interval], scale: float) -> dict[str, list[float]]:
+    """[low, high] of intervals in percent, on a scale on which a ratio of one is `scale`."""
+    return {name: [scale * of.low / 100, scale * of.high / 100] for name, of in drawn.items()}
 
 
 def moved(official: Scored, strict: Scored) -> dict[str, float]:
-    """By how much each figure moves when the quirks are mended: strict minus official.
+    """By how much each metric moves when the quirks are mended: strict minus official.
 
     >>> moved(Scored(metrics={"hal": 50.0}, counts={}, ratios={}, variant={}),
     ...       Scored(metrics={"hal": 47.5}, counts={}, ratios={}, variant={}))

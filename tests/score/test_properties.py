@@ -5,18 +5,19 @@ silence.
 from collections.abc import Sequence
 from random import Random
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapt.metrics.scored import Mode, Scored
 from adapt.score import amber_discriminative as discriminative
 from adapt.score import amber_generative as generative
 from adapt.score.chair import Synonyms, score
+from adapt.score.scored import Mode, Scored
 from adapt.score.text.negation import NEGATIONS, negated
 
 WORDS = ("dog", "cat", "tree", "sun", "light", "kennel")
 ASSOCIATED = {word: [other] for word, other in zip(WORDS, (*WORDS[1:], "dog"), strict=True)}
-SIMILAR = {("kennel", "dog"), ("dog", "kennel")}
+AMBER = generative.Words(ASSOCIATED, {"light"}, {("kennel", "dog"), ("dog", "kennel")})
 LISTED = Synonyms("ours", {word: word for word in WORDS})
 
 words = st.lists(st.sampled_from(WORDS), max_size=6)
@@ -27,13 +28,18 @@ samples = st.lists(
     st.tuples(st.lists(st.sampled_from((*WORDS, "near", "no", ",", ".")), max_size=8), words),
     max_size=5,
 )
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def amber(
     mentioned: Sequence[str], truth: Sequence[str], targets: Sequence[str]
 ) -> generative.Counted:
-    return generative.count(mentioned, truth, targets, ASSOCIATED, {"light"}, SIMILAR)
+    return generative.count(mentioned, truth, targets, AMBER)
 
 
 def chair(rows: Rows, mode: Mode) -> Scored:
@@ -41,6 +47,9 @@ def chair(rows: Rows, mode: Mode) -> Scored:
     return score(
         captions, {str(i): there for i, (_, there) in enumerate(rows)}, LISTED, "maxlinn", mode
     )
+
+
+needs_nltk = pytest.mark.usefixtures("nltk_data")
 
 
 @quick
@@ -80,6 +89,7 @@ def test_silence_hallucinates_and_covers_nothing(truth: list[str], targets: list
     assert amber([], truth, targets) == (0, 0, 0, len(truth), 0, len(targets), 1, 1)
 
 
+@needs_nltk
 @quick
 @given(samples, modes, st.randoms())
 def test_chair_knows_no_order_of_captions(rows: Rows, mode: Mode, random: Random) -> None:
@@ -88,6 +98,7 @@ def test_chair_knows_no_order_of_captions(rows: Rows, mode: Mode, random: Random
     assert chair(shuffled, mode).metrics == chair(rows, mode).metrics
 
 
+@needs_nltk
 @quick
 @given(samples, modes)
 def test_chair_of_everything_twice_is_the_same(rows: Rows, mode: Mode) -> None:
@@ -96,6 +107,7 @@ def test_chair_of_everything_twice_is_the_same(rows: Rows, mode: Mode) -> None:
     assert twice.counts == {name: 2 * value for name, value in once.counts.items()}
 
 
+@needs_nltk
 @quick
 @given(samples.filter(lambda rows: rows and rows[0][1]), modes)
 def test_a_grounded_word_adds_no_hallucination_to_chair(rows: Rows, mode: Mode) -> None:
@@ -106,6 +118,7 @@ def test_a_grounded_word_adds_no_hallucination_to_chair(rows: Rows, mode: Mode) 
     assert after.metrics["recall"] >= before.metrics["recall"]
 
 
+@needs_nltk
 @quick
 @given(samples, words, modes)
 def test_an_empty_caption_hallucinates_nothing(rows: Rows, there: list[str], mode: Mode) -> None:
@@ -114,6 +127,7 @@ def test_an_empty_caption_hallucinates_nothing(rows: Rows, there: list[str], mod
     assert after == {name: value + grown.get(name, 0) for name, value in before.items()}
 
 
+@needs_nltk
 @quick
 @given(samples)
 def test_strict_reading_only_leaves_mentions_out_of_plain_words(rows: Rows) -> None:
