@@ -6,7 +6,12 @@ first.
 """
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 DEFAULTS = {
     # Telemetry. MLflow accepts only the word "true"; DVC does not honour DO_NOT_TRACK.
@@ -55,3 +60,31 @@ def prepare(root: Path) -> None:
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal (SIGHUP) unwind the stack as Ctrl-C does, so that `finally`
+    and `with` blocks run; by default they end Python on the spot. Raises
+    `SystemExit(128 + signal)`.
+
+    Does nothing outside the main thread, where Python does not deliver signals. A signal that is
+    ignored, as under `nohup`, stays ignored. The handlers of before come back at the end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the unwinding
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
