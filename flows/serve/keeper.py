@@ -25,70 +25,66 @@ from adapt.params import InputError
 from flows.serve.services import Service
 
 SOCKET_LIMIT = 90  # bytes; the kernel takes 107, and supervisord first appends its process id
-LOG_LIMIT = "5MB"  # of each log; one older one is kept
 ADDRESSES = "addresses"  # a section of the configuration that is ours; supervisord skips it
 
 
 def processes(root: Path) -> dict[str, dict[str, Any]]:
     """What supervisord says of the services that run (name, pid, ...), and their `address`."""
     try:
-        found = _supervisor(root).getAllProcessInfo()
+        programs = _supervisor(root).getAllProcessInfo()
     except OSError:  # no socket, or nobody listens
         return {}
     addresses = _configuration(root)[ADDRESSES]
-    alive = [each for each in found if each["statename"] in ("STARTING", "RUNNING")]
-    return {each["name"]: {**each, "address": addresses[each["name"]]} for each in alive}
+    return {
+        program["name"]: {**program, "address": addresses[program["name"]]}
+        for program in programs
+        if program["statename"] in ("STARTING", "RUNNING")
+    }
 
 
 def configure(root: Path, missing: Sequence[Service]) -> None:
-    """Write supervisord's configuration for `missing`; what it says of other services stays."""
-    folder, socket = _folder(root), _socket(root)
-    for private in (folder, socket.parent):
+    """Write supervisord's configuration for `missing`; what it says of those that run stays."""
+    for private in (_path(root).parent, _socket(root).parent):
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
         if private.lstat().st_uid != os.getuid():
             raise InputError(f"{private} belongs to another user")
-    config = _configuration(root)
+    config = _configuration(root) if processes(root) else RawConfigParser()
     factory = "supervisor.rpcinterface:make_main_rpcinterface"
-    pid_file = {"pidfile": str(folder / "supervisord.pid")}
-    sections = {
-        "unix_http_server": {"file": str(socket)},
+    settings: dict[str, dict[str, Any]] = {
+        "unix_http_server": {"file": _socket(root)},
+        "supervisord": {"pidfile": "%(here)s/supervisord.pid"} | _log("logfile", "supervisord"),
         "rpcinterface:supervisor": {"supervisor.rpcinterface_factory": factory},
-        "supervisord": _log(folder / "supervisord", "logfile") | pid_file,
         ADDRESSES: {service.name: service.address for service in missing},
-        **{f"program:{service.name}": _program(root, service) for service in missing},
     }
-    for section, values in sections.items():
-        # supervisord replaces what stands behind a percent sign.
-        escaped = {key: value.replace("%", "%%") for key, value in values.items()}
-        config.read_dict({section: escaped})
+    config.read_dict(settings | {f"program:{one.name}": _program(one) for one in missing})
     with _path(root).open("w", encoding="utf-8") as file:
         config.write(file)
 
 
-def _program(root: Path, service: Service) -> dict[str, str]:
+def _program(service: Service) -> dict[str, str]:
     python = (sys.executable, "-m")
-    return _log(_folder(root) / service.name, "stdout_logfile") | {
-        "command": shlex.join([*python, "flows.serve.guard", *python, *service.command]),
-        "directory": str(root),
+    command = shlex.join([*python, "flows.serve.guard", *python, *service.command])
+    return _log("stdout_logfile", service.name) | {
+        "command": command.replace("%", "%%"),
         "redirect_stderr": "true",
-        # `start` says when, and what has worked once comes back whatever ends it.
+        # `launch` says when, and what has worked once comes back, whatever ended it.
         "autostart": "false",
         "autorestart": "true",
         # Ending earlier than this is a failed start, which is tried three times.
         "startsecs": "20",
-        # The worker is stopped first; the guard needs no help with killing.
+        # The worker is stopped first. The guard needs no help with killing.
         "priority": "1" if service.port else "2",
         "stopwaitsecs": str(round(6 * environment.PROCESS_END_S)),
     }
 
 
-def _log(path: Path, key: str) -> dict[str, str]:
-    return {key: f"{path}.log", f"{key}_maxbytes": LOG_LIMIT, f"{key}_backups": "1"}
+def _log(key: str, name: str) -> dict[str, str]:
+    return {key: f"%(here)s/{name}.log", f"{key}_maxbytes": "5MB", f"{key}_backups": "1"}
 
 
 def launch(root: Path, service: Service, env: Mapping[str, str]) -> None:
-    """Start a service that has been configured, and supervisord before it when it does not run;
-    return when it answers. `InputError` with its last words when it ends or stays silent.
+    """Start a service that has been configured, after supervisord if that does not run; return when
+    it answers. `InputError` with its last words when it ends or stays silent.
     """
     try:
         _supervisor(root).reloadConfig()
@@ -107,8 +103,8 @@ def launch(root: Path, service: Service, env: Mapping[str, str]) -> None:
 
 
 def _wait(root: Path, service: Service) -> None:
-    started = announced = time.monotonic()
-    log = _folder(root) / f"{service.name}.log"
+    started = reported = time.monotonic()
+    log = _path(root).with_name(f"{service.name}.log")
     while not service.answers():
         now = time.monotonic()
         if service.name not in processes(root):
@@ -118,42 +114,44 @@ def _wait(root: Path, service: Service) -> None:
         if now - started > environment.SERVICE_START_S:
             limit = f"{environment.SERVICE_START_S:.0f} s"
             raise InputError(f"{service.name} does not answer after {limit}; see {log}")
-        if now - announced > environment.QUIET_S:
-            announced = now
+        if now - reported > environment.QUIET_S:
+            reported = now
             print(f"{service.name}: starting, {now - started:.0f} s", flush=True)
         time.sleep(0.3)
 
 
 def stop(root: Path, names: Sequence[str] | None = None) -> None:
-    """Stop the services (all, or those of `names`), the last started first; and supervisord when
-    none is left.
+    """Stop the services (all, or those of `names`), the worker first; and supervisord when none is
+    left.
     """
     supervisor = _supervisor(root)
     try:
-        pid = supervisor.getPID()
+        programs, pid = supervisor.getAllProcessInfo(), supervisor.getPID()
     except OSError:
         if names is None:
             print("nothing runs")
         return
-    for name in reversed([each["name"] for each in supervisor.getAllProcessInfo()]):
-        if names is None or name in names:
-            _stop_one(root, name)
+    live = processes(root)
+    for name in reversed([program["name"] for program in programs]):
+        if names is not None and name not in names:
+            continue
+        if name == "prefect-worker" and name in live and _has_runs(live[name]["pid"]):
+            print(f"{name}: a retraining is under way and is stopped", flush=True)
+        with contextlib.suppress(Fault):  # it does not run
+            supervisor.stopProcess(name)
+        print(f"{name}: {'stopped' if name in live else 'did not run any more'}", flush=True)
     if not processes(root):
         supervisor.shutdown()
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pid).wait(environment.PROCESS_END_S)
 
 
-def _stop_one(root: Path, name: str) -> None:
-    live = processes(root).get(name)
-    # Below the guard there is the worker, and below that each retraining that it has started.
-    if live and name == "prefect-worker":
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if len(psutil.Process(live["pid"]).children(recursive=True)) > 1:
-                print(f"{name}: a retraining is under way and is stopped", flush=True)
-    with contextlib.suppress(Fault):  # it ended just now
-        _supervisor(root).stopProcess(name)
-    print(f"{name}: {'stopped' if live else 'did not run any more'}", flush=True)
+def _has_runs(guard: int) -> bool:
+    """Whether there is more below a worker's guard than the worker, so a retraining."""
+    try:
+        return len(psutil.Process(guard).children(recursive=True)) > 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _supervisor(root: Path) -> Any:
@@ -167,18 +165,13 @@ def _configuration(root: Path) -> RawConfigParser:
     return config
 
 
-def _folder(root: Path) -> Path:
-    """Where configuration and logs are."""
-    return environment.state_dir(root) / "services"
-
-
 def _path(root: Path) -> Path:
-    return _folder(root) / "supervisord.conf"
+    return environment.state_dir(root) / "services" / "supervisord.conf"
 
 
 def _socket(root: Path) -> Path:
-    """In the state folder, or in the system's folder for temporary files when that is too deep."""
-    path = _folder(root) / "supervisord.sock"
+    """Beside the configuration, or in the system's temporary folder when that is too deep."""
+    path = _path(root).with_suffix(".sock")
     if len(os.fsencode(path)) <= SOCKET_LIMIT:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
