@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import psutil
 from prefect import flow, task
@@ -48,21 +48,16 @@ MINUTE = 60.0
 class Retraining(BaseModel):
     """What can be said about one retraining; what it computes is said in params.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    force: Annotated[
-        bool, Field(description="run every stage, also those whose inputs have not changed")
-    ] = False
-    dry_run: Annotated[bool, Field(description="say what would run and why, and stop")] = False
-    promote: Annotated[
-        bool, Field(description="let the champion move when the gate agrees, not only say so")
-    ] = True
-    timeout_minutes: Annotated[
-        int,
-        Field(
-            description="stop a stage, with all its processes, when it takes longer", ge=1, le=20160
-        ),
-    ] = 1440
+    force: bool = False
+    """run every stage, also those whose inputs have not changed"""
+    dry_run: bool = False
+    """say what would run and why, and stop"""
+    promote: bool = True
+    """let the champion move when the gate agrees, not only say so"""
+    timeout_minutes: int = Field(default=1440, ge=1, le=20160)
+    """stop a stage, with all its processes, when it takes longer"""
 
 
 @flow(name="retrain", flow_run_name="retrain", validate_parameters=True)
@@ -84,16 +79,19 @@ def retrain(options: Retraining = Retraining()) -> State[Any]:  # noqa: B008 (fr
 
 def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
     """Run what is due inside one MLflow run, then promote, then report."""
+    # 1. Open the run, of which the stages make theirs children.
     config, tags = todo.config["tracking"], {"adapt.flow_run": str(flow_run.id or "")}
     run_id = runs.start_retraining(root, config, tags)
     env = process.child_environment(
         {"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]}
     )
     try:
+        # 2. Run what is due. A stage that fails ends the retraining; finished ones are kept.
         stages, failure = run_stages(root, todo, env, options.timeout_minutes * MINUTE)
         if failure:
             runs.fail_retraining(root, run_id, failure.message or "")
             return failure
+        # 3. Ask the gate, and put on the run what one compares between retrainings.
         result, decision = promote_task(root, todo.config, run_id, options.promote)
         cached = {
             stage: "cached" if took == "unchanged" else "ran" for stage, took in stages.items()
@@ -106,12 +104,14 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
             cached,
             {"adapt.model_version": result.version},
         )
+    # A run must not stay open for ever, whatever ends the retraining.
     except Exception as error:
         runs.fail_retraining(root, run_id, f"{type(error).__name__}: {error}")
         raise
     except BaseException as error:  # Ctrl-C, cancellation, SIGTERM
         runs.fail_retraining(root, run_id, f"stopped ({type(error).__name__})", killed=True)
         raise
+    # 4. Keep the result for the table at the end, and for a retraining with nothing to do.
     ending = report.Ending(
         model=config.model,
         result=result,
@@ -267,15 +267,15 @@ def parse(arguments: Sequence[str] | None) -> Retraining:
         "2 a mistake in what you gave, 130 stopped",
     )
     for name, field in Retraining.model_fields.items():
-        flag = name.replace("_", "-")
+        flag, text = name.replace("_", "-"), field.description
         if field.default is True:
             parser.add_argument(
-                f"--no-{flag}", dest=name, action="store_false", help=f"do not {field.description}"
+                f"--no-{flag}", dest=name, action="store_false", help=f"do not {text}"
             )
         elif field.default is False:
-            parser.add_argument(f"--{flag}", action="store_true", help=field.description)
+            parser.add_argument(f"--{flag}", action="store_true", help=text)
         else:
-            text = f"{field.description} (default: {field.default})"
+            text = f"{text} (default: {field.default})"
             parser.add_argument(
                 f"--{flag}", type=int, default=field.default, help=text, metavar="N"
             )

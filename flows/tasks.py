@@ -35,14 +35,10 @@ FAN_OUT = ("pairs", "train", "evaluate")
 where it was.
 """
 
-_HINTS = (
-    "To track the changes",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config",
-    "Use `dvc push`",
-    "Updating lock file",
-    "Generating lock file",
+# What DVC says to people who run it by hand.
+_HINT = re.compile(
+    r"To track the changes|To enable auto staging|\t(git add|dvc config)|Use `dvc push`"
+    r"|(Updating|Generating) lock file"
 )
 
 Kind = Literal["ran", "unchanged", "InputError", "Busy", "Failed"]
@@ -54,7 +50,6 @@ class Outcome:
     line.
     """
 
-    stage: str
     kind: Kind
     seconds: float = 0.0
     message: str = ""
@@ -69,14 +64,13 @@ def order(root: Path) -> dict[str, set[str]]:
 
     try:
         with Repo(str(root)) as repo:
-            # An edge goes from a stage to what it needs. Imported data (`*.dvc`) are stages of DVC
-            # without a command.
+            # Imported data (`*.dvc`) are stages of DVC too, without a command.
+            stages = [stage for stage in repo.index.stages if stage.cmd]
             needs = {
                 _address(stage): {
                     _address(needed) for needed in repo.index.graph.successors(stage) if needed.cmd
                 }
-                for stage in repo.index.stages
-                if stage.cmd
+                for stage in stages
             }
     except DvcException as error:
         raise InputError(f"DVC: {_one_line(str(error))}") from None
@@ -139,19 +133,19 @@ def repro(
     started = time.monotonic()
     # Asked again now: what the stage reads may have come out the same (see `pending`).
     if not force and stage not in changed(root, [stage]):
-        return Outcome(stage=stage, kind="unchanged")
+        return Outcome(kind="unchanged")
     command = [*DVC, "repro", "--single-item", *(["--force"] if force else []), stage]
 
     def show(line: str) -> None:
-        if not line.startswith(_HINTS):
+        if not _HINT.match(line):
             emit(line)
 
     code, last = stream(command, cwd=root, env=env, emit=show)
     seconds = time.monotonic() - started
     if code == 0:
-        return Outcome(stage=stage, kind="ran", seconds=seconds)
+        return Outcome(kind="ran", seconds=seconds)
     kind, message = explain(stage, last)
-    return Outcome(stage=stage, kind=kind, seconds=seconds, message=message)
+    return Outcome(kind=kind, seconds=seconds, message=message)
 
 
 def explain(stage: str, last: list[str]) -> tuple[Kind, str]:

@@ -64,7 +64,8 @@ def start(root: Path) -> None:
 def deploy(root: Path, env: dict[str, str]) -> None:
     """Hand the deployments and schedules of infra/prefect.yaml to the server."""
     words = f"-m prefect --no-prompt deploy --all --prefect-file {DEPLOYMENTS}".split()
-    code, last = stream([sys.executable, *words], cwd=root, env=env, emit=lambda _: None)
+    with environment.announced(f"waiting for Prefect's server to take {DEPLOYMENTS}"):
+        code, last = stream([sys.executable, *words], cwd=root, env=env, emit=lambda _: None)
     if code:
         raise InputError(f"prefect deploy: {' '.join(last[-3:])}")
     address = prefect_api().removesuffix("/api")

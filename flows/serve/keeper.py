@@ -139,7 +139,8 @@ def stop(root: Path, names: Sequence[str] | None = None) -> None:
             print(f"{name}: a retraining is under way and is stopped", flush=True)
         with contextlib.suppress(Fault):  # it does not run
             supervisor.stopProcess(name)
-        print(f"{name}: {'stopped' if name in live else 'did not run any more'}", flush=True)
+        if name in live or names is None:
+            print(f"{name}: {'stopped' if name in live else 'did not run any more'}", flush=True)
     if not processes(root):
         supervisor.shutdown()
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,7 +1,6 @@
 """What runs for scheduled retraining: one declaration for each service.
 
-They listen on loopback. What is configured elsewhere is used and not started: with PREFECT_API_URL
-set there is no Prefect server of ours, with an http MLFLOW_TRACKING_URI no MLflow server.
+They listen on loopback. What is configured elsewhere is used and not started.
 """
 
 import os
