@@ -108,6 +108,7 @@ def launch(root: Path, *wanted: services.Service) -> None:
         keeper.launch(root, one, env)
 
 
+CHILD = "import subprocess; subprocess.Popen(['sleep', '595'], cwd='.')\n"
 WORKS = "import os, time; Path({name!r}).write_text(str(os.getpid())); time.sleep(600)"
 
 
@@ -135,13 +136,15 @@ def test_a_deep_folder_is_no_obstacle(
     assert workspace.processes(root) == []
 
 
-def test_what_dies_comes_back(kept: Path) -> None:
-    launch(kept, service(kept, "mlflow", WORKS.format(name="mlflow")))
+def test_what_dies_comes_back_without_the_children_it_had(kept: Path) -> None:
+    """A child that stayed would keep the port, as that of MLflow's server does."""
+    launch(kept, service(kept, "mlflow", CHILD + WORKS.format(name="mlflow")))
     first = int((kept / "mlflow").read_text())
     (kept / "mlflow").unlink()
     os.kill(first, signal.SIGKILL)
     limits.until((kept / "mlflow").exists, "second start")
     assert "mlflow" in keeper.processes(kept)
+    assert len([line for line in workspace.processes(kept) if line.startswith("sleep")]) == 1
 
 
 def test_nothing_is_left_when_the_keeper_is_killed(root: Path) -> None:
@@ -156,8 +159,7 @@ def test_nothing_is_left_when_the_keeper_is_killed(root: Path) -> None:
 def test_stop_ends_what_a_service_has_started(
     root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    child = "import subprocess; subprocess.Popen(['sleep', '595'], cwd='.')\n"
-    launch(root, service(root, "mlflow", child + WORKS.format(name="mlflow")))
+    launch(root, service(root, "mlflow", CHILD + WORKS.format(name="mlflow")))
     assert len([line for line in workspace.processes(root) if line.startswith("sleep")]) == 1
     assert main(["stop"]) == 0
     assert capfd.readouterr().out == "mlflow: stopped\n"
