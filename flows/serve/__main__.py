@@ -79,10 +79,8 @@ def status(root: Path) -> int:
         info = live.get(service.name)
         works = info is not None and service.answers()
         failed += not works
-        state = "does not run"
-        if info:
-            silent = "" if works else "does not answer, "
-            state = f"process {info['pid']}, {silent}{info['address']}"
+        silent = "" if works else "does not answer, "
+        state = f"process {info['pid']}, {silent}{info['address']}" if info else "does not run"
         print(f"{service.name}: {state}")
     return 1 if failed else 0
 
@@ -102,16 +100,13 @@ def ui(root: Path) -> int:
 
 
 def _require_free(service: Service) -> None:
-    if service.port is None:
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", service.port))
-        except OSError:
-            remedy = f"stop what uses it or set {service.variable}"
-            message = f"port {service.port} for {service.name} is taken; {remedy}"
-            raise InputError(message) from None
+    try:
+        if service.port:
+            socket.create_server(("127.0.0.1", service.port)).close()
+    except OSError:
+        remedy = f"stop what uses it or set {service.variable}"
+        message = f"port {service.port} for {service.name} is taken; {remedy}"
+        raise InputError(message) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
