@@ -145,6 +145,8 @@ def stop(root: Path, names: Sequence[str] | None = None) -> None:
         supervisor.shutdown()
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pid).wait(environment.PROCESS_END_S)
+        with contextlib.suppress(OSError):  # the state folder is not empty, a temporary one is
+            _socket(root).parent.rmdir()
 
 
 def _has_runs(guard: int) -> bool:
