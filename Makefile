@@ -27,13 +27,13 @@ lint: $(READY)  ## ruff, mypy, and that imports go one way
 	$(BIN)/lint-imports
 
 serve: $(READY)  ## start Prefect server, worker and MLflow server on loopback; retrains every night
-	@$(BIN)/python -m flows.serve.services start
+	@$(BIN)/python -m flows.serve start
 
 serve-stop: $(READY)  ## stop them
-	@$(BIN)/python -m flows.serve.services stop
+	@$(BIN)/python -m flows.serve stop
 
 ui: $(READY)  ## open the runs of all retrainings in MLflow's UI
-	@$(BIN)/python -m flows.serve.services ui
+	@$(BIN)/python -m flows.serve ui
 
 clean:  ## remove caches of the tools; results, runs and registered models stay
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

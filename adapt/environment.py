@@ -1,14 +1,19 @@
-"""Process environment of every entry point: telemetry off, quiet tools, one place for it.
+"""The process environment of every entry point: telemetry off, quiet tools, time limits with room.
 
 `prepare()` only fills in what the user has not set, and must run before mlflow, ray, prefect or
-transformers are imported: they read their switches at import. Stage launchers and flows call it
-first.
+transformers are imported: they read their switches at import. The commands of stages and flows call
+it first.
 """
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-DEFAULTS = {
+SWITCHES = {
     # Telemetry. MLflow accepts only the word "true"; DVC does not honour DO_NOT_TRACK.
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -16,8 +21,7 @@ DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    # Ray Train polls its workers every 2 s by default, which is most of the wall time of a small
-    # job.
+    # Ray Train polls its workers every 2 s, which is most of the wall time of a small job.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Two helpers of Ray Train that a job of minutes does not need.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -25,15 +29,63 @@ DEFAULTS = {
     # Ray Train's patched print makes `datasets` fingerprints spill bytecode into the log.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_COLOR_PREFIX": "0",
-    # An unreachable MLflow server should fail in seconds, not after four minutes of retries.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
-    # Spinning threads of two processes on few cores slow each other down tenfold; waiting ones
-    # hardly.
+    # Threads of two processes that spin on few cores slow each other down tenfold; threads that
+    # wait hardly do.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+# Every limit is many times what the step takes on a quiet machine with two cores, so that only
+# something that hangs meets it, not something that shares the processors with other work.
+LIMITS = {
+    # Prefect's temporary server answers: 14 s when it makes its tables, else 6 (its default: 20).
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+    # One request to Prefect's API is answered (60).
+    "PREFECT_API_REQUEST_TIMEOUT": "300",
+    # A statement waits for another process's lock on Prefect's SQLite file (10).
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "120",
+    # Prefect's server opens its database (5), and waits for a free connection to it (30).
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "120",
+    # A local Ray registers its node: the wait behind "The current node timed out during startup".
+    "RAY_raylet_start_wait_time_s": "300",
+    # A client of Ray reaches the control service (5), gets an answer (60), or reaches it again.
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_gcs_server_request_timeout_seconds": "300",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
+    # Ray's dashboard, its agents and its workers start; each of them imports Ray first (60-100).
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+    # Ray takes a node for dead that has missed five health checks of this length (10 s).
+    "RAY_health_check_timeout_ms": "60000",
+    # All workers of a training have started and imported torch (60). Their process group then has
+    # Ray's own half hour to form.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # A worker of a training answers a health check (600), and leaves its process group (30).
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "900",
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "120",
+    # An MLflow server answers one request (120). One that cannot be reached at all should fail in
+    # seconds, not after four minutes of retries.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "300",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
+
+DEFAULTS = SWITCHES | LIMITS
+
+SERVICE_START_S = 300.0
+"""A service that we start answers: 21 s for Prefect's server when it makes its tables."""
+PROCESS_END_S = 60.0
+"""A process that was asked to end has ended: Ray takes its daemons along, which takes some 5 s."""
+DVC_BUSY_TRIES, DVC_BUSY_DELAY_S = 3, 10
+"""How often, and after how long, work that found DVC's lock taken is tried again. DVC itself never
+waits. A `dvc add` or `dvc status` beside us holds its lock for a second; a `dvc repro` holds it for
+the length of a stage, for which waiting makes no sense.
+"""
+QUIET_S = 5.0
+"""After this long without a sign of life, a wait says what it waits for."""
 
 
 def state_dir(root: Path) -> Path:
@@ -49,9 +101,49 @@ def cpus() -> int:
 
 
 def prepare(root: Path) -> None:
-    """Set the defaults above, and the homes of Prefect and its profile inside the project, where
-    nothing is set.
+    """Set the switches and limits above, and Prefect's home inside the project, where nothing is
+    set.
     """
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))
+
+
+@contextmanager
+def announced(message: str) -> Iterator[None]:
+    """Print `message` once if the block has not ended after `QUIET_S` seconds."""
+    timer = threading.Timer(QUIET_S, print, [message], {"flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal (SIGHUP) unwind the stack as Ctrl-C does, so that `finally`
+    and `with` blocks run; by default they end Python on the spot. Raises
+    `SystemExit(128 + signal)`.
+
+    Does nothing outside the main thread, where Python does not deliver signals. A signal that is
+    ignored, as under `nohup`, stays ignored. The handlers of before come back at the end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the unwinding
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,21 +1,20 @@
 """Pictures of the MLflow UI with runs side by side: the comparison page, and the charts of the same
 runs.
 
+    pip install -e '.[docs]' && apt-get install chromium
     python docs/screenshot.py --tracking-uri sqlite:////abs/mlflow.db RUN_ID RUN_ID --out
     docs/comparison.png
 
 writes `docs/comparison.png` (tables), `-pictures.png` (the same page with a picture that the runs
 share selected) and `-charts.png` (the charts page). A server is started on a free loopback port for
-a store that is a database, and stopped again whatever happens; the browser is Debian's `chromium`,
-without a window, driven over its debugging protocol.
+a store that is a database, and stopped again whatever happens. The browser is the system's
+Chromium, driven by Playwright; CHROMIUM names another program.
 """
 
 import argparse
-import base64
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -28,217 +27,126 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from adapt import environment
+from playwright.sync_api import Page, sync_playwright
 
-START_LIMIT = 120  # seconds; a server needs 5 to 10 on a quiet machine
-PAGE_LIMIT = 60
+from adapt import environment
+from flows.process import child_environment, end
+
+PAGE_LIMIT_MS = 60_000
 FLAGS = (
-    "--headless",
     "--no-sandbox",
     "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
     "--hide-scrollbars",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-port=0",
-    "--remote-allow-origins=*",
     # A mouse that points nowhere: without one, every chart lays its toolbar over the curves.
     "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )
 # The page as a user has it who has closed the assistant at its right.
 CLOSED_ASSISTANT = "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')"
+CHARTS = "before_after/(hal|cover|mass)|curves/mass/(base|tuned)$|train/loss$"
 
 
 @contextmanager
-def child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process in a group of its own, all of which is gone when the block ends."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(10)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
-
-
-@contextmanager
-def server(tracking_uri: str, scratch: Path) -> Iterator[str]:
+def server(uri: str) -> Iterator[str]:
     """Base address of a UI over the store: that of a running server, or of one that lives as long
     as the block.
     """
-    if tracking_uri.startswith("http"):
-        yield tracking_uri.rstrip("/")
+    if uri.startswith("http"):
+        yield uri.rstrip("/")
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        tracking_uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--default-artifact-root",
-        str(scratch),
-    ]
-    log = scratch / "server.log"
-    with child(command, log) as process:
-        address = f"http://127.0.0.1:{port}"
-        _wait(address, process, log)
-        yield address
-
-
-def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_LIMIT
-    while time.monotonic() < end and process.poll() is None:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        words = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1".split()
+        store = ["--backend-store-uri", uri, "--default-artifact-root", folder]
+        log = Path(folder, "server.log")
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, *words, *store],
+                env=child_environment({}),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
-            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            _wait(f"http://127.0.0.1:{port}", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            end(process.pid)
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + environment.SERVICE_START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5).close()
             return
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.3)
     raise SystemExit(f"screenshot: no MLflow server at {address}:\n{log.read_text()[-2000:]}")
 
 
-class Page:
-    """One browser tab."""
-
-    def __init__(self, address: str) -> None:
-        from websockets.sync.client import connect
-
-        self._socket = connect(address, max_size=None)
-        self._number = 0
-        self.call("Page.enable")
-        self.call("Page.addScriptToEvaluateOnNewDocument", source=CLOSED_ASSISTANT)
-
-    def call(self, method: str, **parameters: object) -> dict:
-        """One command of the debugging protocol, and its result."""
-        self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
-        while True:
-            answer = json.loads(self._socket.recv(timeout=PAGE_LIMIT))
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise SystemExit(f"screenshot: {method}: {answer['error']['message']}")
-                return answer["result"]
-
-    def ask(self, script: str) -> object:
-        """Value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get(
-            "value"
-        )
-
-    def wait(self, script: str) -> None:
-        """Until the expression is true, and a moment longer for what is still being drawn."""
-        end = time.monotonic() + PAGE_LIMIT
-        while not self.ask(script):
-            if time.monotonic() > end:
-                raise SystemExit(f"screenshot: the page never showed: {script}")
-            time.sleep(0.2)
-        time.sleep(2)
-
-    def open(self, address: str, shows: str, width: int, height: int) -> None:
-        """Go to `address` in a window of that size and wait for the text `shows`."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=address)
-        self.wait(f"document.body && document.body.innerText.includes({json.dumps(shows)})")
-
-    def show(self, text: str, then: str = "") -> None:
-        """Scroll to the element whose whole text is `text`, and do something with it."""
-        element = f"[...document.querySelectorAll('*')].findLast(e => e.textContent.trim() === {json.dumps(text)})"
-        self.wait(f"!!{element}")
-        self.ask(f"{element}.scrollIntoView(); {element}{then}; 0")
-        time.sleep(3)
-
-    def click(self, text: str) -> None:
-        """Click the element whose whole text is `text`."""
-        self.show(text, ".click()")
-
-    def search_charts(self, words: str) -> None:
-        """Type into the charts page's search box, which takes a regular expression."""
-        box = "document.querySelector('input[placeholder=\"Search metric charts\"]')"
-        self.wait(f"!!{box}")
-        self.ask(f"{box}.focus()")
-        self.call("Input.insertText", text=words)
-        time.sleep(8)  # charts are drawn one after the other once they are in sight
-
-    def save(self, path: Path) -> None:
-        """What the window shows, as PNG."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(
-            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-        )
-        print(path)
-
-
 @contextmanager
-def browser(scratch: Path) -> Iterator[Page]:
-    """A tab of a fresh browser that is gone when the block ends."""
-    program = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+def browser() -> Iterator[Page]:
+    """A tab of a fresh browser without a window, gone when the block ends."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    program = next((path for name in names if name and (path := shutil.which(name))), None)
     if program is None:
         raise SystemExit("screenshot: no chromium found; `apt-get install chromium`")
-    profile = Path(tempfile.mkdtemp(dir=scratch))
-    log = scratch / "browser.log"
-    with child([program, *FLAGS, f"--user-data-dir={profile}", "about:blank"], log) as process:
-        port_file, end = profile / "DevToolsActivePort", time.monotonic() + PAGE_LIMIT
-        while not port_file.exists() or not port_file.read_text().strip():
-            if time.monotonic() > end or process.poll() is not None:
-                raise SystemExit(f"screenshot: chromium did not start:\n{log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        port = port_file.read_text().split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:
-            tab = next(tab for tab in json.load(answer) if tab["type"] == "page")
-        yield Page(tab["webSocketDebuggerUrl"])
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=program, args=FLAGS) as chromium,
+    ):
+        page = chromium.new_page()
+        page.set_default_timeout(PAGE_LIMIT_MS)
+        page.add_init_script(CLOSED_ASSISTANT)
+        yield page
+
+
+def open_page(page: Page, address: str, shows: str, size: tuple[int, int]) -> None:
+    """Go to `address` in a window of `size` and wait for the text `shows`, and a moment for what is
+    still being drawn.
+    """
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.goto("about:blank")  # the addresses differ only behind the "#", which loads nothing
+    page.goto(address)
+    page.get_by_text(shows).first.wait_for()
+    page.wait_for_timeout(2000)
+
+
+def save(page: Page, path: Path) -> None:
+    """What the window shows, as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+    print(path)
 
 
 def take(
     page: Page, base: str, runs: Sequence[str], experiment: str, picture: str, out: Path
 ) -> None:
     """All pictures; `picture` is an artifact that the runs share."""
+    # 1. The tables of the comparison, in a window that shows the whole page. The assistant stays
+    #    closed from the second visit on.
     listed, within = quote(json.dumps(list(runs))), quote(json.dumps([experiment]))
     comparison = f"{base}/#/compare-runs?runs={listed}&experiments={within}"
-    page.open(comparison, "Artifacts", 1700, 2200)
-    page.open(
-        comparison, "Artifacts", 1700, 2200
-    )  # the assistant stays closed from the second time on
-    page.save(out)
-    page.open(comparison, "Artifacts", 1900, 560)
-    page.click(picture)
-    page.show("Artifacts")
-    page.save(out.with_name(f"{out.stem}-pictures.png"))
-    only = quote("attributes.run_id IN ({})".format(", ".join(f"'{run}'" for run in runs)))
-    charts = f"{base}/#/experiments/{experiment}/runs?compareRunsMode=CHART&searchFilter={only}"
-    page.open(charts, "Run Name", 1900, 1950)
-    page.search_charts("before_after/(hal|cover|mass)|curves/mass/(base|tuned)$|train/loss$")
-    page.save(out.with_name(f"{out.stem}-charts.png"))
+    open_page(page, comparison, "Artifacts", (1700, 2200))
+    open_page(page, comparison, "Artifacts", (1700, 2200))
+    save(page, out)
+    # 2. The same page with the picture selected, in a window that holds only that.
+    open_page(page, comparison, "Artifacts", (1900, 560))
+    page.get_by_text(picture, exact=True).last.click()
+    heading = page.get_by_text("Artifacts", exact=True).last
+    heading.evaluate("element => element.scrollIntoView()")
+    page.wait_for_timeout(3000)
+    save(page, out.with_name(f"{out.stem}-pictures.png"))
+    # 3. The charts of these runs; the search box takes a regular expression, and charts are drawn
+    #    one after the other once they are in sight.
+    chosen = quote("attributes.run_id IN ({})".format(", ".join(f"'{run}'" for run in runs)))
+    charts = f"{base}/#/experiments/{experiment}/runs?compareRunsMode=CHART&searchFilter={chosen}"
+    open_page(page, charts, "Run Name", (1900, 1950))
+    page.get_by_placeholder("Search metric charts").fill(CHARTS)
+    page.wait_for_timeout(8000)
+    save(page, out.with_name(f"{out.stem}-charts.png"))
 
 
 def main() -> None:
@@ -258,6 +166,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN_ID")
     given = parser.parse_args()
     environment.prepare(Path.cwd())
+    # Imported here: MLflow reads its switches then.
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -265,11 +174,7 @@ def main() -> None:
         experiment = MlflowClient(given.tracking_uri).get_run(given.runs[0]).info.experiment_id
     except MlflowException as error:
         raise SystemExit(f"screenshot: {error}") from None
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        server(given.tracking_uri, Path(folder)) as base,
-        browser(Path(folder)) as page,
-    ):
+    with environment.terminable(), server(given.tracking_uri) as base, browser() as page:
         take(page, base, given.runs, experiment, given.picture, given.out)
 
 

@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -23,9 +22,9 @@ from pathlib import Path
 
 import psutil
 
-POLL = 0.25
-GRACE = 15.0
-"""Seconds a process gets to end on its own: Ray needs some to take its daemons along."""
+from adapt import environment
+
+POLL = 0.25  # seconds
 
 _LINE = re.compile(r"([^\r\n]*)(\r?\n|\r(?=.))", re.DOTALL)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -59,7 +58,7 @@ class Lines:
             yield from self._progress(text) if self._redrawing else self._whole(text)
 
     def idle(self) -> Iterator[str]:
-        """A bar draws its line *before* it waits: show it when nothing more has come for a while."""
+        """A bar draws its line *before* it waits: show it when nothing more comes for a while."""
         if self._redrawing:
             yield from self._progress(self._pending.rstrip("\r"))
 
@@ -81,7 +80,7 @@ class Lines:
             yield text
 
 
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """What a child process sees: ours, `python` meaning this interpreter, and output as it is
     written.
     """
@@ -96,12 +95,12 @@ def stream(
     env: Mapping[str, str],
     emit: Callable[[str], None],
     progress_every: float = 2.0,
-    grace: float = GRACE,
+    ending: Callable[[int], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Run `command` in a process group of its own; returns its exit code and its last lines.
 
-    Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group before the exception
-    goes on.
+    Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group (by `ending`, or
+    `end`) before the exception goes on.
     """
     process = subprocess.Popen(
         command,
@@ -112,36 +111,38 @@ def stream(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    last: deque[str] = deque(maxlen=40)
+    try:
+        for line in _output(process, Lines(progress_every)):
+            last.append(line)
+            emit(line)
+        return process.returncode, list(last)
+    finally:
+        (ending or end)(process.pid)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+
+
+def _output(process: subprocess.Popen[bytes], lines: Lines) -> Iterator[str]:
+    """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
     assert process.stdout is not None
     pipe = process.stdout.fileno()
     os.set_blocking(pipe, False)
-    lines = Lines(progress_every)
-    last: deque[str] = deque(maxlen=40)
-
-    def tell(some: Iterator[str]) -> None:
-        for line in some:
-            last.append(line)
-            emit(line)
-
-    try:
-        ended, closed = False, False
-        while not ended:
-            ended = (
-                process.poll() is not None
-            )  # looked at before reading, so that nothing written last is missed
-            if closed and not ended:
-                time.sleep(POLL)  # it has closed its output but lives on
-            elif not ended and not select.select([pipe], [], [], POLL)[0]:
-                tell(lines.idle())
-            while chunk := _read(pipe):
-                tell(lines.feed(chunk))
-            closed = chunk is not None
-        tell(lines.rest())
-        return process.returncode, list(last)
-    finally:
-        end(process.pid, grace)
-        process.stdout.close()
-        process.wait()
+    ended, closed = False, False
+    while not ended:
+        # 1. Look whether it has ended before reading, so that nothing written last is missed.
+        ended = process.poll() is not None
+        # 2. Wait for output, or a while when it has closed its output but lives on.
+        if closed and not ended:
+            time.sleep(POLL)
+        elif not ended and not select.select([pipe], [], [], POLL)[0]:
+            yield from lines.idle()
+        # 3. Take all there is.
+        while chunk := _read(pipe):
+            yield from lines.feed(chunk)
+        closed = chunk is not None
+    yield from lines.rest()
 
 
 def _read(pipe: int) -> bytes | None:
@@ -152,17 +153,53 @@ def _read(pipe: int) -> bytes | None:
         return None
 
 
+def end(pid: int, grace: float = environment.PROCESS_END_S) -> None:
+    """End the process group `pid` and all its descendants: SIGTERM, then SIGKILL after `grace`
+    seconds.
+    """
+    members = family(pid)
+    # 1. Ask the group. Descendants in groups of their own are for their parents to end, in the
+    #    right order.
+    terminate([process for process in members if _group(process) == pid])
+    wait(members, grace)
+    # 2. Kill what is left, and what was started meanwhile.
+    left = [process for process in {*members, *family(pid)} if alive(process)]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait(left, grace)
+
+
+def terminate(processes: Sequence[psutil.Process]) -> None:
+    """Send SIGTERM to those that still run."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+
+
+def wait(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Return when all have ended, or after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while any(map(alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def family(pid: int) -> list[psutil.Process]:
     """The living members of the process group `pid`, and everything that descends from them."""
-    members: dict[int, psutil.Process] = {}
+    members: set[psutil.Process] = set()
     for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == pid or process.pid == pid:
-                members[process.pid] = process
-                members.update((child.pid, child) for child in process.children(recursive=True))
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
-    return [process for process in members.values() if alive(process)]
+        if _group(process) == pid or process.pid == pid:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                members |= {process, *process.children(recursive=True)}
+    return [process for process in members if alive(process)]
+
+
+def _group(process: psutil.Process) -> int | None:
+    """The id of its process group; None when it has ended."""
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def alive(process: psutil.Process) -> bool:
@@ -171,23 +208,3 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def end(pid: int, grace: float = GRACE) -> None:
-    """End the process group `pid` and all its descendants: SIGTERM, `grace` seconds, then SIGKILL."""
-    members = family(pid)
-    if not members:
-        return
-    # A group may be gone while descendants in groups of their own are not.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while any(map(alive, members)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    left = {process.pid: process for process in members + family(pid) if alive(process)}
-    for process in left.values():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    deadline = time.monotonic() + 5
-    while any(map(alive, left.values())) and time.monotonic() < deadline:
-        time.sleep(0.05)

@@ -11,6 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.artifacts import create_table_artifact
+from rich.console import Console
+from rich.table import Table
+
 from adapt import environment
 from adapt.tracking import store
 from flows.promote import Result
@@ -18,8 +22,8 @@ from flows.promote import Result
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """A finished retraining. `stages` says of each what became of it, `question` what the decision
-    depended on.
+    """A finished retraining. `stages` says of each how long it took, or "unchanged"; `question` is
+    what the decision depended on.
     """
 
     model: str
@@ -35,19 +39,14 @@ class Ending:
         for title, after in self.result.after.items():
             before = self.result.before.get(title, float("nan"))
             digits = 3 if "/" in title else 1
-            table.append(
-                {
-                    "": title,
-                    "before": f"{before:.{digits}f}",
-                    "after": f"{after:.{digits}f}",
-                    "change": f"{after - before:+z.{digits}f}",
-                }
-            )
+            numbers = {"before": f"{before:.{digits}f}", "after": f"{after:.{digits}f}"}
+            change = f"{after - before:+z.{digits}f}"
+            table.append({"": title, **numbers, "change": change})
         return table
 
     def lines(self) -> list[str]:
         """What the table does not say, a sentence each."""
-        stages = ", ".join(f"{stage} {what}" for stage, what in self.stages.items())
+        stages = ", ".join(f"{stage} {outcome}" for stage, outcome in self.stages.items())
         return [
             f"{self.result.sentence(self.model)}.",
             *(f"  {reason}" for reason in self.result.reasons),
@@ -66,9 +65,6 @@ def duration(seconds: float) -> str:
 
 def show(root: Path, ending: Ending) -> None:
     """Print the ending to the terminal; a log file gets the same without colours."""
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(highlight=False, soft_wrap=True)
     table = Table(title="retraining, on the test split")
     for name in ending.rows()[0] if ending.result.after else []:
@@ -79,16 +75,12 @@ def show(root: Path, ending: Ending) -> None:
     for line in ending.lines():
         console.print(line, markup=False)
     address = store.without_credentials(store.uri(root))
-    console.print(
-        f"Compare runs in MLflow: {address if address.startswith('http') else 'make ui'}",
-        markup=False,
-    )
+    place = address if address.startswith("http") else "make ui"
+    console.print(f"Compare runs in MLflow: {place}", markup=False)
 
 
 def artifact(ending: Ending) -> None:
     """Leave the table with the flow run in Prefect."""
-    from prefect.artifacts import create_table_artifact
-
     create_table_artifact(
         table=ending.rows(),
         key="retraining",
@@ -110,9 +102,9 @@ def last(root: Path) -> Ending | None:
     written.
     """
     try:
-        kept = json.loads(_path(root).read_text(encoding="utf-8"))
-        result = kept.pop("result")
-        return Ending(result=Result(**{**result, "reasons": tuple(result["reasons"])}), **kept)
+        content = json.loads(_path(root).read_text(encoding="utf-8"))
+        result = content.pop("result")
+        return Ending(result=Result(**result | {"reasons": tuple(result["reasons"])}), **content)
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return None
 

@@ -13,29 +13,34 @@ is out of date not even that. The same flow is what `infra/prefect.yaml` schedul
 import argparse
 import logging
 import os
-import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import psutil
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 from prefect.states import Completed, Failed, State
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from adapt import environment
 from adapt.params import InputError
 from adapt.tracking import runs
 from flows import plan, process, promote, report, tasks
-from flows.serve import daemons
+from flows.serve import keeper
 
 MINUTE = 60.0
 
@@ -43,21 +48,16 @@ MINUTE = 60.0
 class Retraining(BaseModel):
     """What can be said about one retraining; what it computes is said in params.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    force: Annotated[
-        bool, Field(description="run every stage, also those whose inputs have not changed")
-    ] = False
-    dry_run: Annotated[bool, Field(description="say what would run and why, and stop")] = False
-    promote: Annotated[
-        bool, Field(description="let the champion move when the gate agrees, not only say so")
-    ] = True
-    timeout_minutes: Annotated[
-        int,
-        Field(
-            description="stop a stage, with all its processes, when it takes longer", ge=1, le=20160
-        ),
-    ] = 1440
+    force: bool = False
+    """run every stage, also those whose inputs have not changed"""
+    dry_run: bool = False
+    """say what would run and why, and stop"""
+    promote: bool = True
+    """let the champion move when the gate agrees, not only say so"""
+    timeout_minutes: int = Field(default=1440, ge=1, le=20160)
+    """stop a stage, with all its processes, when it takes longer"""
 
 
 @flow(name="retrain", flow_run_name="retrain", validate_parameters=True)
@@ -67,10 +67,10 @@ def retrain(options: Retraining = Retraining()) -> State[Any]:  # noqa: B008 (fr
     try:
         with plan.exclusive(root):
             todo = plan.make(root, options.force)
-            known = nothing_to_do(root, todo, options)
+            previous = nothing_to_do(root, todo, options)
             if options.dry_run:
-                return Completed(message=" ".join(outlook(todo, known)))
-            if known:
+                return Completed(message=" ".join(outlook(todo, previous)))
+            if previous:
                 return Completed(name="Unchanged", message="nothing changed, no stage ran")
             return carry_out(root, todo, options)
     except InputError as error:
@@ -79,19 +79,22 @@ def retrain(options: Retraining = Retraining()) -> State[Any]:  # noqa: B008 (fr
 
 def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
     """Run what is due inside one MLflow run, then promote, then report."""
+    # 1. Open the run, of which the stages make theirs children.
     config, tags = todo.config["tracking"], {"adapt.flow_run": str(flow_run.id or "")}
     run_id = runs.start_retraining(root, config, tags)
-    env = process.environment(
+    env = process.child_environment(
         {"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]}
     )
     try:
+        # 2. Run what is due. A stage that fails ends the retraining; finished ones are kept.
         stages, failure = run_stages(root, todo, env, options.timeout_minutes * MINUTE)
         if failure:
             runs.fail_retraining(root, run_id, failure.message or "")
             return failure
+        # 3. Ask the gate, and put on the run what one compares between retrainings.
         result, decision = promote_task(root, todo.config, run_id, options.promote)
         cached = {
-            stage: "ran" if what != "unchanged" else "cached" for stage, what in stages.items()
+            stage: "cached" if took == "unchanged" else "ran" for stage, took in stages.items()
         }
         runs.finish_retraining(
             root,
@@ -101,12 +104,14 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
             cached,
             {"adapt.model_version": result.version},
         )
+    # A run must not stay open for ever, whatever ends the retraining.
     except Exception as error:
         runs.fail_retraining(root, run_id, f"{type(error).__name__}: {error}")
         raise
     except BaseException as error:  # Ctrl-C, cancellation, SIGTERM
         runs.fail_retraining(root, run_id, f"stopped ({type(error).__name__})", killed=True)
         raise
+    # 4. Keep the result for the table at the end, and for a retraining with nothing to do.
     ending = report.Ending(
         model=config.model,
         result=result,
@@ -123,27 +128,30 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
 def run_stages(
     root: Path, todo: plan.Plan, env: dict[str, str], timeout_seconds: float
 ) -> tuple[dict[str, str], State[Any] | None]:
-    """Run the stages that are due, one task each; returns what became of every stage, and the
-    failure that ended it.
+    """Run the stages that are due, one task each. Returns for every stage how long it took, or
+    "unchanged", and the failure that ended it.
     """
     log = get_run_logger()
     for note in todo.notes:
         log.info(note)
-    became = {stage: "unchanged" for stage in todo.stages}
     log.info(f"due: {', '.join(todo.due) or 'no stage'}")
+    outcomes = dict.fromkeys(todo.stages, "unchanged")
     for stage in todo.due:
         run = tasks.task_for(stage, timeout_seconds)
         state = run(root, stage, env, stage in todo.forced, return_state=True)
         if not state.is_completed():
-            name = state.name if state.name in ("InputError", "Busy") else "Failed"
-            message = state.message or ""
-            return became, Failed(
-                name=name, message=message if stage in message else f"{stage}: {message}"
-            )
+            return outcomes, _failure(stage, state)
         outcome = state.result()
         if outcome.kind == "ran":
-            became[stage] = report.duration(outcome.seconds)
-    return became, None
+            outcomes[stage] = report.duration(outcome.seconds)
+    return outcomes, None
+
+
+def _failure(stage: str, state: State[Any]) -> State[Any]:
+    """The flow's state for a task's: a user's mistake keeps its name, and the stage is named."""
+    name = state.name if state.name in ("InputError", "Busy") else "Failed"
+    message = state.message or ""
+    return Failed(name=name, message=message if stage in message else f"{stage}: {message}")
 
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
@@ -162,19 +170,15 @@ def nothing_to_do(root: Path, todo: plan.Plan, options: Retraining) -> report.En
     """The last ending, if no stage is out of date and the gate would be asked the same question as
     then.
     """
-    if todo.due:
-        return None
-    known = report.last(root)
-    return (
-        known
-        if known and known.question == plan.question(root, todo.config, options.promote)
-        else None
-    )
+    previous = None if todo.due else report.last(root)
+    if previous and previous.question == plan.question(root, todo.config, options.promote):
+        return previous
+    return None
 
 
-def outlook(todo: plan.Plan, known: report.Ending | None) -> list[str]:
+def outlook(todo: plan.Plan, previous: report.Ending | None) -> list[str]:
     """What a retraining would do, in sentences."""
-    if known:
+    if previous:
         return ["Nothing has changed; no stage would run."]
     unchanged = [stage for stage in todo.stages if stage not in todo.due]
     return [
@@ -190,36 +194,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mistake.
     """
     options = parse(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    root = Path.cwd()
     try:
-        with plan.exclusive(root):
-            todo = plan.make(root, options.force)
-            known = nothing_to_do(root, todo, options)
-        if options.dry_run:
-            print("\n".join(outlook(todo, known)))
-            return 0
-        if known:
-            # No task, no flow run: starting Prefect's server to record that nothing happened would
-            # take longer than finding it out. A scheduled retraining has its flow run already and
-            # ends it in state "Unchanged".
-            print(f"Nothing has changed since {known.finished}; no stage ran. The last result:")
-            report.show(root, known)
-            return 0
-        with prefect_here(root):
-            state = retrain(options, return_state=True)
+        with environment.terminable():
+            return run(Path.cwd(), options)
     except InputError as error:
         print(f"retrain: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, TerminationSignal):
-        print(
-            "retrain: stopped; finished stages are kept, the next retraining goes on from there",
-            file=sys.stderr,
-        )
+    except (KeyboardInterrupt, TerminationSignal, SystemExit):
+        kept = "finished stages are kept, the next retraining goes on from there"
+        print(f"retrain: stopped; {kept}", file=sys.stderr)
         return 130
-    # The table is to be the last thing on the screen; Prefect still tells when its temporary server
-    # ends.
+
+
+def run(root: Path, options: Retraining) -> int:
+    """One retraining from the command line, its result on the screen; returns the exit code."""
+    # 1. Find out what is due.
+    with plan.exclusive(root):
+        todo = plan.make(root, options.force)
+        previous = nothing_to_do(root, todo, options)
+    if options.dry_run:
+        print("\n".join(outlook(todo, previous)))
+        return 0
+    # 2. If nothing is, there is no flow run either: starting Prefect's server to record that
+    #    nothing happened would take longer than finding it out. A scheduled retraining has its flow
+    #    run already, and ends it in state "Unchanged".
+    if previous:
+        print(f"Nothing has changed since {previous.finished}; no stage ran. The last result:")
+        report.show(root, previous)
+        return 0
+    # 3. The flow locks and plans again: another retraining may have come between.
+    with prefect_here(root):
+        state = retrain(options, return_state=True)
+    # 4. The table is to be the last thing on the screen, but Prefect tells when its temporary
+    #    server ends.
     logging.getLogger("prefect").setLevel(logging.WARNING)
     ending = report.last(root)
     if state.is_completed() and ending:
@@ -229,14 +236,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2 if state.name == "InputError" else 1
 
 
-def prefect_here(root: Path) -> AbstractContextManager[Any]:
-    """Use the server that `make serve` has started, if there is one: a temporary one would share
-    its database.
+@contextmanager
+def prefect_here(root: Path) -> Iterator[None]:
+    """Use the server that is configured, or that `make serve` has started (a temporary one would
+    share its database); otherwise start a temporary one, and say so when it takes long.
     """
-    server = daemons.running(root, "prefect-server")
-    if os.environ.get("PREFECT_API_URL") or server is None:
-        return nullcontext()
-    return temporary_settings({PREFECT_API_URL: f"{server.address}/api"})
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+    elif server := keeper.processes(root).get("prefect-server"):
+        with temporary_settings({PREFECT_API_URL: f"{server['address']}/api"}):
+            yield
+    else:
+        limit = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        wait = f"starting Prefect's temporary server; up to {limit} s on a busy machine"
+        with environment.announced(f"retrain: {wait}"):
+            try:
+                get_client(sync_client=True)  # the flow finds it running then
+            except (RuntimeError, ValueError) as error:
+                raise InputError(str(error)) from None
+        yield
 
 
 def parse(arguments: Sequence[str] | None) -> Retraining:
@@ -249,15 +267,15 @@ def parse(arguments: Sequence[str] | None) -> Retraining:
         "2 a mistake in what you gave, 130 stopped",
     )
     for name, field in Retraining.model_fields.items():
-        flag = name.replace("_", "-")
+        flag, text = name.replace("_", "-"), field.description
         if field.default is True:
             parser.add_argument(
-                f"--no-{flag}", dest=name, action="store_false", help=f"do not {field.description}"
+                f"--no-{flag}", dest=name, action="store_false", help=f"do not {text}"
             )
         elif field.default is False:
-            parser.add_argument(f"--{flag}", action="store_true", help=field.description)
+            parser.add_argument(f"--{flag}", action="store_true", help=text)
         else:
-            text = f"{field.description} (default: {field.default})"
+            text = f"{text} (default: {field.default})"
             parser.add_argument(
                 f"--{flag}", type=int, default=field.default, help=text, metavar="N"
             )
@@ -267,11 +285,6 @@ def parse(arguments: Sequence[str] | None) -> Retraining:
     except ValidationError as error:
         problem = error.errors()[0]
         parser.error(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}")
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """A closed terminal or a SIGTERM ends a retraining as Ctrl-C does: its processes first."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -24,28 +24,21 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.logging import get_run_logger
 from prefect.states import Failed, State
 
+from adapt.environment import DVC_BUSY_DELAY_S, DVC_BUSY_TRIES
 from adapt.params import InputError
 from flows.process import stream
 
 DVC = (sys.executable, "-m", "dvc")
 BUSY = "is busy, it is being blocked by"
-BUSY_TRIES, BUSY_DELAY = 3, 10
-"""A `dvc add` or `dvc status` beside us holds its lock for a second; a `dvc repro` for the length
-of a stage.
-"""
 FAN_OUT = ("pairs", "train", "evaluate")
 """Stages that may run on other machines, which can vanish: worth a second try, and `train` resumes
 where it was.
 """
 
-_HINTS = (
-    "To track the changes",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config",
-    "Use `dvc push`",
-    "Updating lock file",
-    "Generating lock file",
+# What DVC says to people who run it by hand.
+_HINT = re.compile(
+    r"To track the changes|To enable auto staging|\t(git add|dvc config)|Use `dvc push`"
+    r"|(Updating|Generating) lock file"
 )
 
 Kind = Literal["ran", "unchanged", "InputError", "Busy", "Failed"]
@@ -53,18 +46,13 @@ Kind = Literal["ran", "unchanged", "InputError", "Busy", "Failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a stage. `kind` is "ran", "unchanged", or why it failed, in which case
-    `message` is one line.
+    """How a stage ended. `kind` is "ran", "unchanged", or why it failed; `message` is then one
+    line.
     """
 
-    stage: str
     kind: Kind
     seconds: float = 0.0
     message: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return self.kind in ("ran", "unchanged")
 
 
 def order(root: Path) -> dict[str, set[str]]:
@@ -76,14 +64,13 @@ def order(root: Path) -> dict[str, set[str]]:
 
     try:
         with Repo(str(root)) as repo:
-            # An edge goes from a stage to what it needs. Imported data (`*.dvc`) are stages of DVC
-            # without a command.
+            # Imported data (`*.dvc`) are stages of DVC too, without a command.
+            stages = [stage for stage in repo.index.stages if stage.cmd]
             needs = {
                 _address(stage): {
                     _address(needed) for needed in repo.index.graph.successors(stage) if needed.cmd
                 }
-                for stage in repo.index.stages
-                if stage.cmd
+                for stage in stages
             }
     except DvcException as error:
         raise InputError(f"DVC: {_one_line(str(error))}") from None
@@ -98,7 +85,10 @@ def _address(stage: Any) -> str:
 
 
 def changed(
-    root: Path, stages: Iterable[str] = (), tries: int = BUSY_TRIES, delay: float = BUSY_DELAY
+    root: Path,
+    stages: Iterable[str] = (),
+    tries: int = DVC_BUSY_TRIES,
+    delay: float = DVC_BUSY_DELAY_S,
 ) -> set[str]:
     """The stages (all, or of those given) whose command, code, parameters, inputs or outputs are
     not those of dvc.lock.
@@ -106,18 +96,17 @@ def changed(
     Downstream stages of a changed one are not among them: whether they change is known when it has
     run.
     """
+    command = [*DVC, "status", "--json", *stages]
     for _ in range(tries):
-        done = subprocess.run(
-            [*DVC, "status", "--json", *stages], cwd=root, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
         if done.returncode == 0:
             return set(json.loads(done.stdout))
         if BUSY not in done.stderr:
             raise InputError(f"DVC: {_one_line(done.stderr)}")
+        blocker = f"another DVC command works in this workspace: {_blocker(done.stderr)}"
+        print(f"waiting {delay:.0f} s: {blocker}", file=sys.stderr, flush=True)
         time.sleep(delay)
-    raise InputError(
-        f"another DVC command works in this workspace: {_blocker(done.stderr)}; wait until it has ended"
-    )
+    raise InputError(f"{blocker}; wait until it has ended")
 
 
 def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
@@ -142,46 +131,46 @@ def repro(
     by line.
     """
     started = time.monotonic()
+    # Asked again now: what the stage reads may have come out the same (see `pending`).
     if not force and stage not in changed(root, [stage]):
-        return Outcome(stage=stage, kind="unchanged")
+        return Outcome(kind="unchanged")
     command = [*DVC, "repro", "--single-item", *(["--force"] if force else []), stage]
-    code, last = stream(
-        command,
-        cwd=root,
-        env=env,
-        emit=lambda line: None if line.startswith(_HINTS) else emit(line),
-    )
+
+    def show(line: str) -> None:
+        if not _HINT.match(line):
+            emit(line)
+
+    code, last = stream(command, cwd=root, env=env, emit=show)
     seconds = time.monotonic() - started
     if code == 0:
-        return Outcome(stage=stage, kind="ran", seconds=seconds)
+        return Outcome(kind="ran", seconds=seconds)
     kind, message = explain(stage, last)
-    return Outcome(stage=stage, kind=kind, seconds=seconds, message=message)
+    return Outcome(kind=kind, seconds=seconds, message=message)
 
 
 def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
     """Why a stage failed, from the last lines of `dvc repro`, whose own exit code is 255 for every
     reason.
-
-    Exit code 2 of a stage is a user's mistake that its own last line names (`adapt.launch`).
     """
-    verdict = next((n for n in range(len(last) - 1, -1, -1) if last[n].startswith("ERROR: ")), None)
-    if verdict is None:
+    # 1. DVC's verdict is its last error; the stage's own words stand before it.
+    verdicts = [number for number, line in enumerate(last) if line.startswith("ERROR: ")]
+    if not verdicts:
         return "Failed", f"{stage}: {last[-1] if last else 'DVC ended without a word'}"
-    if BUSY in last[verdict]:
-        return (
-            "Busy",
-            f"{stage}: another DVC command works on it: {_blocker(chr(10).join(last[verdict:]))}",
-        )
-    code = re.search(r"exited with (-?\d+)$", last[verdict])
+    before, verdict = last[: verdicts[-1]], last[verdicts[-1] :]
+    # 2. DVC could not run the stage at all: its lock is taken, or dvc.yaml or an input is wrong.
+    if BUSY in verdict[0]:
+        blocker = _blocker("\n".join(verdict))
+        return "Busy", f"{stage}: another DVC command works on it: {blocker}"
+    code = re.search(r"exited with (-?\d+)$", verdict[0])
     if code is None:
-        return "InputError", f"{stage}: DVC: {last[verdict].removeprefix('ERROR: ')}"
-    said = last[verdict - 1] if verdict else "nothing said why"
+        return "InputError", f"{stage}: DVC: {verdict[0].removeprefix('ERROR: ')}"
+    # 3. The stage has failed. Its exit code 2 is a user's mistake, which one line of its own names
+    #    (`adapt.launch`); libraries may print more lines after that.
+    reason = before[-1] if before else "nothing said why"
     if code[1] != "2":
-        return "Failed", f"{stage}: exit code {code[1]}: {said}"
-    ours = next(
-        (line for line in reversed(last[:verdict]) if line.startswith(f"adapt {stage}: ")), None
-    )
-    return "InputError", ours or f"{stage}: {said}"
+        return "Failed", f"{stage}: exit code {code[1]}: {reason}"
+    mistakes = [line for line in before if line.startswith(f"adapt {stage}: ")]
+    return "InputError", mistakes[-1] if mistakes else f"{stage}: {reason}"
 
 
 def _one_line(text: str) -> str:
@@ -190,8 +179,8 @@ def _one_line(text: str) -> str:
 
 
 def _blocker(text: str) -> str:
-    who = re.search(r"\(PID \d+\): .*", text)
-    return who[0] if who else "DVC does not say which"
+    match = re.search(r"\(PID \d+\): .*", text)
+    return match[0] if match else "DVC does not say which"
 
 
 def worth_retrying(_task: "Task[Any, Any]", run: TaskRun, state: State[Any]) -> bool:
@@ -199,7 +188,7 @@ def worth_retrying(_task: "Task[Any, Any]", run: TaskRun, state: State[Any]) -> 
     mistake.
     """
     if state.name == "Busy":
-        return run.run_count <= BUSY_TRIES
+        return run.run_count <= DVC_BUSY_TRIES
     raised = isinstance(state.data, BaseException)  # the time limit, or a mistake of ours
     return state.name == "Failed" and not raised and run.name in FAN_OUT and run.run_count <= 1
 
@@ -207,8 +196,8 @@ def worth_retrying(_task: "Task[Any, Any]", run: TaskRun, state: State[Any]) -> 
 # `worth_retrying` counts. Were `retries` its last number, Prefect would log an empty traceback
 # after the last try.
 @task(
-    retries=BUSY_TRIES + 1,
-    retry_delay_seconds=BUSY_DELAY,
+    retries=DVC_BUSY_TRIES + 1,
+    retry_delay_seconds=DVC_BUSY_DELAY_S,
     retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
@@ -218,14 +207,10 @@ def reproduce(root: Path, stage: str, env: Mapping[str, str], force: bool) -> Ou
     """
     log = get_run_logger()
     outcome = repro(root, stage, env, log.info, force)
-    if outcome.ok:
-        log.info(
-            f"{stage}: unchanged"
-            if outcome.kind == "unchanged"
-            else f"{stage}: {outcome.seconds:.0f} s"
-        )
-        return outcome
-    return Failed(name=outcome.kind, message=outcome.message)
+    if outcome.kind not in ("ran", "unchanged"):
+        return Failed(name=outcome.kind, message=outcome.message)
+    log.info(f"{stage}: {f'{outcome.seconds:.0f} s' if outcome.kind == 'ran' else 'unchanged'}")
+    return outcome
 
 
 def task_for(stage: str, timeout_seconds: float) -> "Task[Any, Any]":

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support import workspace
+from tests.support import limits, workspace
 from tests.support.ray_head import ray_head
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(limits.WHOLE_TEST_S)
 
 
 def command(root: Path, *words: str, env: dict[str, str] | None = None) -> str:
@@ -27,7 +27,7 @@ def command(root: Path, *words: str, env: dict[str, str] | None = None) -> str:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=380,
+        timeout=limits.RETRAINING_S,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout

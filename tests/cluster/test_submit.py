@@ -21,6 +21,7 @@ from adapt import params
 from adapt.cluster import jobs, submit
 from adapt.params import InputError, shared
 from adapt.tracking.store import StepLogger
+from tests.support import limits
 from tests.support.ray_head import RayHead, ray_head
 
 ECHO = '''
@@ -125,7 +126,7 @@ def submitted(
         env={**client_env(head, workspace), **env},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=limits.COMMAND_S,
     )
 
 
@@ -219,7 +220,7 @@ def jobs_of(head: RayHead) -> list[str]:
     ]
 
 
-def wait_for(condition: Callable[[], bool], limit: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], limit: float = limits.STEP_S) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline

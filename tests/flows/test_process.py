@@ -1,22 +1,24 @@
-"""Child processes: lines as they come, and nothing left of what is timed out, interrupted or fails."""
+"""Child processes: lines as they come, nothing left of what is timed out, interrupted or fails."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from flows.process import Lines, alive, end, environment, stream
+from flows.process import Lines, alive, child_environment, end, stream
 
 
-def run(script: str, tmp_path: Path, **how: float) -> tuple[int, list[str], list[str]]:
+def run(script: str, tmp_path: Path, **how: Any) -> tuple[int, list[str], list[str]]:
     seen: list[str] = []
     code, last = stream(
-        ["bash", "-c", script], cwd=tmp_path, env=environment({}), emit=seen.append, **how
+        ["bash", "-c", script], cwd=tmp_path, env=child_environment({}), emit=seen.append, **how
     )
     return code, last, seen
 
@@ -33,7 +35,7 @@ def test_a_line_arrives_before_the_process_ends(tmp_path: Path) -> None:
     stream(
         ["bash", "-c", "echo early; sleep 2"],
         cwd=tmp_path,
-        env=environment({}),
+        env=child_environment({}),
         emit=lambda _: arrived.append(time.monotonic() - started),
     )
     assert arrived[0] < 1.5 <= time.monotonic() - started
@@ -77,11 +79,9 @@ def test_an_exception_ends_grandchildren(tmp_path: Path) -> None:
     try:
         with pytest.raises(TimeoutError):
             # One grandchild in the group, one that has left it, as Ray's daemons do.
-            run(
-                "echo $$ > leader; sleep 97 & echo $! > same; setsid sleep 98 & echo $! > other; wait",
-                tmp_path,
-                grace=3,
-            )
+            group = "echo $$ > leader; sleep 97 & echo $! > same"
+            script = f"{group}; setsid sleep 98 & echo $! > other; wait"
+            run(script, tmp_path, ending=partial(end, grace=3))
     finally:
         signal.signal(signal.SIGALRM, before)
     assert [(name, psutil_alive(tmp_path / name)) for name in ("leader", "same", "other")] == [
@@ -92,7 +92,8 @@ def test_an_exception_ends_grandchildren(tmp_path: Path) -> None:
 
 
 def test_what_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    ignoring = "import signal, time; signal.signal(15, signal.SIG_IGN)"
+    stubborn = f"{ignoring}; print(1, flush=True); time.sleep(60)"
     child = subprocess.Popen(
         [sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True
     )

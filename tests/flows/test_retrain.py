@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from adapt import params
 from adapt.params import InputError
 from adapt.tracking import registry, store
 from flows import plan, report, retrain
-from tests.support import quick, workspace
+from tests.support import limits, quick, workspace
 
 STAGES = ("data", "base", "pairs", "train", "evaluate")
 
@@ -39,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
     """One temporary Prefect server for all tests of this file."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=limits.SERVER_START_S):
         yield
 
 
@@ -103,12 +102,12 @@ def show(root: Path) -> None:
 
 
 def stages(root: Path) -> dict[str, str]:
-    """What became of each stage in the last retraining, without how long it took."""
+    """How each stage ended in the last retraining, without how long it took."""
     ending = report.last(root)
     assert ending is not None
     return {
-        stage: "unchanged" if what == "unchanged" else "ran"
-        for stage, what in ending.stages.items()
+        stage: "unchanged" if outcome == "unchanged" else "ran"
+        for stage, outcome in ending.stages.items()
     }
 
 
@@ -245,9 +244,9 @@ def test_a_mistake_is_one_line_and_keeps_what_was_finished(
         "InputError",
         "adapt train: params.yaml: unknown key train.step",
     )
-    said = "".join(capfd.readouterr())
-    assert "Traceback" not in said
-    assert "NoneType: None" not in said
+    output = "".join(capfd.readouterr())
+    assert "Traceback" not in output
+    assert "NoneType: None" not in output
     failed = store.client(trained).search_runs(["1"], "attributes.status = 'FAILED'")
     assert [r.data.tags["adapt.error"] for r in failed] == [state.message]
     # `data` has run, with the same result as before; what comes after it was not reached, or did
@@ -352,9 +351,7 @@ def test_a_stopped_retraining_leaves_no_process(root: Path, number: int, tempora
     assert process.returncode == 130
     assert "retrain: stopped" in rest
     assert "Traceback" not in rest
-    deadline = time.monotonic() + 15  # Prefect's temporary server ends just after
-    while workspace.processes(root) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert workspace.processes(root) == []
+    # Prefect's temporary server ends just after.
+    limits.until(lambda: not workspace.processes(root), "end of all processes")
     runs = store.client(root).search_runs(["1"], "tags.`adapt.kind` = 'retraining'")
     assert [r.info.status for r in runs] == ["KILLED"]

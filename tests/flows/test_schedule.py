@@ -8,9 +8,8 @@ process that loads its libraries.
 import json
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.support import workspace
+from tests.support import limits, workspace
 
 SECONDS = 15  # between scheduled runs
 
@@ -30,17 +29,17 @@ class Deployed:
 
     root: Path
     env: dict[str, str]
-    said: str
+    output: str
 
-    def services(self, what: str) -> str:
+    def services(self, action: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.serve.services", what],
+            [sys.executable, "-m", "flows.serve", action],
             cwd=self.root,
             env=self.env,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=300,
+            timeout=limits.COMMAND_S,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -55,15 +54,15 @@ class Deployed:
 
     def runs(self, *states: str) -> list[dict[str, Any]]:
         """Flow runs in one of these states, the first one first."""
-        found = self.prefect("flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
-        return [run for run in found if run["state_type"] in states]
+        runs = self.prefect("flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
+        return [run for run in runs if run["state_type"] in states]
 
 
 def _post(url: str, body: object) -> Any:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=limits.STEP_S) as response:
         return json.loads(response.read())
 
 
@@ -86,26 +85,20 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
         here.services("stop")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} after {seconds:.0f} s"
-        time.sleep(1)
-    return found
-
-
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(limits.WHOLE_TEST_S)
 def test_a_schedule_fires_and_a_retraining_ends(deployed: Deployed) -> None:
     assert (
         f"prefect-server: started, http://127.0.0.1:{deployed.env['ADAPT_PREFECT_PORT']}"
-        in deployed.said
+        in deployed.output
     )
-    assert "deployed infra/prefect.yaml" in deployed.said
+    assert "deployed infra/prefect.yaml" in deployed.output
     assert deployed.services("start").count("runs already") == 3
     deployed.services("status")
 
-    run = until(
-        lambda: deployed.runs("COMPLETED", "FAILED", "CRASHED"), "retraining has ended", 600
+    run = limits.until(
+        lambda: deployed.runs("COMPLETED", "FAILED", "CRASHED"),
+        "ended retraining",
+        limits.RETRAINING_S,
     )[0]
     log = "\n".join(
         line["message"] for line in deployed.prefect("logs/filter", {"sort": "TIMESTAMP_ASC"})
@@ -126,18 +119,17 @@ def test_a_schedule_fires_and_a_retraining_ends(deployed: Deployed) -> None:
     assert {"key": "adapt.flow_run", "value": run["id"]} in tracked["data"]["tags"]
 
     # With nothing changed, the next one runs no stage.
-    until(
+    limits.until(
         lambda: [r for r in deployed.runs("COMPLETED") if r["state_name"] == "Unchanged"],
         "run without stages",
-        120,
+        limits.RETRAINING_S,
     )
 
     # Stopping in the middle of a stage ends that too.
     workspace.override(deployed.root / "params.yaml", {"seed": 8})
-    until(
+    limits.until(
         lambda: [p for p in workspace.processes(deployed.root) if "adapt.stages." in p],
-        "stage is running",
-        120,
+        "running stage",
     )
     assert "a retraining is under way and is stopped" in deployed.services("stop")
     assert workspace.processes(deployed.root) == []

@@ -1,12 +1,12 @@
-"""Starting and stopping services, as far as it needs none: ports, stale process ids, what is
-configured elsewhere.
+"""Starting and stopping services: ports, what is configured elsewhere, and supervisord with small
+processes in the place of the servers.
 """
 
-import json
 import os
+import signal
 import socket
-import subprocess
-import sys
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,8 +16,10 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from adapt.params import InputError
 from flows import retrain
-from flows.serve import daemons, services
-from tests.support import workspace
+from flows.process import child_environment
+from flows.serve import keeper, services
+from flows.serve.__main__ import DEPLOYMENTS, main
+from tests.support import limits, workspace
 
 
 @pytest.fixture
@@ -36,13 +38,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def remember(root: Path, name: str, pid: int, born: float) -> Path:
-    path = root / ".state" / "services" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"pid": pid, "born": born, "address": "http://127.0.0.1:1"}))
-    return path
-
-
 def test_a_port_that_is_taken_is_named_before_anything_starts(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,11 +47,9 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(
         port = other.getsockname()[1]
         monkeypatch.setenv("ADAPT_MLFLOW_PORT", str(port))
         monkeypatch.setenv("ADAPT_PREFECT_PORT", str(workspace.free_port()))
-        assert services.main(["start"]) == 2
-    assert (
-        capfd.readouterr().err
-        == f"services: port {port} for mlflow is taken; stop what uses it or set ADAPT_MLFLOW_PORT\n"
-    )
+        assert main(["start"]) == 2
+    remedy = "stop what uses it or set ADAPT_MLFLOW_PORT"
+    assert capfd.readouterr().err == f"services: port {port} for mlflow is taken; {remedy}\n"
     assert workspace.processes(root) == []
 
 
@@ -65,7 +58,7 @@ def test_a_port_is_a_number(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], port: str
 ) -> None:
     monkeypatch.setenv("ADAPT_PREFECT_PORT", port)
-    assert services.main(["start"]) == 2
+    assert main(["start"]) == 2
     assert (
         capfd.readouterr().err
         == f"services: ADAPT_PREFECT_PORT: expected a port number, got {port!r}\n"
@@ -74,14 +67,14 @@ def test_a_port_is_a_number(
 
 def test_outside_a_workspace(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (root / "infra" / "prefect.yaml").unlink()
-    assert services.main(["start"]) == 2
+    assert main(["start"]) == 2
     assert "no infra/prefect.yaml here; run from the project's root" in capfd.readouterr().err
 
 
 def test_stopping_twice_and_stopping_nothing(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert services.main(["stop"]) == 0
+    assert main(["stop"]) == 0
     assert capfd.readouterr().out == "nothing runs\n"
-    assert services.main(["status"]) == 1
+    assert main(["status"]) == 1
     assert capfd.readouterr().out.splitlines() == [
         "prefect-server: does not run",
         "mlflow: does not run",
@@ -89,39 +82,135 @@ def test_stopping_twice_and_stopping_nothing(root: Path, capfd: pytest.CaptureFi
     ]
 
 
-def test_a_pid_that_another_process_has_got_is_not_touched(
+@pytest.fixture
+def kept(root: Path) -> Iterator[Path]:
+    """A workspace in which nothing that is started stays after the test."""
+    yield root
+    keeper.stop(root)
+    assert workspace.processes(root) == []
+
+
+def service(root: Path, name: str, script: str) -> services.Service:
+    """A small program as a service: it works when it has written a file of its name."""
+    (root / f"{name}_program.py").write_text(f"from pathlib import Path\n{script}")
+    return services.Service(
+        name=name,
+        command=(f"{name}_program",),
+        address="http://127.0.0.1:1",
+        answers=(root / name).exists,
+    )
+
+
+def launch(root: Path, *wanted: services.Service) -> None:
+    keeper.configure(root, wanted)
+    env = child_environment({"PYTHONPATH": f"{root}{os.pathsep}{workspace.ROOT}"})
+    for one in wanted:
+        keeper.launch(root, one, env)
+
+
+CHILD = "import subprocess; subprocess.Popen(['sleep', '595'], cwd='.')\n"
+WORKS = "import os, time; Path({name!r}).write_text(str(os.getpid())); time.sleep(600)"
+
+
+def test_it_is_reached_through_a_socket_of_this_user_alone(kept: Path) -> None:
+    launch(kept, service(kept, "mlflow", WORKS.format(name="mlflow")))
+    info = keeper.processes(kept)["mlflow"]
+    assert info["address"] == "http://127.0.0.1:1"
+    supervisord = psutil.Process(info["pid"]).parent()
+    assert supervisord is not None
+    assert supervisord.net_connections("inet") == []
+    (path,) = {
+        Path(each.laddr).parent for each in supervisord.net_connections("unix") if each.laddr
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("deep", ["", "a" * 60])
+def test_a_deep_folder_is_no_obstacle(
+    root: Path, monkeypatch: pytest.MonkeyPatch, deep: str
+) -> None:
+    monkeypatch.setenv("ADAPT_STATE", str(root / deep / ".state"))
+    launch(root, service(root, "mlflow", WORKS.format(name="mlflow")))
+    assert list(keeper.processes(root)) == ["mlflow"]
+    keeper.stop(root)
+    assert workspace.processes(root) == []
+
+
+def test_what_dies_comes_back_without_the_children_it_had(kept: Path) -> None:
+    """A child that stayed would keep the port, as that of MLflow's server does."""
+    launch(kept, service(kept, "mlflow", CHILD + WORKS.format(name="mlflow")))
+    first = int((kept / "mlflow").read_text())
+    (kept / "mlflow").unlink()
+    os.kill(first, signal.SIGKILL)
+    limits.until((kept / "mlflow").exists, "second start")
+    assert "mlflow" in keeper.processes(kept)
+    assert len([line for line in workspace.processes(kept) if line.startswith("sleep")]) == 1
+
+
+def test_nothing_is_left_when_the_keeper_is_killed(root: Path) -> None:
+    launch(root, service(root, "mlflow", WORKS.format(name="mlflow")))
+    supervisord = psutil.Process(keeper.processes(root)["mlflow"]["pid"]).parent()
+    assert supervisord is not None
+    supervisord.kill()
+    limits.until(lambda: not workspace.processes(root), "end of the services")
+    assert keeper.processes(root) == {}
+
+
+def test_stop_ends_what_a_service_has_started(
     root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Our own process stands for it: stopping it would end the tests."""
-    path = remember(root, "mlflow", os.getpid(), psutil.Process().create_time() - 1000)
-    assert daemons.running(root, "mlflow") is None
-    assert services.main(["stop"]) == 0
-    assert capfd.readouterr().out == "mlflow: did not run any more\n"
-    assert not path.exists()
+    launch(root, service(root, "mlflow", CHILD + WORKS.format(name="mlflow")))
+    assert len([line for line in workspace.processes(root) if line.startswith("sleep")]) == 1
+    assert main(["stop"]) == 0
+    assert capfd.readouterr().out == "mlflow: stopped\n"
+    assert workspace.processes(root) == []
 
 
-def test_a_broken_or_dead_pid_file_counts_as_not_running(root: Path) -> None:
-    path = remember(root, "mlflow", 2**22 + 1, 0.0)
-    assert daemons.running(root, "mlflow") is None
-    for text in ("", "{", '{"pid": 1}', "[]"):
-        path.write_text(text)
-        assert daemons.running(root, "mlflow") is None
+def test_a_worker_outlives_its_run(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The run closes what it has opened although its worker would not wait for it."""
+    run = (
+        "import signal, sys, time; from pathlib import Path\n"
+        "def leave(*_): time.sleep(2); Path('closed').touch(); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, leave); Path('prefect-worker').touch(); time.sleep(600)"
+    )
+    (root / "run.py").write_text(run)
+    worker = (
+        "import signal, subprocess, sys, time\n"
+        "run = subprocess.Popen([sys.executable, 'run.py'], start_new_session=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit()))\n"
+        "time.sleep(600)"
+    )
+    launch(root, service(root, "prefect-worker", worker))
+    assert main(["stop"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "prefect-worker: a retraining is under way and is stopped",
+        "prefect-worker: stopped",
+    ]
+    assert (root / "closed").exists()
+    assert workspace.processes(root) == []
 
 
-def test_stop_ends_what_a_service_has_started(root: Path) -> None:
-    script = "import subprocess, sys; subprocess.Popen(['sleep', '95']); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=root,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        remember(root, "mlflow", process.pid, psutil.Process(process.pid).create_time())
-        assert len(workspace.processes(root)) == 2
-        services.stop(root)
+def test_a_service_that_ends_at_once_says_why(kept: Path) -> None:
+    with pytest.raises(InputError, match="mlflow ended at once: no such store"):
+        launch(kept, service(kept, "mlflow", "raise SystemExit('no such store')"))
+
+
+def test_a_failed_start_leaves_what_ran_before_and_nothing_else(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{workspace.ROOT}")
+    good = service(root, "mlflow", WORKS.format(name="mlflow"))
+    bad = service(root, "prefect-worker", "raise SystemExit('no such pool')")
+    monkeypatch.setattr("flows.serve.__main__.services", lambda root: [good, bad])
+    assert main(["start"]) == 2
+    assert "prefect-worker ended at once: no such pool" in capfd.readouterr().err
+    assert workspace.processes(root) == []
+    launch(root, good)
+    (root / "mlflow").unlink()
+    assert main(["start"]) == 2
+    assert "mlflow: runs already" in capfd.readouterr().out
+    assert list(keeper.processes(root)) == ["mlflow"]
+    keeper.stop(root)
     assert workspace.processes(root) == []
 
 
@@ -142,22 +231,8 @@ def test_what_is_configured_elsewhere_is_not_started(
     )
 
 
-def test_a_service_that_ends_at_once_says_why(root: Path) -> None:
-    service = daemons.Service(
-        name="mlflow",
-        command=(sys.executable, "-c", "raise SystemExit('no such store')"),
-        address="",
-        port=None,
-        variable="",
-        answers=lambda: False,
-    )
-    daemons.launch(root, service, dict(os.environ))
-    with pytest.raises(InputError, match="mlflow ended at once: no such store"):
-        daemons.wait(root, service)
-
-
 def test_the_shipped_deployment_fits_the_flow() -> None:
-    content = yaml.safe_load((workspace.ROOT / services.DEPLOYMENTS).read_text(encoding="utf-8"))
+    content = yaml.safe_load((workspace.ROOT / DEPLOYMENTS).read_text(encoding="utf-8"))
     (nightly,) = content["deployments"]
     assert nightly["entrypoint"] == "flows/retrain.py:retrain"
     assert retrain.retrain.name == "retrain"
@@ -166,6 +241,4 @@ def test_the_shipped_deployment_fits_the_flow() -> None:
     assert nightly["work_pool"]["name"] == services.POOL
     (schedule,) = nightly["schedules"]
     CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
-    assert str(workspace.ROOT) not in (workspace.ROOT / services.DEPLOYMENTS).read_text(
-        encoding="utf-8"
-    )
+    assert str(workspace.ROOT) not in (workspace.ROOT / DEPLOYMENTS).read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ with real DVC.
 
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed, State
 
 from adapt.params import InputError
-from flows.process import environment
+from flows.process import child_environment
 from flows.tasks import changed, explain, order, pending, repro, worth_retrying
+from tests.support import limits
 from tests.support.workspace import processes, repository
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # inside DVC
@@ -42,13 +42,16 @@ def workspace(root: Path, graph: str) -> Path:
         (root / name).write_text("one line\n")
     repository(root)
     subprocess.run(
-        [sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True, env=environment({})
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        cwd=root,
+        check=True,
+        env=child_environment({}),
     )
     return root
 
 
 def run(root: Path, stage: str, force: bool = False) -> tuple[str, str]:
-    outcome = repro(root, stage, environment({}), lambda line: None, force)
+    outcome = repro(root, stage, child_environment({}), lambda line: None, force)
     return outcome.kind, outcome.message
 
 
@@ -108,7 +111,9 @@ def test_a_broken_graph_is_one_line(root: Path) -> None:
 FAILING = """
 stages:
   mistake:
-    cmd: "echo 'adapt mistake: params.yaml: unknown key train.step' >&2; echo 'leaked 1 object' >&2; exit 2"
+    cmd:
+      "echo 'adapt mistake: params.yaml: unknown key train.step' >&2;
+      echo 'leaked 1 object' >&2; exit 2"
     outs: [a]
   crash: {cmd: "python -c 'raise RuntimeError(42)'", outs: [b]}
   killed: {cmd: "kill -9 $$", outs: [c]}
@@ -136,13 +141,8 @@ def test_a_stage_that_another_dvc_runs_is_busy(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", "slow"]
     other = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        deadline = time.monotonic() + 30
-        while (
-            not (root / ".dvc" / "tmp" / "rwlock").exists()
-            or not psutil.Process(other.pid).children()
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        lock = root / ".dvc" / "tmp" / "rwlock"
+        limits.until(lambda: lock.exists() and psutil.Process(other.pid).children(), "stage")
         assert run(root, "slow", force=True)[0] == "Busy"
         with pytest.raises(
             InputError, match=f"another DVC command works in this workspace: .PID {other.pid}"
@@ -159,9 +159,9 @@ def test_a_stage_that_another_dvc_runs_is_busy(tmp_path: Path) -> None:
 
 
 def test_dvcs_hints_are_not_passed_on(root: Path) -> None:
-    said: list[str] = []
-    repro(root, "first", environment({}), said.append)
-    assert said == ["Running stage 'first':", "> cp source.txt first.txt"]
+    lines: list[str] = []
+    repro(root, "first", child_environment({}), lines.append)
+    assert lines == ["Running stage 'first':", "> cp source.txt first.txt"]
 
 
 def test_explain_without_dvcs_verdict() -> None:

@@ -24,7 +24,7 @@ from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
 from adapt.tracking.runs import stage_run
 from adapt.tracking.store import TrackingConfig
-from tests.support import tiny_world
+from tests.support import limits, tiny_world
 from tests.support.preference_rows import pairs
 
 SETTINGS = dict(
@@ -259,7 +259,7 @@ def wait_for(condition, seconds: float, driver: subprocess.Popen) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(limits.WHOLE_TEST_S)
 def test_killed_ray_worker_costs_no_step_of_the_curve(inputs, tmp_path):
     database = tmp_path / "runs.db"
     env = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapt.score.__main__ import main
-from tests.support import oracle, scoring
+from tests.support import limits, oracle, scoring
 from tests.support.scoring import pope_files, run, written
 
 
@@ -204,7 +204,7 @@ def test_as_a_command() -> None:
         [sys.executable, "-m", "adapt.score", "pope", "--json"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=limits.COMMAND_S,
     )
     assert (
         ended.returncode == 2

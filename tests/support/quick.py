@@ -16,7 +16,10 @@ STAGES = """
 stages:
   data: {cmd: python quick_stage.py data, params: [data], outs: [results/data/splits]}
   base: {cmd: python quick_stage.py base, deps: [results/data/splits], outs: [results/base/model]}
-  pairs: {cmd: python quick_stage.py pairs, deps: [results/base/model], outs: [results/pairs/pairs.parquet]}
+  pairs:
+    cmd: python quick_stage.py pairs
+    deps: [results/base/model]
+    outs: [results/pairs/pairs.parquet]
   train:
     cmd: python quick_stage.py train
     deps: [results/base/model, results/pairs/pairs.parquet, quality.txt]
@@ -42,13 +45,14 @@ def model(name, quality):
 
 def answers(arm, quality):
     wrong = np.arange(200) >= 200 * quality
-    return pd.DataFrame({"arm": arm, "id": [f"q{n}" for n in range(200)], "image_id": [f"i{n}" for n in range(200)],
-        "kind": "describe", "question": "describe", "reference": "a cat", "marked": "a cat",
-        "hallucinated": [["dog"] if w else [] for w in wrong], "covered": [["cat"]] * 200, "truth": [["cat"]] * 200})
+    return pd.DataFrame({"arm": arm, "id": [f"q{n}" for n in range(200)],
+        "image_id": [f"i{n}" for n in range(200)], "kind": "describe", "question": "describe",
+        "reference": "a cat", "marked": "a cat", "covered": [["cat"]] * 200,
+        "hallucinated": [["dog"] if w else [] for w in wrong], "truth": [["cat"]] * 200})
 
 def scores(arm, quality):
-    return {f"{arm}/chair_i": 50 * (1 - quality), f"{arm}/hal": 100 * (1 - quality), f"{arm}/cover": 100.0,
-            f"{arm}/mass_late_early": quality}
+    return {f"{arm}/chair_i": 50 * (1 - quality), f"{arm}/hal": 100 * (1 - quality),
+            f"{arm}/cover": 100.0, f"{arm}/mass_late_early": quality}
 
 stage = sys.argv[1]
 if Path("sleep.txt").exists():

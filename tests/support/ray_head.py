@@ -27,10 +27,11 @@ from pathlib import Path
 import psutil
 
 from adapt import environment
+from tests.support import limits
 
 MARK = "ADAPT_TEST_RAY_HEAD"
-START_LIMIT_S = 90.0
-STOP_LIMIT_S = 10.0
+START_LIMIT_S = limits.SERVER_START_S
+STOP_LIMIT_S = limits.STEP_S
 
 
 @dataclass(frozen=True, kw_only=True)

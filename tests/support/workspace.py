@@ -105,18 +105,16 @@ def processes(root: Path) -> list[str]:
     """Command lines of living processes that work in `root` or name it; a test asserts that none is
     left.
     """
-    found = []
+    lines = []
     for process in psutil.process_iter():
         try:
-            words = process.cmdline()
-            named = any(str(root) in word for word in words) or Path(process.cwd()).is_relative_to(
-                root
-            )
+            words, folder = process.cmdline(), Path(process.cwd())
+            named = any(str(root) in word for word in words) or folder.is_relative_to(root)
             if named and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(words))
+                lines.append(" ".join(words))
         except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
             continue
-    return found
+    return lines
 
 
 def free_port() -> int:

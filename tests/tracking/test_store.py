@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from adapt.params import InputError
 from adapt.tracking import store
-from tests.support import tracked
+from tests.support import limits, tracked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +65,7 @@ def test_processes_that_make_the_store_at_once_all_succeed(tmp_path: Path) -> No
         subprocess.Popen(command, cwd=tmp_path, env=env, stdout=-1, stderr=-1, text=True)
         for _ in range(2)
     ]
-    ended = [process.communicate(timeout=120) for process in started]
+    ended = [process.communicate(timeout=limits.COMMAND_S) for process in started]
     assert [process.returncode for process in started] == [0, 0], ended
     assert len({out for out, _ in ended}) == 1  # one experiment
     assert {path.name for path in tmp_path.iterdir()} == {

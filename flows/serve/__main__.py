@@ -1,0 +1,133 @@
+"""Prefect server, worker and MLflow server on this machine, for scheduled retraining without
+anything set up before.
+
+    # what `make serve` does: start, deploy infra/prefect.yaml, print the addresses
+    python -m flows.serve start
+    python -m flows.serve stop      # `make serve-stop`: end all of them and what they started
+    python -m flows.serve status
+    python -m flows.serve ui        # `make ui`: only the MLflow server, in the foreground
+
+They listen on loopback: ADAPT_PREFECT_PORT (4200), ADAPT_MLFLOW_PORT (5000). What is configured
+elsewhere is used and not started: with PREFECT_API_URL set there is no server of ours, with an http
+MLFLOW_TRACKING_URI no MLflow server. Configuration and logs are in the state folder, under
+`services/`.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapt import environment
+from adapt.params import InputError
+from adapt.tracking import store
+from flows.process import child_environment, stream
+from flows.serve import keeper
+from flows.serve.services import Service, mlflow, prefect_api, services
+
+DEPLOYMENTS = "infra/prefect.yaml"
+
+
+def start(root: Path) -> None:
+    """Start what does not run yet, wait until it answers, deploy the schedules. Leaves nothing
+    behind when it fails.
+    """
+    # 1. Refuse what cannot work before anything is started.
+    if not (root / DEPLOYMENTS).is_file():
+        raise InputError(f"{root}: no {DEPLOYMENTS} here; run from the project's root")
+    wanted, live = services(root), keeper.processes(root)
+    missing = [service for service in wanted if service.name not in live]
+    for service in missing:
+        _require_free(service)
+    # 2. Make MLflow's store: two processes that make an SQLite store at the same time both fail.
+    store.client(root)
+    # 3. Start one after the other: the worker needs the server.
+    own = {"PREFECT_API_URL": prefect_api(), "PREFECT_CLI_PROMPT": "false", "ADAPT_ROOT": str(root)}
+    env = child_environment(own)
+    keeper.configure(root, missing)
+    try:
+        for service in wanted:
+            if service in missing:
+                keeper.launch(root, service, env)
+                print(f"{service.name}: started, {service.address}", flush=True)
+            else:
+                print(f"{service.name}: runs already, {live[service.name]['address']}", flush=True)
+        # 4. Hand over the schedules, also when all runs already: the file may have been edited.
+        deploy(root, env)
+    except BaseException:
+        keeper.stop(root, [service.name for service in missing])
+        raise
+
+
+def deploy(root: Path, env: dict[str, str]) -> None:
+    """Hand the deployments and schedules of infra/prefect.yaml to the server."""
+    words = f"-m prefect --no-prompt deploy --all --prefect-file {DEPLOYMENTS}".split()
+    with environment.announced(f"waiting for Prefect's server to take {DEPLOYMENTS}"):
+        code, last = stream([sys.executable, *words], cwd=root, env=env, emit=lambda _: None)
+    if code:
+        raise InputError(f"prefect deploy: {' '.join(last[-3:])}")
+    address = prefect_api().removesuffix("/api")
+    print(f"deployed {DEPLOYMENTS}; schedules: {address}/deployments", flush=True)
+
+
+def status(root: Path) -> int:
+    """Print what runs; the exit code is 0 when everything does."""
+    live, failed = keeper.processes(root), 0
+    for service in services(root):
+        info = live.get(service.name)
+        works = info is not None and service.answers()
+        failed += not works
+        silent = "" if works else "does not answer, "
+        state = f"process {info['pid']}, {silent}{info['address']}" if info else "does not run"
+        print(f"{service.name}: {state}")
+    return 1 if failed else 0
+
+
+def ui(root: Path) -> int:
+    """The MLflow server alone, until Ctrl-C; or where it is, when one runs already."""
+    uri, live = store.uri(root), keeper.processes(root).get("mlflow")
+    if live or uri.startswith("http"):
+        print(f"MLflow: {live['address'] if live else store.without_credentials(uri)}")
+        return 0
+    service = mlflow(root)
+    _require_free(service)
+    store.client(root)
+    print(f"MLflow: {service.address} (Ctrl-C ends it)", flush=True)
+    command = [sys.executable, "-m", *service.command]
+    os.execve(sys.executable, command, child_environment({}))
+
+
+def _require_free(service: Service) -> None:
+    try:
+        if service.port:
+            socket.create_server(("127.0.0.1", service.port)).close()
+    except OSError:
+        remedy = f"stop what uses it or set {service.variable}"
+        message = f"port {service.port} for {service.name} is taken; {remedy}"
+        raise InputError(message) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; exit code 2 for a user's mistake such as a port that is taken."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = {"start": start, "stop": keeper.stop, "status": status, "ui": ui}
+    parser.add_argument("action", choices=actions)
+    action = actions[parser.parse_args(arguments).action]
+    try:
+        with environment.terminable():
+            return action(Path.cwd()) or 0
+    except InputError as error:
+        print(f"services: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,66 @@
+"""What stands between supervisord and each service, so that nothing of a service is left behind.
+
+    python -m flows.serve.guard COMMAND ...
+
+supervisord signals one process or its group, which is not enough here:
+
+* A Prefect worker that is told to stop gives its retrainings, in groups of their own, no time to
+  close what they opened: they end first.
+* A child of MLflow's server stays, with its port, when the server is killed.
+* All services stay when supervisord is killed.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from adapt import environment
+from flows.process import end, stream, terminate, wait
+
+# A retraining may be ending a stage of its own, and that with the usual patience.
+GRACE_S = 2 * environment.PROCESS_END_S
+
+
+def end_children_first(pid: int) -> None:
+    """End the process `pid` after its children, with all that they have started."""
+    try:
+        leader = psutil.Process(pid)
+        children = leader.children()
+        # 1. Halt the parent, so that it neither kills its children nor starts new ones.
+        leader.suspend()
+    except psutil.NoSuchProcess:
+        return end(pid, GRACE_S)
+    try:
+        # 2. Let the children end.
+        terminate(children)
+        wait(children, GRACE_S)
+    finally:
+        # 3. Only then the parent. A halted process takes no signal but this: it wakes up to end.
+        leader.terminate()
+        leader.resume()
+    end(pid, GRACE_S)
+
+
+def main(command: Sequence[str]) -> int:
+    """Run `command` until one of us ends, and end the other; returns its exit code."""
+    if sys.platform == "linux":
+        # The kernel tells us when supervisord is gone (PR_SET_PDEATHSIG of prctl(2)).
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    with environment.terminable():
+        code, _ = stream(
+            command, cwd=Path.cwd(), env=os.environ, emit=_print, ending=end_children_first
+        )
+    return code
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
