@@ -1,5 +1,4 @@
-"""The embedded default model: transformers' own LLaVA classes, small enough to train from nothing
-in minutes.
+"""The embedded default model: transformers' own LLaVA classes, trained from nothing in minutes.
 
 CLIP vision tower, two-layer projector, Llama decoder; a word-level tokenizer built from the
 training texts; processor and chat template as any LLaVA has them, so that everything downstream
@@ -27,9 +26,7 @@ CHAT_TEMPLATE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Size of the tiny model: hidden width, layers, attention heads, patch and image edge in
-    pixels.
-    """
+    """Size of the tiny model; `patch_size` and `image_size` are edges in pixels."""
 
     width: int
     vision_layers: int
@@ -45,16 +42,13 @@ def build_tokenizer(texts: Iterable[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Whitespace()
-    words = sorted({word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)})
-    vocabulary = {
-        word: index
-        for index, word in enumerate((*SPECIAL, *(w for w in words if w not in SPECIAL)))
-    }
+    words = {word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)}
+    ordered = (*SPECIAL, *sorted(words - {*SPECIAL}))
+    vocabulary = {word: index for index, word in enumerate(ordered)}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = splitter
-    raw.decoder = decoders.WordPiece(
-        prefix="##", cleanup=True
-    )  # spaces between words, none before punctuation
+    # Spaces between words, none before punctuation.
+    raw.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token="<s>",
@@ -66,7 +60,7 @@ def build_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def build_processor(tokenizer: Any, shape: Shape) -> Any:
-    """`LlavaProcessor` for square images of the shape's size; pixel values are scaled to [-1, 1]."""
+    """`LlavaProcessor` for square images of the shape's size; pixel values lie in [-1, 1]."""
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
