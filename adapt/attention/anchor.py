@@ -62,13 +62,13 @@ def layer_weights(maps_BLN: Tensor, grid: Grid) -> Tensor:
     """W = softmax_l(10 minmax_l(0.4 S_spec + 0.3 S_smooth + 0.3 S_focus)), [B, L] [release]."""
     spectral, smoothness = spectral_score(maps_BLN, grid), smoothness_score(maps_BLN, grid)
     score_BL = 0.4 * spectral + 0.3 * smoothness + 0.3 * focus_score(maps_BLN)
-    return torch.softmax(10 * _minmax(score_BL, 1), dim=1)
+    return torch.softmax(_minmax(score_BL, 1, top=10), dim=1)
 
 
-def _minmax(values: Tensor, dim: int) -> Tensor:
-    """Scaled to [0, 1] along one dimension."""
+def _minmax(values: Tensor, dim: int, top: int = 1) -> Tensor:
+    """Scaled to [0, top] along one dimension."""
     low, high = values.amin(dim, keepdim=True), values.amax(dim, keepdim=True)
-    return (values - low) / (high - low).clamp_min(EPS)
+    return top * (values - low) / (high - low).clamp_min(EPS)
 
 
 def visual_anchor(maps_BLN: Tensor, grid: Grid, debias_N: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ def test_anchors_have_no_host_synchronisation_in_the_loop():
 
 def test_anchor_config_names_the_key():
     section = {"anchor_tokens": 0, "noise_images": 4}
-    with pytest.raises(InputError, match="anchor.anchor_tokens: must be at least 1, got 0"):
+    with pytest.raises(InputError, match=r"anchor\.anchor_tokens: must be at least 1, got 0"):
         load({"anchor": section}, "anchor", AnchorConfig)
     with pytest.raises(ValidationError):
         AnchorConfig(**section)

@@ -1,4 +1,4 @@
-"""Every family: positions and grids found by painting patches, capture and decoding against eager."""
+"""Every family: positions and grids by painting patches, capture and decoding against eager."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Stage `data`: drawn and brought data take one road; bad rows are set aside, or stop it by name."""
+"""Stage `data`: drawn and brought data take one road; bad rows are set aside or stop it."""
 
 import dataclasses
 import json
