@@ -54,17 +54,10 @@ class Pen:
         self._draw.pieslice(self._at(x0, y0, x1, y1), start, end, fill=fill)
 
     def ring(
-        self,
-        fill: Colour,
-        x0: float,
-        y0: float,
-        x1: float,
-        y1: float,
-        width: float,
-        start: float = 0,
-        end: float = 360,
+        self, fill: Colour, x0: float, y0: float, x1: float, y1: float, width: float, *arc: float
     ) -> None:
-        """The outline of an ellipse, or of a part of it."""
+        """The outline of an ellipse; with `arc`, its start and end, of a part of it."""
+        start, end = arc or (0, 360)
         thickness = round(width * self._unit)
         self._draw.arc(self._at(x0, y0, x1, y1), start, end, fill=fill, width=thickness)
 
