@@ -36,7 +36,8 @@ def build(config: Config, workspace: Path, splits: Path) -> dict[str, float]:
     """
     with _source_folder(config, workspace) as folder:
         vocabulary = read_vocabulary(folder / "vocabulary.json")
-        accepted, rejected, rows = _validated(folder, vocabulary)
+        accepted, rejected = _validated(folder, vocabulary)
+    rows = len(rejected) + sum(map(len, accepted.values()))
     _report_rejected(rejected, rows, config.max_rejected, workspace / "quarantine" / "data.jsonl")
     _check_splits(accepted, folder)
     splits.mkdir()
@@ -70,18 +71,14 @@ def _drawn(config: Config, split: str) -> Iterator[Example]:
         yield from scenes.examples(split, index, size=size, caption_noise=noise, seed=seed)
 
 
-def _validated(
-    folder: Path, vocabulary: Vocabulary
-) -> tuple[dict[str, list[Example]], Rejected, int]:
-    """Accepted examples by split, rejected rows with their errors, and the number of rows read."""
+def _validated(folder: Path, vocabulary: Vocabulary) -> tuple[dict[str, list[Example]], Rejected]:
+    """Accepted examples by split, and rejected rows with their errors."""
     accepted: dict[str, list[Example]] = {split: [] for split in SPLITS}
     rejected: Rejected = []
     ids: set[str] = set()
-    total = 0
     for split in SPLITS:
         file = folder / f"{split}.parquet"
         rows = read_rows(file)
-        total += len(rows)
         checked = validate_rows(rows, file=file, vocabulary=vocabulary, ids=ids)
         results = track(checked, f"validating {split}", total=len(rows))
         for row, result in zip(rows, results, strict=True):
@@ -89,7 +86,7 @@ def _validated(
                 rejected.append((result, row))
             else:
                 accepted[split].append(result)
-    return accepted, rejected, total
+    return accepted, rejected
 
 
 def _report_rejected(rejected: Rejected, rows: int, max_rejected: float, quarantine: Path) -> None:

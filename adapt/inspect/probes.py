@@ -18,7 +18,7 @@ from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import Layout, layout_of, unknown, unsupported
 from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
-from adapt.models.load import load_model, load_processor
+from adapt.models.load import check_source, load_model, load_processor
 from adapt.models.prompts import prompt_inputs
 from adapt.params import InputError
 
@@ -80,11 +80,8 @@ def read_picture(path: Path | None) -> Image.Image:
 
 def _config(source: str) -> Any:
     folder = Path(source).expanduser()
-    if folder.is_dir() and not (folder / "config.json").exists():
-        raise InputError(f"{source}: no model here (config.json is missing)")
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise InputError(f"{source}: no such folder, and not a hub id (owner/name)")
-    origin = folder if folder.is_dir() else source
+    origin = str(folder) if folder.is_dir() else source
+    check_source(origin)
     try:
         return AutoConfig.from_pretrained(origin, trust_remote_code=False)
     except (OSError, ValueError) as error:

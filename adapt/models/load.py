@@ -17,7 +17,9 @@ def load_model(source: str | Path) -> Any:
     """
     from transformers import AutoModelForImageTextToText
 
-    _check_folder(source)
+    check_source(source)
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
+        raise InputError(f"{source}: no weights (*.safetensors) in this folder")
     return AutoModelForImageTextToText.from_pretrained(
         str(source), use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
     ).eval()
@@ -46,16 +48,14 @@ def load_processor(source: str | Path) -> Any:
     return processor
 
 
-def _check_folder(source: str | Path) -> None:
+def check_source(source: str | Path) -> None:
+    """Raises InputError for what is neither a folder with a config nor looks like a hub id."""
     folder = Path(source)
     looks_local = isinstance(source, Path) or str(source).startswith((".", "/", "~"))
-    if not folder.exists() and (looks_local or str(source).count("/") != 1):
+    if not folder.is_dir() and (looks_local or str(source).count("/") != 1):
         raise InputError(f"{source}: no such folder, and not a hub id (owner/name)")
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise InputError(f"{source}: no model here (config.json is missing)")
-        if not any(folder.glob("*.safetensors")):
-            raise InputError(f"{source}: no weights (*.safetensors) in this folder")
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise InputError(f"{source}: no model here (config.json is missing)")
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
