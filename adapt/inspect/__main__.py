@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         facts = report(options.model, options.picture)
         if options.overlay:
-            _draw(options, facts)
+            from adapt.inspect.overlay import draw
+
+            draw(options.model, options.picture, options.overlay, facts)
     except InputError as error:
         message = " ".join(str(error).split())
         if options.json:
@@ -73,28 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlay", type=Path, help="draw its visual anchor into this PNG file")
     parser.add_argument("--json", action="store_true", help="the same answer for programs")
     return parser
-
-
-def _draw(options: argparse.Namespace, facts: Mapping[str, Any]) -> None:
-    """Write the overlay; the working folder's params.yaml says what the anchor is read from."""
-    from adapt import params
-    from adapt.attention.settings import AnchorConfig
-    from adapt.evaluation.plots import save
-    from adapt.inspect.overlay import overlay
-    from adapt.inspect.probes import QUESTION, read_picture
-    from adapt.models.load import load_model, load_processor
-
-    capture = facts["capture"]
-    if not (facts["weights"] and capture["supported"]):
-        reason = capture["why"] or "there are no weights here to draw an anchor with"
-        raise InputError(f"--overlay: {reason}")
-    config = params.load(params.read(Path("params.yaml")), "anchor", AnchorConfig)
-    folder, image = Path(options.model).expanduser(), read_picture(options.picture)
-    drawing = overlay(load_model(folder), load_processor(folder), image, QUESTION, config)
-    try:
-        save(drawing, options.overlay)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--overlay {options.overlay}: {error}") from None
 
 
 def lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 Shapes: M patches of the drawn grid, C channels, X x Y pixels.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,33 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
+from adapt import params
 from adapt.attention.anchor import enhanced, pixel_mask
 from adapt.attention.settings import AnchorConfig
-from adapt.evaluation.plots import DPI, heat_map
+from adapt.evaluation.plots import DPI, heat_map, save
 from adapt.generation.answer import Decoding, answer, answer_anchors
 from adapt.generation.debias import debias_masks
+from adapt.inspect.probes import QUESTION, read_picture
+from adapt.models.load import load_model, load_processor
 from adapt.params import InputError
+
+
+def draw(source: str, picture: Path | None, path: Path, facts: Mapping[str, Any]) -> None:
+    """Write the overlay; the working folder's params.yaml says what the anchor is read from.
+
+    `facts`: the report of the probes. Raises InputError where they found no way to read attention.
+    """
+    capture = facts["capture"]
+    if not (facts["weights"] and capture["supported"]):
+        reason = capture["why"] or "there are no weights here to draw an anchor with"
+        raise InputError(f"--overlay: {reason}")
+    config = params.load(params.read(Path("params.yaml")), "anchor", AnchorConfig)
+    folder, image = Path(source).expanduser(), read_picture(picture)
+    figure = overlay(load_model(folder), load_processor(folder), image, QUESTION, config)
+    try:
+        save(figure, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--overlay {path}: {error}") from None
 
 
 def overlay(
