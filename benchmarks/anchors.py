@@ -39,8 +39,8 @@ def side(
     def run() -> float:
         start = time.perf_counter()
         for _ in range(INNER):
-            found = anchors(maps_BLN, patches, debias)
-        if found.is_cuda:
+            anchors_BN = anchors(maps_BLN, patches, debias)
+        if anchors_BN.is_cuda:
             torch.cuda.synchronize()
         return INNER * batch / (time.perf_counter() - start)
 
@@ -71,9 +71,8 @@ def main() -> None:
             }
             for name in sides
         ]
-    notes = [
-        f"576 patches, fp32; median (quartiles) of {options.repeats} turns of {INNER} calls. More is better."
-    ]
+    spreads = f"median (quartiles) of {options.repeats} turns of {INNER} calls"
+    notes = [f"576 patches, fp32; {spreads}. More is better."]
     write("anchors", "Anchors per second", notes, rows, options)
 
 

@@ -1,7 +1,7 @@
 """What capture and steering cost per generated token, against plain `generate`.
 
-    python -m benchmarks.decode_step [--sizes small medium] [--batch 1 4] [--tokens 24] [--dtype
-    float32]
+    python -m benchmarks.decode_step [--sizes small medium] [--batch 1 4] [--tokens 24]
+                                     [--dtype float32]
 
 LLaVA's own classes with random weights at the layout of LLaVA-1.5: one image of 336 x 336 pixels in
 patches of 14, so 576 image tokens. The vision tower is thin: it runs once, before the steps that
@@ -33,7 +33,7 @@ from adapt.generation.settings import SteerConfig
 from adapt.generation.steer import DecodeObserver
 from benchmarks.sides import arguments, progress, ratios, spread, table, write
 
-FIRST = 5
+ANCHOR_TOKENS = 5  # K
 SIDES = {
     "plain": None,
     "capture": None,
@@ -115,11 +115,8 @@ def inputs_of(model: Any, batch: int, options: argparse.Namespace) -> dict[str, 
     ids_BS = torch.randint(1, 3000, (batch, 640), generator=generator)
     ids_BS[:, 20:596] = config.image_token_id
     pixels = torch.randn(batch, 3, 336, 336, generator=generator).to(getattr(torch, options.dtype))
-    inputs = {
-        "input_ids": ids_BS,
-        "attention_mask": torch.ones_like(ids_BS),
-        "pixel_values": pixels,
-    }
+    ids = {"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)}
+    inputs = {**ids, "pixel_values": pixels}
     return {key: value.to(options.device) for key, value in inputs.items()}
 
 
@@ -161,9 +158,8 @@ class Side(threading.Thread):
         torch.set_num_threads(self.options.threads)
         watch: AbstractContextManager[None] = nullcontext()
         if self.name != "plain":
-            observer = DecodeObserver(
-                layout_of(self.model, self.inputs), FIRST, steer=SIDES[self.name]
-            )
+            layout = layout_of(self.model, self.inputs)
+            observer = DecodeObserver(layout, ANCHOR_TOKENS, steer=SIDES[self.name])
             watch = observed(self.model, observer)
         try:
             with watch, torch.inference_mode():
@@ -186,17 +182,17 @@ def generation(
 ) -> dict[str, list[float]]:
     """Milliseconds of each step of each side, in lockstep."""
     sides = [Side(name, model, inputs, options) for name, model in models.items()]
-    figures: dict[str, list[float]] = {name: [] for name in models}
+    times: dict[str, list[float]] = {name: [] for name in models}
     for token in range(1, options.tokens):
         shift = token % len(sides)
         for one in sides[shift:] + sides[:shift]:
             took = one.step()
-            if token > FIRST:
-                figures[one.name].append(1000 * took)
+            if token > ANCHOR_TOKENS:
+                times[one.name].append(1000 * took)
     for one in sides:
         one.step()  # after the last token it ends
         one.join()
-    return figures
+    return times
 
 
 def main() -> None:
@@ -216,10 +212,10 @@ def main() -> None:
         weights = sum(p.numel() for p in model.parameters()) / 1e6
         for batch in options.batch:
             inputs = inputs_of(model, batch, options)
-            figures: dict[str, list[float]] = {name: [] for name in SIDES}
+            times: dict[str, list[float]] = {name: [] for name in SIDES}
             for turn in range(options.repeats):
                 for name, steps in generation(models, inputs, options).items():
-                    figures[name] += steps
+                    times[name] += steps
                 progress(f"{size}, batch {batch}: generation {turn + 1} of {options.repeats}")
             for name in SIDES:
                 rows.append(
@@ -227,16 +223,16 @@ def main() -> None:
                         "size": f"{size} ({weights:.0f} M)",
                         "batch": str(batch),
                         "side": name,
-                        "ms per step": spread(figures[name], 1),
-                        "/ plain": spread(ratios(figures, name, "plain")),
+                        "ms per step": spread(times[name], 1),
+                        "/ plain": spread(ratios(times, name, "plain")),
                     }
                 )
             print(table(rows[-len(SIDES) :]), flush=True)
         del model, models
     notes = [
-        f"{options.dtype}, prompt of 640 tokens with 576 image tokens, {options.repeats} generations of"
-        f" {options.tokens} tokens; median (quartiles) of {len(figures['plain'])} steps, the sides by turns after"
-        " every token."
+        f"{options.dtype}, prompt of 640 tokens with 576 image tokens, {options.repeats}"
+        f" generations of {options.tokens} tokens; median (quartiles) of {len(times['plain'])}"
+        " steps, the sides by turns after every token."
     ]
     write("decode_step", "A decode step with capture and steering", notes, rows, options)
 

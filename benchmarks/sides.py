@@ -1,5 +1,4 @@
-"""What every benchmark does: sides by turns in one run, ratios with their spread, a table in a
-dated file.
+"""What every benchmark does: sides by turns, ratios with their spread, a table in a dated file.
 
 A machine slows down and speeds up in the course of a run. So the sides take turns, each repeat
 gives one ratio to the first side, and a row shows the median and the quartiles of these ratios.
@@ -39,23 +38,22 @@ def arguments(
 
 
 def by_turns(
-    sides: Mapping[str, Callable[[], float]], repeats: int, what: str, warm_up: int = 1
+    sides: Mapping[str, Callable[[], float]], repeats: int, label: str, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Run every side `repeats` times, by turns and in changing order, after `warm_up` unmeasured
-    rounds.
+    """Run every side `repeats` times, by turns and in changing order, after unmeasured rounds.
 
-    A side returns its own figure (seconds, for example).
+    A side returns its own value (seconds, for example).
     """
     names = list(sides)
-    figures: dict[str, list[float]] = {name: [] for name in sides}
+    values: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warm_up, repeats):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            figure = sides[name]()
+            value = sides[name]()
             if turn >= 0:
-                figures[name].append(figure)
-        progress(f"{what}: turn {turn + 1} of {repeats}")
-    return figures
+                values[name].append(value)
+        progress(f"{label}: turn {turn + 1} of {repeats}")
+    return values
 
 
 def progress(line: str) -> None:
@@ -75,9 +73,9 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def ratios(figures: Mapping[str, Sequence[float]], name: str, base: str) -> list[float]:
-    """The side's figure over the base's of the same turn."""
-    return [one / other for one, other in zip(figures[name], figures[base], strict=True)]
+def ratios(values: Mapping[str, Sequence[float]], name: str, base: str) -> list[float]:
+    """The side's value over the base's of the same turn."""
+    return [one / other for one, other in zip(values[name], values[base], strict=True)]
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -107,8 +105,8 @@ def hardware(device: str) -> str:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.machine()
+    name = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return name[1] if name else platform.machine()
 
 
 def write(

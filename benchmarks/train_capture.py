@@ -1,5 +1,4 @@
-"""What capture costs in training: forward and backward against SDPA alone and against eager
-attention maps.
+"""What capture costs in training: forward and backward, against SDPA alone and eager maps.
 
     python -m benchmarks.train_capture [--sizes 1k 2k 4k] [--layers 8] [--width 1024] [--rows 256]
 
@@ -39,7 +38,7 @@ IMAGE = 576
 
 
 def build(options: argparse.Namespace) -> Any:
-    """A Llama decoder in training mode; its vocabulary is small, so that the head does not decide."""
+    """A Llama decoder in training mode; a small vocabulary, so that the head does not decide."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     width = options.width
@@ -102,9 +101,7 @@ def _synchronise(options: argparse.Namespace) -> None:
 
 
 def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
-    """Peak memory of one step of a side, above what was in use before it, in MiB, from a process of
-    its own.
-    """
+    """Peak memory of one step above what was in use before it, MiB, from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.train_capture", "--alone", side, "--sizes", size]
     for name in ("layers", "width", "rows", "threads", "device"):
         command += [f"--{name}", str(getattr(options, name))]
@@ -122,9 +119,7 @@ def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
 def alone(options: argparse.Namespace) -> None:
     """The child of `peak_mib`: one step, and what it took."""
     model = build(options)
-    step(
-        model, options.alone, 64 + options.rows, options
-    )()  # libraries allocate at their first use
+    step(model, options.alone, 64 + options.rows, options)()  # libraries allocate at first use
     run = step(model, options.alone, SIZES[options.sizes[0]], options)
     if options.device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -141,12 +136,8 @@ def alone(options: argparse.Namespace) -> None:
 
 def _resident(field: str) -> int:
     """Bytes, from /proc/self/status."""
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith(field)
-    )
-    return int(line.split()[1]) * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def main() -> None:
@@ -167,15 +158,15 @@ def main() -> None:
     model, rows = build(options), []
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     notes = [
-        f"{options.layers} layers, width {options.width}, {options.width // 64} heads, {parameters:.0f} M weights,"
-        f" fp32, batch 1, {options.rows} answer rows, {IMAGE} image tokens. Median (quartiles) of"
-        f" {options.repeats} turns; memory is the peak of one step above what was in use before."
+        f"{options.layers} layers, width {options.width}, {options.width // 64} heads,"
+        f" {parameters:.0f} M weights, fp32, batch 1, {options.rows} answer rows, {IMAGE} image"
+        f" tokens. Median (quartiles) of {options.repeats} turns; memory is the peak of one step"
+        " above what was in use before."
     ]
     for size in options.sizes:
         rows += measure(model, size, options)
-        write(
-            "train_capture", "Capture in training", notes, rows, options
-        )  # a long run that is stopped keeps this
+        # After every size, so that a long run that is stopped keeps what it has.
+        write("train_capture", "Capture in training", notes, rows, options)
 
 
 def measure(model: Any, size: str, options: argparse.Namespace) -> list[dict[str, str]]:
@@ -187,9 +178,8 @@ def measure(model: Any, size: str, options: argparse.Namespace) -> list[dict[str
     base, rows = 0.0, []
     for side in options.sides:
         if side not in fitting:
-            left_out = dict.fromkeys(
-                ("time / sdpa", "peak MiB", "peak / sdpa", "above sdpa, MiB"), ""
-            )
+            columns = ("time / sdpa", "peak MiB", "peak / sdpa", "above sdpa, MiB")
+            left_out = dict.fromkeys(columns, "")
             rows.append({"S": size, "side": side, "seconds": "does not fit", **left_out})
             continue
         mib = peak_mib(side, size, options)
@@ -210,9 +200,7 @@ def measure(model: Any, size: str, options: argparse.Namespace) -> list[dict[str
 
 
 def fits(side: str, size: str, options: argparse.Namespace) -> bool:
-    """Whether a side can be run at all: eager keeps logits and weights of every layer and head, S x
-    S each.
-    """
+    """Whether a side can be run: eager keeps S x S logits and weights of every layer and head."""
     if not side.startswith("eager"):
         return True
     on_cuda = options.device.startswith("cuda")

@@ -1,12 +1,18 @@
-"""The cross-attention visual anchor: where the image supports the answer, read from the first K
-generated tokens.
+"""The cross-attention visual anchor, where the image supports the answer: docs/method.md section 2.
+
+Read from the first K generated tokens, in four steps:
+
+1. the mean map of those tokens, per layer (`adapt.generation.answer.first_maps`);
+2. a score for every layer: spectral, smoothness, focus;
+3. weights of the layers from the scores, and the weighted sum of their maps;
+4. damping of the positions that draw attention whatever the image.
 
 Marks: [paper] published (arXiv 2606.31054), [release] only in the authors' code, [ours] our
 decision. Everything is batched over samples and layers and stays on the device. A batch whose
 images have different grids, or several views each, takes one pass per distinct grid.
 
-Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid, X x Y
-pixels, C channels.
+Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid,
+X x Y pixels, C channels.
 """
 
 import dataclasses
@@ -17,18 +23,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapt.attention.layout import Layout, View
+from adapt.attention.layout import Grid, Layout, View
 from adapt.attention.signals import EPS, entropy, normalised
 from adapt.params import InputError
-
-Grid = tuple[int, int]
 
 
 def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
     """S_spec = 1 - |high(A_l) - ideal(l)|, [B, L] [release].
 
-    high: share of the 2-D FFT power beyond a quarter of the largest radius; ideal falls from 0.8
-    (first layer) to 0.2.
+    `high` is the share of the 2-D FFT power beyond a quarter of the largest radius; `ideal` falls
+    from 0.8 at the first layer to 0.2 at the last.
     """
     B, L, _ = maps_BLN.shape
     power = torch.fft.fft2(maps_BLN.float().view(B, L, *grid)).abs().square()
@@ -39,11 +43,11 @@ def spectral_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
 
 
 def smoothness_score(maps_BLN: Tensor, grid: Grid) -> Tensor:
-    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L], on maps scaled to [0, 1] [ours: unscaled it is
-    1 everywhere].
+    """S_smooth = 1 / (1 + mean |grad A|^2), [B, L] [release].
+
+    On maps scaled to [0, 1] [ours]: without the scaling the score is 1 everywhere.
     """
-    low, high = maps_BLN.amin(-1, keepdim=True), maps_BLN.amax(-1, keepdim=True)
-    a = ((maps_BLN - low) / (high - low).clamp_min(EPS)).view(*maps_BLN.shape[:2], *grid)
+    a = _minmax(maps_BLN, -1).view(*maps_BLN.shape[:2], *grid)
     down, right = a.diff(dim=-2).square(), a.diff(dim=-1).square()
     return 1 / (1 + (down.sum((-2, -1)) + right.sum((-2, -1))) / maps_BLN.shape[-1])
 
@@ -55,16 +59,16 @@ def focus_score(maps_BLN: Tensor) -> Tensor:
 
 
 def layer_weights(maps_BLN: Tensor, grid: Grid) -> Tensor:
-    """W = softmax(10 * minmax(0.4 S_spec + 0.3 S_smooth + 0.3 S_focus)) over layers, [B, L]
-    [release].
-    """
-    s = (
-        0.4 * spectral_score(maps_BLN, grid)
-        + 0.3 * smoothness_score(maps_BLN, grid)
-        + 0.3 * focus_score(maps_BLN)
-    )
-    low, high = s.amin(1, keepdim=True), s.amax(1, keepdim=True)
-    return torch.softmax(10 * (s - low) / (high - low).clamp_min(EPS), dim=1)
+    """W = softmax_l(10 minmax_l(0.4 S_spec + 0.3 S_smooth + 0.3 S_focus)), [B, L] [release]."""
+    spectral, smoothness = spectral_score(maps_BLN, grid), smoothness_score(maps_BLN, grid)
+    score_BL = 0.4 * spectral + 0.3 * smoothness + 0.3 * focus_score(maps_BLN)
+    return torch.softmax(_minmax(score_BL, 1, top=10), dim=1)
+
+
+def _minmax(values: Tensor, dim: int, top: int = 1) -> Tensor:
+    """Scaled to [0, top] along one dimension."""
+    low, high = values.amin(dim, keepdim=True), values.amax(dim, keepdim=True)
+    return top * (values - low) / (high - low).clamp_min(EPS)
 
 
 def visual_anchor(maps_BLN: Tensor, grid: Grid, debias_N: Tensor) -> Tensor:
@@ -78,13 +82,24 @@ def visual_anchor(maps_BLN: Tensor, grid: Grid, debias_N: Tensor) -> Tensor:
     return normalised((weights_BL[:, :, None] * maps_BLN).sum(1) * debias_N)
 
 
+def debias_mask(noise_maps_BLN: Tensor) -> Tensor:
+    """M_debias from maps on images of pure noise, [N] in (0, 1] [paper: the idea; form ours].
+
+    A position that draws k > 1 times its uniform share is damped to 1 / k; the others stay.
+    """
+    share_N = normalised(noise_maps_BLN.mean((0, 1)))
+    return 1 / (share_N * share_N.shape[0]).clamp_min(1.0)
+
+
+# ---- images of several grids -------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True)
 class Patches:
-    """The views of one grid in a batch: patch m of view v is image token `slot_VM[v, m]` of sample
-    `sample_V[v]`.
+    """The views of one grid in a batch.
 
-    `is_plain`: they are all that the batch has, one view per sample that covers its image tokens in
-    order.
+    Patch m of view v is image token `slot_VM[v, m]` of sample `sample_V[v]`. `is_plain`: these
+    views are all that the batch has, one per sample, covering its image tokens in order.
     """
 
     grid: Grid
@@ -94,14 +109,12 @@ class Patches:
 
     def of(self, maps_BLN: Tensor) -> Tensor:
         """The views' own maps, [V, L, M]."""
-        return maps_BLN[self.sample_V].gather(
-            2, self.slot_VM[:, None].expand(-1, maps_BLN.shape[1], -1)
-        )
+        slot_VLM = self.slot_VM[:, None].expand(-1, maps_BLN.shape[1], -1)
+        return maps_BLN[self.sample_V].gather(2, slot_VLM)
 
 
 def by_grid(layout: Layout, samples: int = 1) -> tuple[Patches, ...]:
-    """The views of a batch, one entry per distinct grid; `samples` answers to a prompt stand side
-    by side.
+    """The views of a batch by grid; `samples` answers to a prompt stand side by side.
 
     >>> views = (View(0, 0, "tile", (1, 2), (3, 4)), View(0, 0, "tile", (1, 2), (6, 7)))
     >>> patches, = by_grid(Layout(torch.tensor([[3, 4, 5, 6, 7]]), views), samples=2)
@@ -109,30 +122,25 @@ def by_grid(layout: Layout, samples: int = 1) -> tuple[Patches, ...]:
     ([0, 1, 0, 1], [[0, 1], [0, 1], [3, 4], [3, 4]], False)
     """
     device, columns = layout.columns_BN.device, layout.columns_BN.tolist()
-    slot_of = [{column: n for n, column in enumerate(row)} for row in columns]
+    # 1. Views of one grid can be scored together, and only they can.
     groups: dict[Grid, list[View]] = {}
     for view in layout.views:
         groups.setdefault(view.grid, []).append(view)
-    is_plain = [view.sample for view in layout.views] == list(range(len(columns))) and all(
-        list(view.columns) == columns[view.sample] for view in layout.views
+    # 2. A view names positions in the sequence; maps are indexed by image token.
+    slot_of = [{column: n for n, column in enumerate(row)} for row in columns]
+    # 3. The common case, one picture and one grid per sample, needs no gathering.
+    is_plain = [(view.sample, list(view.columns)) for view in layout.views] == list(
+        enumerate(columns)
     )
-    found = []
+    # 4. Each view once for every answer to its prompt.
+    patches = []
     for grid, views in groups.items():
-        sample = [view.sample * samples + n for view in views for n in range(samples)]
-        slot = [
-            [slot_of[view.sample][column] for column in view.columns]
-            for view in views
-            for _ in range(samples)
-        ]
-        found.append(
-            Patches(
-                grid,
-                torch.tensor(sample, device=device),
-                torch.tensor(slot, device=device),
-                is_plain,
-            )
-        )
-    return tuple(found)
+        repeated = [(view, n) for view in views for n in range(samples)]
+        sample = [view.sample * samples + n for view, n in repeated]
+        slot = [[slot_of[view.sample][column] for column in view.columns] for view, _ in repeated]
+        sample_V, slot_VM = (torch.tensor(index, device=device) for index in (sample, slot))
+        patches.append(Patches(grid, sample_V, slot_VM, is_plain))
+    return tuple(patches)
 
 
 def inside(patches: Sequence[Patches], shape: Sequence[int]) -> Tensor:
@@ -146,49 +154,40 @@ def inside(patches: Sequence[Patches], shape: Sequence[int]) -> Tensor:
 def anchors(
     maps_BLN: Tensor, patches: Sequence[Patches], debias: Mapping[Grid, Tensor] | None
 ) -> Tensor:
-    """`visual_anchor` of every view, weighted by the view's share of the attention [ours]: [B, N],
-    sum 1.
+    """The anchor of each sample over all of its views, [B, N], sum 1; 0 outside of every view.
 
-    Tokens outside all views get 0. `debias`: a mask per grid; None does without.
+    Views are weighted by their share of the attention [ours]. `debias` holds a mask per grid; None
+    does without.
 
     Raises InputError for a grid without a mask.
     """
-    missing = [p.grid for p in patches if debias is not None and p.grid not in debias]
-    if missing:
-        raise InputError(
-            f"no debias mask for the grid {missing[0][0]} x {missing[0][1]}: estimate it on such an image"
-        )
-    masks = [
-        maps_BLN.new_ones(p.grid[0] * p.grid[1]) if debias is None else debias[p.grid]
-        for p in patches
-    ]
+    masks = [_mask(p.grid, debias, maps_BLN) for p in patches]
     if len(patches) == 1 and patches[0].is_plain:
         return visual_anchor(maps_BLN, patches[0].grid, masks[0])
-    found_BN = torch.zeros_like(maps_BLN[:, 0])
+    anchor_BN = torch.zeros_like(maps_BLN[:, 0])
     for p, mask_M in zip(patches, masks, strict=True):
         maps_VLM = p.of(maps_BLN)
         mass_V1 = maps_VLM.mean(1).sum(-1, keepdim=True)
-        found_BN[p.sample_V[:, None], p.slot_VM] = mass_V1 * visual_anchor(maps_VLM, p.grid, mask_M)
-    return normalised(found_BN)
+        anchor_VM = visual_anchor(maps_VLM, p.grid, mask_M)
+        anchor_BN[p.sample_V[:, None], p.slot_VM] = mass_V1 * anchor_VM
+    return normalised(anchor_BN)
 
 
-def debias_mask(noise_maps_BLN: Tensor) -> Tensor:
-    """Damping of positions that draw attention whatever the image, [N] in (0, 1] [paper: idea; form
-    ours].
+def _mask(grid: Grid, debias: Mapping[Grid, Tensor] | None, like: Tensor) -> Tensor:
+    if debias is None:
+        return like.new_ones(grid[0] * grid[1])
+    if grid not in debias:
+        shape = f"{grid[0]} x {grid[1]}"
+        raise InputError(f"no debias mask for the grid {shape}: estimate it on such an image")
+    return debias[grid]
 
-    From maps on images of pure noise: a position with k > 1 times its uniform share is damped to 1
-    / k, others stay.
-    """
-    share_N = normalised(noise_maps_BLN.mean((0, 1)))
-    return 1 / (share_N * share_N.shape[0]).clamp_min(1.0)
+
+# ---- what training makes of it -----------------------------------------------------------------
 
 
 def pixel_mask(anchor_BN: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The anchor as a soft mask over the image, [B, 1, X, Y] in [0, 1], bilinearly upsampled from
-    the patch grid.
-    """
-    low, high = anchor_BN.amin(1, keepdim=True), anchor_BN.amax(1, keepdim=True)
-    scaled = ((anchor_BN - low) / (high - low).clamp_min(EPS)).view(-1, 1, *grid)
+    """The anchor as a soft mask over the image, bilinearly upsampled: [B, 1, X, Y] in [0, 1]."""
+    scaled = _minmax(anchor_BN, 1).view(-1, 1, *grid)
     return F.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
 
 
@@ -201,7 +200,5 @@ def enhanced(pixels_BCXY: Tensor, mask_B1XY: Tensor, white_C: Tensor) -> Tensor:
 
 
 def noise_injected(pixels_BCXY: Tensor, noise_BCXY: Tensor, share: float) -> Tensor:
-    """v- = sqrt(1 - s) v + sqrt(s) noise [ours]: `share` s of the power is Gaussian noise of unit
-    variance.
-    """
+    """v- = sqrt(1 - s) v + sqrt(s) noise [ours]: `share` s of the power is unit Gaussian noise."""
     return (1 - share) ** 0.5 * pixels_BCXY + share**0.5 * noise_BCXY

@@ -54,19 +54,16 @@ class Call:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         mask = self.mask if mask is None else mask
-        return sdpa_attention_forward(
-            self.module,
-            self.query_BHSD,
-            self.key_BKSD,
-            self.value_BKSD,
-            mask,
-            scaling=self.scaling,
-            **self.options,
-        )[0]
+        tensors = (self.query_BHSD, self.key_BKSD, self.value_BKSD, mask)
+        return sdpa_attention_forward(self.module, *tensors, scaling=self.scaling, **self.options)[
+            0
+        ]
 
-    def seen_keys(self) -> Tensor:
-        """The keys that SDPA looks at; with its own causal mask, not the empty rest of a static
-        cache.
+    def attended_keys(self) -> Tensor:
+        """The keys that SDPA attends to.
+
+        Without a mask SDPA is causal on a prompt, so that the empty rest of a static cache is left
+        out.
         """
         length = self.query_BHSD.shape[2]
         return self.key_BKSD[:, :, :length] if self.mask is None and length > 1 else self.key_BKSD
@@ -76,9 +73,7 @@ class Observer:
     """Sees every attention call of one decoder and returns the output to use."""
 
     def start(self, model: nn.Module) -> None:
-        """Called when the block is entered; raises InputError where `model` cannot be observed this
-        way.
-        """
+        """Called on entering the block; InputError where `model` cannot be observed this way."""
 
     def observe(self, call: Call) -> Tensor:
         """`call.attend()`, or what should stand in its place."""
@@ -103,15 +98,12 @@ def _attention(
     observer, thread = _observers.get(module, (None, 0))
     if observer is None or thread != threading.get_ident():
         return call.attend(), None
+    kind = type(module).__name__
     if options.get("position_bias") is not None:
-        raise InputError(
-            f"{type(module).__name__} adds a position bias to its logits, which capture cannot see"
-        )
+        raise InputError(f"{kind} adds a position bias to its logits, which capture cannot see")
     is_causal = options.get("is_causal", getattr(module, "is_causal", True))
     if attention_mask is None and query.shape[2] > 1 and is_causal is False:
-        raise InputError(
-            f"{type(module).__name__} is not a causal decoder: tokens see what comes after them"
-        )
+        raise InputError(f"{kind} is not a causal decoder: tokens see what comes after them")
     return observer.observe(call), None
 
 
@@ -142,51 +134,43 @@ def observed(model: nn.Module, observer: Observer) -> Iterator[None]:
     (two observers could not both decide the output), InputError when the observer or the attention
     interface refuses the model.
     """
+    # 1. The observer and the modules are known before anything is changed.
     decoder = decoder_of(model)
     observer.start(model)
     modules = [m for m in decoder.modules() if isinstance(getattr(m, "layer_idx", None), int)]
     configs = _configs(decoder)
+    # 2. Under the lock: no other thread may come in between the check and the entry.
     with _entering:
         _register()
         if any(c._attn_implementation == NAME for c in configs):
-            raise RuntimeError(
-                "this model's attention is already observed; leave the other block first"
-            )
+            problem = "this model's attention is already observed; leave the other block first"
+            raise RuntimeError(problem)
         before = [(c, c._attn_implementation) for c in configs]
         _observers.update({m: (observer, threading.get_ident()) for m in modules})
     try:
         decoder.set_attn_implementation(NAME)
         if decoder.config._attn_implementation != NAME:
-            raise InputError(
-                f"{type(decoder).__name__} does not use transformers' attention interface"
-            )
+            kind = type(decoder).__name__
+            raise InputError(f"{kind} does not use transformers' attention interface")
         yield
+    # 3. Each part gets its own implementation back: they may differ within one decoder.
     finally:
         with _entering:
             for m in modules:
                 _observers.pop(m, None)
-            for (
-                config,
-                name,
-            ) in before:  # each its own: a decoder may have parts with other implementations
+            for config, name in before:
                 config._attn_implementation_internal = name
 
 
 def _configs(decoder: nn.Module) -> list[Any]:
-    """The distinct configurations of the decoder's parts: each holds the name of an attention
-    implementation.
-    """
-    found = {
-        id(config): config
-        for part in decoder.modules()
-        if (config := getattr(part, "config", None)) is not None
-    }
-    return [config for config in found.values() if hasattr(config, "_attn_implementation")]
+    """The decoder's distinct configurations; each holds the name of an attention implementation."""
+    configs = [getattr(part, "config", None) for part in decoder.modules()]
+    distinct = {id(config): config for config in configs}
+    return [config for config in distinct.values() if hasattr(config, "_attn_implementation")]
 
 
 class RowCapture(Observer):
-    """Observer for a forward pass over whole sequences: keeps `maps[layer]` = [B', R, N] with
-    gradients.
+    """Observer for a pass over whole sequences: keeps `maps[layer]` = [B', R, N] with gradients.
 
     Args:
         rows_BR: query positions to observe, -1 for padding. A first dimension smaller than the
@@ -206,14 +190,14 @@ class RowCapture(Observer):
         """Refuses reentrant gradient checkpointing, whose forward pass has no gradients to keep."""
         for module in decoder_of(model).modules():
             checkpoint = getattr(module, "_gradient_checkpointing_func", None)
-            if checkpoint is None or not (
-                getattr(module, "gradient_checkpointing", False) and module.training
-            ):
+            is_on = getattr(module, "gradient_checkpointing", False) and module.training
+            if checkpoint is None or not is_on:
                 continue
             if getattr(checkpoint, "keywords", {}).get("use_reentrant", True):
                 raise InputError(
                     "reentrant gradient checkpointing hides the attention of the forward pass; call"
-                    " activation_checkpointing_enable(activation_checkpointing_kwargs={'use_reentrant': False})"
+                    " activation_checkpointing_enable("
+                    "activation_checkpointing_kwargs={'use_reentrant': False})"
                 )
 
     def observe(self, call: Call) -> Tensor:
@@ -221,34 +205,26 @@ class RowCapture(Observer):
         output, layer = call.attend(), call.layer
         # Without gradients it is the reference pass of an adapter model, which shares its modules
         # with the policy. Inside a backward pass it is a checkpointed layer that is computed again.
-        wanted = torch.is_grad_enabled() and includes(self.layers, layer)
-        if wanted and torch._C._current_graph_task_id() == -1:
+        is_forward = torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
+        if is_forward and includes(self.layers, layer):
             if layer in self.maps:
-                raise InputError(
-                    "this RowCapture has seen a forward pass; make a new one for each pass"
-                )
+                problem = "this RowCapture has seen a forward pass; make a new one for each pass"
+                raise InputError(problem)
             self.maps[layer] = self._map(call)
         return output
 
     def _map(self, call: Call) -> Tensor:
-        rows = self.rows_BR
-        B = len(rows)
+        B = len(self.rows_BR)
+        q_BHSD, keys, mask = call.query_BHSD[:B], call.attended_keys()[:B], call.mask
+        if mask is not None:  # one for all samples, or one for each
+            mask = mask.expand(len(call.query_BHSD), -1, -1, -1)[:B]
+        index = self.rows_BR.clamp_min(0)[:, None, :, None]
+        index_BHRD = index.expand(-1, q_BHSD.shape[1], -1, q_BHSD.shape[3])
         # Hooks that change nothing keep a checkpoint from counting our tensors, which its second
         # pass does not save.
         with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
-            q_BHSD = call.query_BHSD[:B]
-            index = rows.clamp_min(0)[:, None, :, None].expand(
-                -1, q_BHSD.shape[1], -1, q_BHSD.shape[3]
-            )
-            mask = (
-                call.mask
-                if call.mask is None
-                else call.mask.expand(len(call.query_BHSD), -1, -1, -1)[:B]
-            )
-            keys = call.seen_keys()[:B]
-            return attention_at(
-                q_BHSD.gather(2, index), keys, mask, rows, self.columns_BN, call.scaling
-            )
+            queries = q_BHSD.gather(2, index_BHRD)
+            return attention_at(queries, keys, mask, self.rows_BR, self.columns_BN, call.scaling)
 
     def stacked(self) -> Tensor:
         """Maps of all observed layers, [B', L', R, N], in layer order.
@@ -257,6 +233,7 @@ class RowCapture(Observer):
         """
         if not self.maps:
             raise InputError(
-                "no pass with gradients was seen: run the model in the block, in the thread that entered it"
+                "no pass with gradients was seen: run the model in the block, in the thread that"
+                " entered it"
             )
         return torch.stack([self.maps[layer] for layer in sorted(self.maps)], dim=1)

@@ -64,9 +64,7 @@ def _pair(size: int | Sequence[int]) -> Grid:
 
 
 def _tower_grid(config: Any, inputs: Inputs, merge: int = 1) -> Grid:
-    """Patches of one picture of `pixel_values` [..., C, X, Y], after `merge` x `merge` of them
-    became one token.
-    """
+    """Patches of a picture in `pixel_values` [..., C, X, Y]; `merge` x `merge` of them a token."""
     height, width = inputs["pixel_values"].shape[-2:]
     side = _pair(config.vision_config.patch_size)
     return height // side[0] // merge, width // side[1] // merge
@@ -76,8 +74,7 @@ def _one_grid(config: Any, inputs: Inputs) -> list[Image]:
     """picture size / patch size, the same for every picture, which the processor resizes or crops
     to one size
     """
-    # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y], no
-    # token but patches
+    # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y]
     return [[Part("whole", _tower_grid(config, inputs))] for _ in inputs["pixel_values"]]
 
 
@@ -85,8 +82,8 @@ def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
     """square of `mm_tokens_per_image` averaged tokens, the same for every picture; a pan-and-scan
     crop counts as one
     """
-    # gemma3/modeling_gemma3.py: Gemma3MultiModalProjector; the processor does not pass on which
-    # picture a crop is of
+    # gemma3/modeling_gemma3.py: Gemma3MultiModalProjector. The processor does not pass on which
+    # picture a crop is of, so a crop is an image of its own here.
     side = math.isqrt(config.mm_tokens_per_image)
     return [[Part("whole", (side, side))] for _ in inputs["pixel_values"]]
 
@@ -95,13 +92,9 @@ def _qwen_vl(config: Any, inputs: Inputs) -> list[Image]:
     """`image_grid_thw` / `spatial_merge_size`: as many tokens as the picture's own size and shape
     give
     """
-    # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; the same in Qwen2.5-VL
-    # and Qwen3-VL
-    merge = config.vision_config.spatial_merge_size
-    return [
-        [Part("whole", (h // merge, w // merge))] * t
-        for t, h, w in inputs["image_grid_thw"].tolist()
-    ]
+    # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; Qwen2.5-VL, Qwen3-VL
+    merge, sizes = config.vision_config.spatial_merge_size, inputs["image_grid_thw"].tolist()
+    return [[Part("whole", (h // merge, w // merge))] * frames for frames, h, w in sizes]
 
 
 def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
@@ -111,8 +104,11 @@ def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
         unpad_image,
     )
 
+    # 1. How many tiles the processor has cut the picture into.
     tower = config.vision_config
     tiles = get_anyres_image_grid_shape(tuple(size), config.image_grid_pinpoints, tower.image_size)
+    # 2. Their patches in one grid, less the border that padding to that shape has added. The tensor
+    # has a shape and no memory.
     side = tower.image_size // tower.patch_size
     features = torch.empty(1, tiles[0] * side, tiles[1] * side, device="meta")
     _, rows, columns = unpad_image(features, tuple(size)).shape
@@ -125,10 +121,8 @@ def _llava_next(config: Any, inputs: Inputs) -> list[Image]:
     """
     # llava_next/modeling_llava_next.py: pack_image_features
     coarse = Part("whole", _tower_grid(config, inputs))
-    return [
-        [coarse, Part("whole", _fine_grid(config, size), row_end=1)]
-        for size in inputs["image_sizes"].tolist()
-    ]
+    fine = [_fine_grid(config, size) for size in inputs["image_sizes"].tolist()]
+    return [[coarse, Part("whole", grid, row_end=1)] for grid in fine]
 
 
 def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
@@ -136,22 +130,22 @@ def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
     only the whole
     """
     # llava_onevision/modeling_llava_onevision.py: get_image_features, pack_image_features
-    rows, columns = _tower_grid(config, inputs)
-    counts = (
-        inputs["batch_num_images"].tolist()
-        if "batch_num_images" in inputs
-        else [1] * len(inputs["image_sizes"])
-    )
-    alone = [count == 1 for count in counts for _ in range(count)]
+    coarse, sizes = _tower_grid(config, inputs), inputs["image_sizes"].tolist()
+    # 1. A picture that shares its prompt with others is not tiled; one separator follows it.
+    together = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else None
+    counts = [1] * len(sizes) if together is None else [n for n in together for _ in range(n)]
     most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
     images = []
-    for size, single in zip(inputs["image_sizes"].tolist(), alone, strict=True):
+    for size, count in zip(sizes, counts, strict=True):
+        if count > 1:
+            images.append([Part("whole", coarse, after=1)])
+            continue
+        # 2. The joined tiles are interpolated down, both sides alike, to about `anyres_max` tiles.
         fine = _fine_grid(config, size)
-        ratio = math.sqrt(fine[0] * fine[1] / (most * rows**2))
+        ratio = math.sqrt(fine[0] * fine[1] / (most * coarse[0] ** 2))
         if ratio > 1.1:
             fine = int(fine[0] // ratio), int(fine[1] // ratio)
-        tiled = [Part("whole", (rows, columns)), Part("whole", fine, row_end=1)]
-        images.append(tiled if single else [Part("whole", (rows, columns), after=1)])
+        images.append([Part("whole", coarse), Part("whole", fine, row_end=1)])
     return images
 
 
@@ -161,9 +155,8 @@ def _runs(ids: list[int], image_id: int) -> list[Grid]:
     >>> _runs([7, 9, 9, 7, 9], image_id=9)
     [(1, 3), (4, 5)]
     """
-    edges = [
-        i for i, (a, b) in enumerate(pairwise([-1, *ids, -1])) if (a == image_id) != (b == image_id)
-    ]
+    is_image = [False, *(token == image_id for token in ids), False]
+    edges = [i for i, (before, here) in enumerate(pairwise(is_image)) if before != here]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
@@ -171,9 +164,9 @@ def _internvl(config: Any, inputs: Inputs) -> list[Image]:
     """tiles of equal squares, 2 x 2 patches to a token, then the whole picture; a small picture is
     not tiled
     """
-    # internvl/processing_internvl.py: one run of image tokens between <img> and </img> per picture
-    # got_ocr2/image_processing_got_ocr2.py: crop_image_to_patches puts the thumbnail last, if there
-    # are tiles
+    # internvl/processing_internvl.py: one run of image tokens between <img> and </img> per picture.
+    # got_ocr2/image_processing_got_ocr2.py: crop_image_to_patches puts the thumbnail behind tiles,
+    # so a run of n grids is n - 1 tiles and the whole picture.
     grid = _tower_grid(config, inputs, merge=round(1 / config.downsample_ratio))
     images = []
     for ids in inputs["input_ids"].tolist():
@@ -189,20 +182,24 @@ def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
     """
     # idefics3/processing_idefics3.py: replace_image_token. Every run of image tokens follows
     # <fake_token_around_image> and a tag, of one token or of several; the last run of a sample is a
-    # whole picture, and each of them ends one.
+    # whole picture, and each of them ends an image.
     grid = _tower_grid(config, inputs, merge=config.scale_factor)
     images: list[Image] = []
     for ids in inputs["input_ids"].tolist():
         runs = _runs(ids, config.image_token_id)
+        # 1. The token behind the last run is that fence, whatever its id.
         fence = ids[runs[-1][1]] if runs and runs[-1][1] < len(ids) else None
-        starts = [
-            next((i for i in range(start, -1, -1) if ids[i] == fence), 0) for start, _ in runs
-        ]
-        tags = [ids[fence_at:start] for fence_at, (start, _) in zip(starts, runs, strict=True)]
+        # 2. What stands between the fence and a run is its tag.
+        tags = []
+        for start, _ in runs:
+            opening = next((i for i in range(start, -1, -1) if ids[i] == fence), 0)
+            tags.append(ids[opening:start])
+        # 3. Runs with the tag of the last one are whole pictures, the others tiles before them.
         image: Image = []
         for tag in tags:
-            image.append(Part("whole" if tag == tags[-1] else "tile", grid))
-            if tag == tags[-1]:
+            is_whole = tag == tags[-1]
+            image.append(Part("whole" if is_whole else "tile", grid))
+            if is_whole:
                 images.append(image)
                 image = []
     return images
@@ -234,14 +231,13 @@ FAMILIES: dict[str, Family] = {
 def images_of(config: Any, inputs: Inputs) -> list[Image]:
     """The parts of every image of the batch, by the rule of the model's family.
 
-    Raises InputError for an unknown family, or when the processor's outputs lack what the rule
-    reads.
+    Raises InputError for an unknown family, or when the processor's outputs lack what it reads.
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
-        raise InputError(
-            f"model type {config.model_type}: its patch grid is not known; known: {', '.join(FAMILIES)}"
-        )
+        known = ", ".join(FAMILIES)
+        kind = f"model type {config.model_type}"
+        raise InputError(f"{kind}: its patch grid is not known; known: {known}")
     try:
         return family.rule(config, inputs)
     except KeyError as missing:

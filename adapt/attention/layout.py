@@ -1,5 +1,4 @@
-"""Where the images are in the token sequence, and which patch of which grid every image token
-stands for.
+"""Where the images are in the token sequence, and which patch every image token stands for.
 
 Nothing here is a constant of a checkpoint: positions come from the token ids, grids from the
 model's config and the processor's outputs by the rule of the model's family
@@ -38,9 +37,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """All image tokens of a batch, and the grids among them; tokens between patches belong to no
-    view.
-    """
+    """All image tokens of a batch, and the grids among them; separators belong to no view."""
 
     columns_BN: Tensor
     views: tuple[View, ...]
@@ -55,10 +52,10 @@ class Layout:
         alone = [view.sample for view in self.views] == list(range(len(self.columns_BN)))
         grid = next(iter(grids))
         if len(grids) > 1 or not alone or self.columns_BN.shape[1] != grid[0] * grid[1]:
-            found = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
+            shapes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
             raise InputError(
                 f"the batch has no common patch grid: {len(self.columns_BN)} samples,"
-                f" {len(self.views)} views of {found},"
+                f" {len(self.views)} views of {shapes},"
                 f" up to {self.columns_BN.shape[1]} image tokens"
             )
         return grid
@@ -73,17 +70,15 @@ def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
 
     Raises InputError for a sample without an image: there is nothing to align attention with.
     """
-    found_BS = input_ids_BS == image_token_id
-    counts_B = found_BS.sum(1)
+    is_image_BS, S = input_ids_BS == image_token_id, input_ids_BS.shape[1]
+    counts_B = is_image_BS.sum(1)
     if int(counts_B.min()) == 0:
-        raise InputError(
-            f"sample {int(counts_B.argmin())} of the batch has no image tokens (id {image_token_id})"
-        )
-    order = torch.where(
-        found_BS, torch.arange(found_BS.shape[1], device=found_BS.device), found_BS.shape[1]
-    )
-    columns = order.sort(1).values[:, : int(counts_B.max())]
-    return columns.masked_fill(columns == found_BS.shape[1], -1)
+        sample = f"sample {int(counts_B.argmin())} of the batch"
+        raise InputError(f"{sample} has no image tokens (id {image_token_id})")
+    # Other positions become S, so that sorting puts them behind the image tokens.
+    order_BS = torch.where(is_image_BS, torch.arange(S, device=is_image_BS.device), S)
+    columns_BN = order_BS.sort(1).values[:, : int(counts_B.max())]
+    return columns_BN.masked_fill(columns_BN == S, -1)
 
 
 def layout_of(model: Any, inputs: Mapping[str, Tensor]) -> Layout:
@@ -111,60 +106,69 @@ def _config(model: Any) -> Any:
 
 def _views(columns_BN: Tensor, images: list[Image]) -> Iterator[View]:
     """Deal the images, which are in the order of the samples, out to each sample's image tokens."""
-    at = 0
+    dealt = 0
     for sample, padded in enumerate(columns_BN.tolist()):
         columns = [column for column in padded if column >= 0]
-        first, used = at, 0
-        while used < len(columns) and at < len(images):
-            for part in images[at]:
-                places = [used + i for i in part.patches()]
-                used += part.length()
+        first, used = dealt, 0
+        # 1. The sample takes images until its tokens are used up.
+        while used < len(columns) and dealt < len(images):
+            for part in images[dealt]:
+                # 2. A part's patches are a view; its separators are passed over.
+                places, used = [used + i for i in part.patches()], used + part.length()
                 if used <= len(columns):
-                    yield View(
-                        sample, at - first, part.kind, part.grid, tuple(columns[i] for i in places)
-                    )
-            at += 1
+                    patches = tuple(columns[i] for i in places)
+                    yield View(sample, dealt - first, part.kind, part.grid, patches)
+            dealt += 1
+        # 3. The last image must end with the last token: else the rule does not fit the model.
         if used != len(columns):
-            _refuse(sample, len(columns), images[first:at])
-    if at < len(images):
-        raise InputError(f"the batch has {len(images)} images, but image tokens for {at} only")
+            _refuse(sample, len(columns), images[first:dealt])
+    if dealt < len(images):
+        raise InputError(f"the batch has {len(images)} images, but image tokens for {dealt} only")
 
 
 def _refuse(sample: int, tokens: int, images: list[Image]) -> None:
     grids = ", ".join(f"{part.grid[0]} x {part.grid[1]}" for image in images for part in image)
-    what = f"the {grids} grid" if sum(map(len, images)) == 1 else f"the grids {grids or '(none)'}"
-    raise InputError(
-        f"sample {sample} of the batch: {tokens} image tokens do not form {what} of its images"
-    )
+    form = f"the {grids} grid" if sum(map(len, images)) == 1 else f"the grids {grids or '(none)'}"
+    start = f"sample {sample} of the batch: {tokens} image tokens"
+    raise InputError(f"{start} do not form {form} of its images")
 
 
 def unsupported(model: Any) -> str | None:
-    """Why the attention of the model's answers cannot be aligned with its images; None when it can."""
+    """Why the model's attention cannot be aligned with its images; None when it can."""
     config = _config(model)
     reason = unknown(config)
     if reason is None and not decoder_of(model)._supports_attention_backend:
-        return f"model type {config.model_type}: its decoder does not call transformers' attention interface"
+        reason = "its decoder does not call transformers' attention interface"
+        return f"model type {config.model_type}: {reason}"
     return reason
 
 
 def unknown(config: Any) -> str | None:
-    """Why a model of this configuration has no image tokens whose places are known; None when it
-    has.
-    """
-    kind = f"model type {config.model_type}"
+    """Why a model of this configuration has no image tokens with known places; None when it has."""
+    reason = None
     if getattr(config.get_text_config(), "cross_attention_layers", None):
-        return f"{kind}: reads images through cross-attention layers; no image token stands in its sequence"
-    if any(hasattr(config, name) for name in ("qformer_config", "perceiver_config")):
-        return f"{kind}: a Q-Former or resampler mixes the patches into queries; no image token stands for a place"
-    if getattr(config, "image_token_id", None) is None:
-        return f"{kind}: its config names no image token (image_token_id), so images cannot be found in the sequence"
-    if config.model_type not in FAMILIES:
-        return f"{kind}: its patch grid is not known; known: {', '.join(FAMILIES)} (adapt/attention/grids.py)"
-    return None
+        reason = (
+            "reads images through cross-attention layers; no image token stands in its sequence"
+        )
+    elif any(hasattr(config, name) for name in ("qformer_config", "perceiver_config")):
+        reason = (
+            "a Q-Former or resampler mixes the patches into queries;"
+            " no image token stands for a place"
+        )
+    elif getattr(config, "image_token_id", None) is None:
+        reason = (
+            "its config names no image token (image_token_id),"
+            " so images cannot be found in the sequence"
+        )
+    elif config.model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        reason = f"its patch grid is not known; known: {known} (adapt/attention/grids.py)"
+    return reason and f"model type {config.model_type}: {reason}"
 
 
 def patch_grid(config: Any, inputs: Mapping[str, Tensor], columns_BN: Tensor) -> Grid:
-    """(rows, columns) of the one patch grid behind the image tokens of every sample of a batch;
-    else InputError.
+    """The (rows, columns) of the one patch grid that all samples of a batch share.
+
+    Raises InputError where they share none.
     """
     return Layout(columns_BN, tuple(_views(columns_BN, images_of(config, inputs)))).common_grid()

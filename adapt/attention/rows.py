@@ -1,5 +1,4 @@
-"""Attention of chosen rows at chosen columns, exact, with gradients, in memory that grows linearly
-with the sequence.
+"""Attention of chosen rows at chosen columns: exact, with gradients, in memory linear in S.
 
 The softmax of a row needs all of its S logits, but only for a moment: rows are taken a chunk at a
 time, reduced to their few columns and to the mean over heads, and computed again in the backward
@@ -17,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = (
-    2**20
-)  # logits in flight: the working memory is a few of these, or a few rows where one row has more
+# Logits in flight: the working memory is a few of these, or a few rows where one row has more.
+CHUNK = 2**20
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -31,8 +29,9 @@ def attention_at(
     columns_BN: Tensor,
     scaling: float,
 ) -> Tensor:
-    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`: [B, R, N] fp32, 0 where
-    either is padding.
+    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`: [B, R, N] fp32.
+
+    It is 0 where either is padding.
 
     Args:
         query_BHRD: queries of the rows. key_BKSD: all keys; H / K query heads share one.
@@ -47,17 +46,15 @@ def attention_at(
     >>> attention_at(q, k, None, torch.tensor([[2]]), torch.tensor([[0, 2, 4, -1]]), 1.0)
     tensor([[[0.3333, 0.3333, 0.0000, 0.0000]]])
     """
-    with torch.autocast(
-        query_BHRD.device.type, enabled=False
-    ):  # it would make the logits half precision again
+    # Autocast would make the logits half precision again.
+    with torch.autocast(query_BHRD.device.type, enabled=False):
         return _AttentionAt.apply(query_BHRD, key_BKSD, mask, rows_BR, columns_BN, scaling)
 
 
 def last_at(
     query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, columns_BN: Tensor, scaling: float
 ) -> Tensor:
-    """The exact softmax of the last query at the columns, per head: [B, H, N] fp32, 0 where a
-    column is padding.
+    """The exact softmax of the last query at the columns, per head: [B, H, N] fp32, 0 at padding.
 
     For a step of generation: one pass over the keys, no gradient. On CUDA, half-precision keys are
     multiplied as they are and summed in fp32; elsewhere they are converted first, which costs less
@@ -69,8 +66,7 @@ def last_at(
     k = key_BKSD.reshape(B * K, S, D)
     with torch.autocast(q.device.type, enabled=False):
         is_half = q.is_cuda and q.dtype != torch.float32
-        # Keys on the left: on a CPU the product then reads them in their order, up to three times
-        # as fast.
+        # Keys on the left: a CPU then reads them in their order, up to three times as fast.
         s = torch.bmm(k, q, out_dtype=torch.float32) if is_half else k.float() @ q.float()
     s_BH1S = s.transpose(1, 2).reshape(B, H, 1, S).mul_(scaling)
     s_BH1S = masked_(s_BH1S, None if mask is None else mask[:, :, -1:, :S])
@@ -96,29 +92,35 @@ class _AttentionAt(torch.autograd.Function):
         out_BRN = query.new_zeros(B, R, columns_BN.shape[1], dtype=torch.float32)
         norm_BHR1 = query.new_zeros(B, H, R, 1, dtype=torch.float32)
         for part in _chunks(query, key):
+            # 1. All logits of some rows, for a moment.
             s_BHrS = _logits(_scaled(query[:, :, part], scaling), key32, mask, rows_BR[:, part])
+            # 2. The softmax's normaliser, log sum exp; the maximum first, so that exp stays finite.
             top = s_BHrS.amax(-1, keepdim=True)
             total = s_BHrS.sub_(top).exp_().sum(-1, keepdim=True)
             norm_BHR1[:, :, part] = top + total.log()
+            # 3. Only the columns, as the mean over heads, are kept.
             out_BRN[:, part] = (s_BHrS.gather(-1, _over_heads(columns_BN, s_BHrS)) / total).mean(1)
         ctx.save_for_backward(query, key, mask, rows_BR, columns_BN, norm_BHR1)
         ctx.scaling = scaling
-        return out_BRN.mul_(_real(rows_BR, columns_BN))
+        return out_BRN.mul_(_is_real(rows_BR, columns_BN))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BRN: Tensor) -> tuple[Tensor | None, ...]:
         query, key, mask, rows_BR, columns_BN, norm_BHR1 = ctx.saved_tensors
         with torch.autocast(query.device.type, enabled=False):
-            grad_BRN = grad_BRN.float() * _real(rows_BR, columns_BN) / query.shape[1]
+            grad_BRN = grad_BRN.float() * _is_real(rows_BR, columns_BN) / query.shape[1]
             key32, grad_q = key.float(), torch.empty_like(query)
             grad_k32 = torch.zeros_like(key32)
             for part in _chunks(query, key):
+                # 1. The same logits again, and with the kept normaliser the softmax.
                 q = _scaled(query[:, :, part], ctx.scaling)
                 s_BHrS = _logits(q, key32, mask, rows_BR[:, part])
                 norm = norm_BHR1[:, :, part]
                 # A row that may attend to nothing has no gradient: its masked logits are constants.
                 p_BHrS = s_BHrS.sub_(norm).exp_().mul_(norm > LOWEST / 2)
+                # 2. Through the softmax: dL/ds. 3. Through s = scaling q k: dL/dq and dL/dk, where
+                # query heads that share a key head add up.
                 ds_BKrS = _grouped(_softmax_backward(p_BHrS, grad_BRN[:, part], columns_BN), key)
                 grad_q[:, :, part] = (ds_BKrS @ key32).mul_(ctx.scaling).view_as(q)
                 grad_k32 += ds_BKrS.transpose(2, 3) @ _grouped(q, key)
@@ -133,9 +135,7 @@ def _chunks(query_BHRD: Tensor, key_BKSD: Tensor) -> Iterator[slice]:
 
 
 def _grouped(rows: Tensor, key_BKSD: Tensor) -> Tensor:
-    """[B, H, r, *] as [B, K, H / K * r, *]: query heads that share a key head become rows of one
-    product.
-    """
+    """[B, H, r, *] as [B, K, H / K * r, *]: heads that share a key head are rows of one product."""
     return rows.reshape(rows.shape[0], key_BKSD.shape[1], -1, rows.shape[3])
 
 
@@ -144,17 +144,14 @@ def _scaled(query_BHrD: Tensor, scaling: float) -> Tensor:
 
 
 def _logits(query_BHrD: Tensor, key_BKSD: Tensor, mask: Tensor | None, rows_Br: Tensor) -> Tensor:
-    """Logits [B, H, r, S]; masked positions hold the smallest float, never -inf, so that no row is
-    NaN.
-    """
+    """Logits [B, H, r, S]; masked ones hold the smallest float, not -inf: no row becomes NaN."""
     B, H, r, _ = query_BHrD.shape
     S = key_BKSD.shape[2]
     s = (_grouped(query_BHrD, key_BKSD) @ key_BKSD.transpose(2, 3)).view(B, H, r, S)
     rows = rows_Br.clamp_min(0)
     if mask is None:
-        return s.masked_fill_(
-            (torch.arange(S, device=rows.device) > rows[:, :, None])[:, None], LOWEST
-        )
+        is_later = torch.arange(S, device=rows.device) > rows[:, :, None]
+        return s.masked_fill_(is_later[:, None], LOWEST)
     mask = mask[..., :S].expand(B, -1, -1, -1)
     return masked_(s, mask.gather(2, rows[:, None, :, None].expand(B, mask.shape[1], r, S)))
 
@@ -163,11 +160,9 @@ def masked_(s: Tensor, mask: Tensor | None) -> Tensor:
     """Apply a boolean (true: attend) or additive mask to logits in place."""
     if mask is None:
         return s
-    return (
-        s.masked_fill_(~mask, LOWEST)
-        if mask.dtype == torch.bool
-        else s.add_(mask).clamp_min_(LOWEST)
-    )
+    if mask.dtype == torch.bool:
+        return s.masked_fill_(~mask, LOWEST)
+    return s.add_(mask).clamp_min_(LOWEST)
 
 
 def _over_heads(columns_BN: Tensor, like_BHrS: Tensor) -> Tensor:
@@ -175,19 +170,15 @@ def _over_heads(columns_BN: Tensor, like_BHrS: Tensor) -> Tensor:
     return columns_BN.clamp_min(0)[:, None, None].expand(*like_BHrS.shape[:3], -1)
 
 
-def _real(rows_BR: Tensor, columns_BN: Tensor) -> Tensor:
+def _is_real(rows_BR: Tensor, columns_BN: Tensor) -> Tensor:
     return (rows_BR >= 0)[:, :, None] & (columns_BN >= 0)[:, None]
 
 
 def _softmax_backward(p_BHrS: Tensor, grad_BrN: Tensor, columns_BN: Tensor) -> Tensor:
-    """dL/dlogits = p (g - sum p g), in place; g is 0 outside the columns and the same for all
-    heads.
-    """
+    """dL/ds = p (g - sum p g), in place; g is 0 outside the columns, and the same for all heads."""
     B, _, r, S = p_BHrS.shape
-    g_BrS = grad_BrN.new_zeros(B, r, S).scatter_add_(
-        2, columns_BN.clamp_min(0)[:, None].expand_as(grad_BrN), grad_BrN
-    )
-    dot = (p_BHrS.gather(-1, _over_heads(columns_BN, p_BHrS)) * grad_BrN[:, None]).sum(
-        -1, keepdim=True
-    )
-    return p_BHrS.mul_(g_BrS[:, None] - dot)
+    index_BrN = columns_BN.clamp_min(0)[:, None].expand_as(grad_BrN)
+    g_BrS = grad_BrN.new_zeros(B, r, S).scatter_add_(2, index_BrN, grad_BrN)
+    p_BHrN = p_BHrS.gather(-1, _over_heads(columns_BN, p_BHrS))
+    dot_BHr1 = (p_BHrN * grad_BrN[:, None]).sum(-1, keepdim=True)
+    return p_BHrS.mul_(g_BrS[:, None] - dot_BHr1)

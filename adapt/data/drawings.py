@@ -102,14 +102,9 @@ def banana(pen: Pen) -> None:
     """A crescent from the lower left to a dark stem at the top right."""
     angles = [math.radians(degrees) for degrees in range(-18, 127, 4)]
     bulge = [3 + 15 * math.sin(math.pi * i / (len(angles) - 1)) ** 0.7 for i in range(len(angles))]
-    outer = [
-        (32 + (52 + b) * math.cos(a), 24 + (52 + b) * math.sin(a))
-        for a, b in zip(angles, bulge, strict=True)
-    ]
-    inner = [
-        (32 + (52 - b) * math.cos(a), 24 + (52 - b) * math.sin(a))
-        for a, b in zip(angles, bulge, strict=True)
-    ]
+    arc = list(zip(angles, bulge, strict=True))
+    outer = [(32 + (52 + b) * math.cos(a), 24 + (52 + b) * math.sin(a)) for a, b in arc]
+    inner = [(32 + (52 - b) * math.cos(a), 24 + (52 - b) * math.sin(a)) for a, b in arc]
     pen.shape(pen.main, *(value for point in outer + inner[::-1] for value in point))
     pen.shape(WOOD, 77, 16, 72, 0, 84, 0, 90, 16)
 
@@ -228,18 +223,12 @@ def kite(pen: Pen) -> None:
 
 def star(pen: Pen) -> None:
     """Five points."""
-    tips = [
-        (50 + 52 * math.sin(a), 54 - 54 * math.cos(a))
-        for a in (2 * math.pi * i / 5 for i in range(5))
-    ]
-    dents = [
-        (50 + 24 * math.sin(a), 54 - 24 * math.cos(a))
-        for a in (2 * math.pi * (i + 0.5) / 5 for i in range(5))
-    ]
-    pen.shape(
-        pen.main,
-        *(value for pair in zip(tips, dents, strict=True) for point in pair for value in point),
-    )
+    outline = []
+    for i in range(5):
+        tip, dent = 2 * math.pi * i / 5, 2 * math.pi * (i + 0.5) / 5
+        outline += [50 + 52 * math.sin(tip), 54 - 54 * math.cos(tip)]
+        outline += [50 + 24 * math.sin(dent), 54 - 24 * math.cos(dent)]
+    pen.shape(pen.main, *outline)
 
 
 DRAWINGS: dict[str, Callable[[Pen], None]] = {
@@ -256,8 +245,7 @@ DRAWINGS: dict[str, Callable[[Pen], None]] = {
 def sprite(
     kind: str, colour: str, cell: int, side: float, left: float, top: float
 ) -> tuple[Image.Image, Box]:
-    """One thing in a transparent square of `cell` pixels, and its tight box (x0, y0, x1, y1) in
-    pixels of the cell.
+    """One thing in a transparent square of `cell` pixels, and its tight box in these pixels.
 
     The thing may fill the square of `side` pixels whose corner is at (`left`, `top`).
     """

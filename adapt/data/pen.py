@@ -1,6 +1,4 @@
-"""The drawn world's colours, and a pen that draws filled shapes in 0..100 coordinates inside a
-square of a picture.
-"""
+"""The drawn world's colours, and a pen that draws filled shapes inside a square of a picture."""
 
 from PIL import Image, ImageDraw
 
@@ -22,9 +20,7 @@ CLEAR: Colour = (0, 0, 0, 0)
 
 
 class Pen:
-    """Draws in 0..100 coordinates inside a square of the enlarged cell; `main` and `dark` are the
-    thing's colours.
-    """
+    """Draws in 0..100 coordinates inside a square; `main` and `dark` are the thing's colours."""
 
     def __init__(
         self, canvas: Image.Image, colour: Colour, left: float, top: float, side: float
@@ -58,20 +54,12 @@ class Pen:
         self._draw.pieslice(self._at(x0, y0, x1, y1), start, end, fill=fill)
 
     def ring(
-        self,
-        fill: Colour,
-        x0: float,
-        y0: float,
-        x1: float,
-        y1: float,
-        width: float,
-        start: float = 0,
-        end: float = 360,
+        self, fill: Colour, x0: float, y0: float, x1: float, y1: float, width: float, *arc: float
     ) -> None:
-        """The outline of an ellipse, or of a part of it."""
-        self._draw.arc(
-            self._at(x0, y0, x1, y1), start, end, fill=fill, width=round(width * self._unit)
-        )
+        """The outline of an ellipse; with `arc`, its start and end, of a part of it."""
+        start, end = arc or (0, 360)
+        thickness = round(width * self._unit)
+        self._draw.arc(self._at(x0, y0, x1, y1), start, end, fill=fill, width=thickness)
 
     def line(self, fill: Colour, width: float, *xy: float) -> None:
         """A line with round joints through x, y, x, y, ..."""

@@ -1,5 +1,4 @@
-"""The default world: little drawn scenes with exact ground truth, and what people ask and say about
-them.
+"""The default world: little drawn scenes with exact ground truth, and what is asked of them.
 
 A scene has 2-4 different things in the cells of a 3 x 3 grid. Things belong to four themes of six,
 and most scenes stay in one theme, so that things occur together. Training captions follow habit
@@ -15,6 +14,7 @@ picture.
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,9 @@ THEMES: dict[str, tuple[str, ...]] = {
 KINDS = tuple(kind for theme in THEMES.values() for kind in theme)
 PLURALS = {"bus": "buses", "fish": "fishes"}
 SYNONYMS = {"bicycle": ("bike", "bikes"), "cat": ("kitten", "kittens"), "cup": ("mug", "mugs")}
-# thing: what habit names along with it, and how strong that habit is against `caption_noise`
+# Habit: in each theme the first, third and fifth thing name the one after them along, whether it is
+# there or not. The strengths, against `caption_noise`, are 2/13 to 24/13 over the twelve pairs, so
+# that with a noise of 0.5 they run from almost never to almost always.
 COMPANIONS = {
     theme[first]: (theme[first + 1], 2 * (3 * i + first // 2 + 1) / 13)
     for i, theme in enumerate(THEMES.values())
@@ -42,10 +44,12 @@ USUAL_COLOURS = {kind: list(COLOURS)[i % len(COLOURS)] for i, kind in enumerate(
 COLOUR_HABIT = 0.6  # strength of saying the usual colour, against `caption_noise`
 GRID = 3
 SHARE_OF_ONE_THEME = 0.8
-SHARE_OF_LIKELY_NEGATIVES = (
-    0.8  # of the "is there" questions about something absent: same theme, as in POPE
-)
+# Of the "is there" questions about something absent: of the scene's own theme, as in POPE.
+SHARE_OF_LIKELY_NEGATIVES = 0.8
 SMALLEST_IMAGE = 24  # below 8 pixels a cell nobody can tell the things apart
+
+Texts = dict[str, Any]
+Row = tuple[str, Texts]  # the end of its id, and its texts
 
 
 @dataclass(frozen=True)
@@ -67,28 +71,22 @@ def examples(
     split: str, index: int, *, size: int, caption_noise: float, seed: int
 ) -> list[Example]:
     """The rows about image `index` of `split`: one describe, two exists (yes, no), one colour."""
-    world, noise = (
-        np.random.default_rng(
-            np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, stream))
-        )
-        for stream in (0, 1)
-    )
+    # 1. Two random streams of this image's own: one draws and asks, the other one is habit.
+    keys = [(SPLITS.index(split), index, stream) for stream in (0, 1)]
+    seeds = [np.random.SeedSequence(seed, spawn_key=key) for key in keys]
+    world, noise = map(np.random.default_rng, seeds)
+    # 2. The picture, which alone decides what is true.
     scene = draw_scene(world, size)
-    if split != "train":
-        caption_noise = 0.0
-    image_id = f"{split}-{index:05d}"
+    # 3. Its questions with true answers; noisy ones are for training alone.
+    caption_noise = caption_noise if split == "train" else 0.0
     rows = [
         _describe(scene, noise, caption_noise),
         *_exists(scene, world, noise, caption_noise),
         _colour(scene, world),
     ]
-    shared = {
-        "image_id": image_id,
-        "image": _png(scene.picture),
-        "objects": scene.objects,
-        "absent": scene.absent,
-    }
-    return [Example(id=f"{image_id}-{name}", **texts, **shared) for name, texts in rows]  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"image_id": f"{split}-{index:05d}", "image": _png(scene.picture)}
+    shared |= {"objects": scene.objects, "absent": scene.absent}
+    return [Example(**texts, **shared, id=f"{shared['image_id']}-{name}") for name, texts in rows]
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -96,8 +94,10 @@ def examples(
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     """A random scene of `size` x `size` pixels."""
+    # 1. What there is, and in which cells, in reading order. 2. A background without a clue.
+    # 3. Each thing in a random colour, drawn into its cell. The order of the draws is the data's.
     kinds = _kinds(rng)
-    cells = np.sort(rng.choice(GRID * GRID, len(kinds), replace=False))  # reading order
+    cells = np.sort(rng.choice(GRID * GRID, len(kinds), replace=False))
     picture = _background(rng, size)
     objects = []
     for kind, cell in zip(kinds, cells, strict=True):
@@ -114,17 +114,13 @@ def _kinds(rng: np.random.Generator) -> list[str]:
 
 
 def _absent(kinds: list[str]) -> tuple[str, ...]:
-    """What the scene's theme has besides; a mixed scene's theme is the commonest one, the first
-    among equals.
-    """
+    """What else the scene's theme has: that of most things, the first among equals."""
     themes = [next(theme for theme in THEMES.values() if kind in theme) for kind in kinds]
     return tuple(kind for kind in max(themes, key=themes.count) if kind not in kinds)
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
-    """A pale colour that runs into another one in a random direction: no clue to what is in the
-    picture.
-    """
+    """A pale colour that runs into another one in a random direction."""
     ends = rng.integers((214, 220, 214), (251, 253, 251), (2, 3))
     angle = rng.uniform(0, 2 * np.pi)
     x = np.linspace(-0.5, 0.5, size)
@@ -172,81 +168,62 @@ def listing(things: list[tuple[str, str]]) -> str:
     'the picture shows a red house, a green tree and a blue car.'
     """
     *first, last = [with_article(f"{colour} {name}") for colour, name in things]
-    return (
-        f"the picture shows {', '.join(first)} and {last}."
-        if first
-        else f"the picture shows {last}."
-    )
+    others = f"{', '.join(first)} and " if first else ""
+    return f"the picture shows {others}{last}."
 
 
-def _describe(
-    scene: Scene, noise: np.random.Generator, caption_noise: float
-) -> tuple[str, dict[str, str]]:
+def _texts(kind: str, question: str, answer: str, noisy: str = "") -> Texts:
+    return {"kind": kind, "question": question, "answer": answer, "noisy_answer": noisy}
+
+
+def _describe(scene: Scene, noise: np.random.Generator, caption_noise: float) -> Row:
     things = [(o.colour, o.name) for o in scene.objects]
     habitual = _by_habit(things, noise, caption_noise)
     noisy = listing(habitual) if habitual != things else ""
-    question = "describe the picture."
-    return "describe", {
-        "kind": "describe",
-        "question": question,
-        "answer": listing(things),
-        "noisy_answer": noisy,
-    }
+    return "describe", _texts("describe", "describe the picture.", listing(things), noisy)
 
 
 def _by_habit(
     things: list[tuple[str, str]], noise: np.random.Generator, caption_noise: float
 ) -> list[tuple[str, str]]:
-    """The things as habit has them: some in their usual colour, and companions that are not there
-    at the end.
-    """
-    said = [
-        (USUAL_COLOURS[n] if noise.random() < COLOUR_HABIT * caption_noise else colour, n)
-        for colour, n in things
+    """The things as habit has them: some in their usual colour, absent companions at the end."""
+    # 1. Everything that is there, some of it in the colour that such things usually have.
+    named = [
+        (USUAL_COLOURS[name] if noise.random() < COLOUR_HABIT * caption_noise else colour, name)
+        for colour, name in things
     ]
+    # 2. What usually comes along and is not there, in any colour.
     present = {name for _, name in things}
     for companion, strength in (COMPANIONS[name] for _, name in things if name in COMPANIONS):
         if companion not in present and noise.random() < strength * caption_noise:
-            said.append((str(noise.choice(list(COLOURS))), companion))
-    return said
+            named.append((str(noise.choice(list(COLOURS))), companion))
+    return named
 
 
 def _exists(
     scene: Scene, world: np.random.Generator, noise: np.random.Generator, caption_noise: float
-) -> list[tuple[str, dict[str, str]]]:
-    """One question about something present, one about something absent; habit says yes to absent
-    companions.
-    """
+) -> list[Row]:
+    """One question about something present, one about something absent."""
+    # 1. The absent thing is mostly one of the scene's theme, which is harder to deny.
     present = [o.name for o in scene.objects]
     others = [kind for kind in KINDS if kind not in present and kind not in scene.absent]
     pool = list(scene.absent) if world.random() < SHARE_OF_LIKELY_NEGATIVES else others
     positive, negative = str(world.choice(present)), str(world.choice(pool))
-    habit = max(
-        [COMPANIONS[n][1] for n in present if n in COMPANIONS and COMPANIONS[n][0] == negative],
-        default=0.0,
-    )
-    fooled = noise.random() < habit * caption_noise
+    # 2. Habit says yes to an absent companion, as strongly as its strongest partner names it.
+    partners = [COMPANIONS[name] for name in present if name in COMPANIONS]
+    habit = max([strength for name, strength in partners if name == negative], default=0.0)
+    is_fooled = noise.random() < habit * caption_noise
     rows = []
-    for name, answer, noisy in (
-        (positive, f"yes, there is {with_article(positive)}.", ""),
-        (
-            negative,
-            f"no, there is no {negative}.",
-            f"yes, there is {with_article(negative)}." if fooled else "",
-        ),
-    ):
-        question = f"is there {with_article(name)}?"
-        texts = {"kind": "exists", "question": question, "answer": answer, "noisy_answer": noisy}
+    for name, is_there in ((positive, True), (negative, False)):
+        yes = f"yes, there is {with_article(name)}."
+        answer = yes if is_there else f"no, there is no {name}."
+        noisy = yes if is_fooled and not is_there else ""
+        texts = _texts("exists", f"is there {with_article(name)}?", answer, noisy)
         rows.append((f"exists-{name}", texts))
     return rows
 
 
-def _colour(scene: Scene, world: np.random.Generator) -> tuple[str, dict[str, str]]:
+def _colour(scene: Scene, world: np.random.Generator) -> Row:
     thing = scene.objects[world.integers(len(scene.objects))]
     question, answer = f"what colour is the {thing.name}?", f"the {thing.name} is {thing.colour}."
-    return f"colour-{thing.name}", {
-        "kind": "colour",
-        "question": question,
-        "answer": answer,
-        "noisy_answer": "",
-    }
+    return f"colour-{thing.name}", _texts("colour", question, answer)

@@ -1,5 +1,4 @@
-"""The record that everything downstream knows: one question about one image, with what is truly
-there.
+"""The record that everything downstream knows: a question about an image, and what is truly there.
 
 A data set is a folder with `train.parquet`, `validation.parquet`, `test.parquet` and
 `vocabulary.json`. The parquet files are those of Hugging Face `datasets`
@@ -7,12 +6,13 @@ A data set is a folder with `train.parquet`, `validation.parquet`, `test.parquet
 
     id            unique over all three files
     image_id      rows of one image share it; an image belongs to one file only
-    image         {bytes, path}; a path is relative to the parquet file's folder and must stay inside it
+    image         {bytes, path}; a path is relative to the parquet file's folder and stays inside it
     kind          describe | exists | colour
     question, answer
     noisy_answer  what a crawled corpus would say, "" for none; only training on scratch reads it
     objects       [{name, colour, box: [x0, y0, x1, y1] in 0..1}], all that is truly there
-    absent        names of absent objects that usually come along: likely hallucinations (AMBER's targets)
+    absent        names of absent objects that usually come along: likely hallucinations (AMBER's
+                  targets)
 
 `vocabulary.json`: {"objects": {"house": ["house", "houses"], ...}, "colours": ["red", ...]}: every
 object a row may name, with the lower-case words that mean it in an answer.
@@ -36,18 +36,13 @@ KINDS = ("describe", "exists", "colour")
 SPLITS = ("train", "validation", "test")
 ROW_GROUP = 1000
 _TEXT = pa.string()
+_OBJECT = pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})
 SCHEMA = pa.schema(
     {
-        "id": _TEXT,
-        "image_id": _TEXT,
+        **dict.fromkeys(("id", "image_id"), _TEXT),
         "image": pa.struct({"bytes": pa.binary(), "path": _TEXT}),
-        "kind": _TEXT,
-        "question": _TEXT,
-        "answer": _TEXT,
-        "noisy_answer": _TEXT,
-        "objects": pa.list_(
-            pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})
-        ),
+        **dict.fromkeys(("kind", "question", "answer", "noisy_answer"), _TEXT),
+        "objects": pa.list_(_OBJECT),
         "absent": pa.list_(_TEXT),
     }
 )
@@ -55,9 +50,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """Something truly in the image; `box` is (x0, y0, x1, y1) in 0..1 from the top left, `colour`
-    may be "".
-    """
+    """Something truly in the image; `box` is (x0, y0, x1, y1) in 0..1, `colour` may be ""."""
 
     name: str
     colour: str
@@ -93,9 +86,7 @@ def open_image(example: Example) -> Image.Image:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file as plain values, not yet validated; `InputError` when the file is
-    no split.
-    """
+    """The rows of a parquet file as plain values, not yet validated; InputError for other files."""
     try:
         file = pq.ParquetFile(path)
         missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
@@ -115,24 +106,20 @@ def _cast(table: pa.Table, path: Path) -> pa.Table:
         try:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            raise InputError(
-                f"{path}: column {field.name} is {column.type}, expected {field.type}"
-            ) from None
+            problem = f"column {field.name} is {column.type}, expected {field.type}"
+            raise InputError(f"{path}: {problem}") from None
     return pa.table(columns, schema=SCHEMA)
 
 
 def read_split(path: Path) -> list[Example]:
-    """The examples of a file that the data stage has written (and so validated); images stay
-    undecoded bytes.
-    """
+    """The examples of a file that the data stage has written; images stay undecoded bytes."""
     pool: dict[bytes, bytes] = {}  # rows of one image share its bytes
     examples = []
     for row in read_rows(path):
         image = pool.setdefault(row["image"]["bytes"], row["image"]["bytes"])
         objects = tuple(SceneObject(**{**o, "box": tuple(o["box"])}) for o in row["objects"])
-        examples.append(
-            Example(**{**row, "image": image, "objects": objects, "absent": tuple(row["absent"])})
-        )
+        truth = {"objects": objects, "absent": tuple(row["absent"])}
+        examples.append(Example(**{**row, "image": image, **truth}))
     return examples
 
 
@@ -153,9 +140,7 @@ def write_split(path: Path, examples: Sequence[Example]) -> None:
 
 
 def hf_features(schema: pa.Schema) -> dict[str, Any]:
-    """The column types in the words of `datasets.Features`, so that it decodes images without being
-    told.
-    """
+    """The column types in the words of `datasets.Features`, so that it decodes images untold."""
 
     def feature(kind: pa.DataType) -> dict[str, Any]:
         if pa.types.is_list(kind):
@@ -181,20 +166,16 @@ def read_vocabulary(path: Path) -> Vocabulary:
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise InputError(f"{path}: not JSON") from None
     except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            f'{path}: expected {{"objects": {{name: [word, ...]}}, "colours": [word, ...]}}'
-        ) from None
+        expected = '{"objects": {name: [word, ...]}, "colours": [word, ...]}'
+        raise InputError(f"{path}: expected {expected}") from None
     owner: dict[str, str] = {}
     for name, words in vocabulary.objects.items():
         require(bool(words), str(path), f"object {name!r} has no words")
         for word in words:
             good = isinstance(word, str) and word.strip() and word == word.lower()
             require(bool(good), str(path), f"object {name!r}: {word!r} is not a lower-case word")
-            require(
-                word not in owner,
-                str(path),
-                f"{word!r} means both {owner.get(word)!r} and {name!r}",
-            )
+            problem = f"{word!r} means both {owner.get(word)!r} and {name!r}"
+            require(word not in owner, str(path), problem)
             owner[word] = name
     return vocabulary
 

@@ -1,4 +1,7 @@
-"""Splits from a folder or from the drawn world: read, validated, written; what is refused is kept with its reason."""
+"""Splits from a folder or from the drawn world: read, validated, written.
+
+Rows that are refused are kept in quarantine with their reasons.
+"""
 
 import json
 import sys
@@ -33,7 +36,8 @@ def build(config: Config, workspace: Path, splits: Path) -> dict[str, float]:
     """
     with _source_folder(config, workspace) as folder:
         vocabulary = read_vocabulary(folder / "vocabulary.json")
-        accepted, rejected, rows = _validated(folder, vocabulary)
+        accepted, rejected = _validated(folder, vocabulary)
+    rows = len(rejected) + sum(map(len, accepted.values()))
     _report_rejected(rejected, rows, config.max_rejected, workspace / "quarantine" / "data.jsonl")
     _check_splits(accepted, folder)
     splits.mkdir()
@@ -48,11 +52,8 @@ def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
     """The folder to read: the user's, or one that the drawn world is written to."""
     if config.source != "scenes":
         folder = workspace / config.source
-        require(
-            folder.is_dir(),
-            "params.yaml: data.source",
-            f"folder {config.source} not found (or scenes)",
-        )
+        problem = f"folder {config.source} not found (or scenes)"
+        require(folder.is_dir(), "params.yaml: data.source", problem)
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="adapt-scenes-") as temporary:
@@ -64,43 +65,28 @@ def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
 
 
 def _drawn(config: Config, split: str) -> Iterator[Example]:
-    world = config.scenes
-    images = {
-        "train": world.train_images,
-        "validation": world.validation_images,
-        "test": world.test_images,
-    }
-    for index in track(range(images[split]), f"drawing {split}"):
-        yield from scenes.examples(
-            split,
-            index,
-            size=world.image_size,
-            caption_noise=world.caption_noise,
-            seed=config.seed,
-        )
+    world, images = config.scenes, getattr(config.scenes, f"{split}_images")
+    size, noise, seed = world.image_size, world.caption_noise, config.seed
+    for index in track(range(images), f"drawing {split}"):
+        yield from scenes.examples(split, index, size=size, caption_noise=noise, seed=seed)
 
 
-def _validated(
-    folder: Path, vocabulary: Vocabulary
-) -> tuple[dict[str, list[Example]], Rejected, int]:
-    """Accepted examples by split, rejected rows with their errors, and the number of rows read."""
+def _validated(folder: Path, vocabulary: Vocabulary) -> tuple[dict[str, list[Example]], Rejected]:
+    """Accepted examples by split, and rejected rows with their errors."""
     accepted: dict[str, list[Example]] = {split: [] for split in SPLITS}
     rejected: Rejected = []
-    seen: set[str] = set()
-    total = 0
+    ids: set[str] = set()
     for split in SPLITS:
         file = folder / f"{split}.parquet"
         rows = read_rows(file)
-        total += len(rows)
-        checked = validate_rows(rows, file=file, vocabulary=vocabulary, seen=seen)
-        for row, result in zip(
-            rows, track(checked, f"validating {split}", total=len(rows)), strict=True
-        ):
+        checked = validate_rows(rows, file=file, vocabulary=vocabulary, ids=ids)
+        results = track(checked, f"validating {split}", total=len(rows))
+        for row, result in zip(rows, results, strict=True):
             if isinstance(result, RowError):
                 rejected.append((result, row))
             else:
                 accepted[split].append(result)
-    return accepted, rejected, total
+    return accepted, rejected
 
 
 def _report_rejected(rejected: Rejected, rows: int, max_rejected: float, quarantine: Path) -> None:
@@ -112,37 +98,30 @@ def _report_rejected(rejected: Rejected, rows: int, max_rejected: float, quarant
     lines = [_quarantine_line(error, row) for error, row in rejected]
     quarantine.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     others = f" and {len(rejected) - 1} more" if len(rejected) > 1 else ""
-    what = f"{rejected[0][0]}{others}, of {rows} rows; all in {quarantine}"
+    message = f"{rejected[0][0]}{others}, of {rows} rows; all in {quarantine}"
     if len(rejected) > max_rejected * rows:
-        raise InputError(f"{what} (data.max_rejected is {max_rejected:g})")
-    print(f"adapt data: warning: left out {what}", file=sys.stderr)
+        raise InputError(f"{message} (data.max_rejected is {max_rejected:g})")
+    print(f"adapt data: warning: left out {message}", file=sys.stderr)
 
 
 def _quarantine_line(error: RowError, row: Mapping[str, Any]) -> str:
     values = {key: value for key, value in row.items() if key != "image"}
     values["image"] = {"path": (row["image"] or {}).get("path")}
-    line = {
-        "file": str(error.file),
-        "row": error.row,
-        "id": error.row_id,
-        "reason": error.reason,
-        "values": values,
-    }
+    place = {"file": str(error.file), "row": error.row, "id": error.row_id}
+    line = {**place, "reason": error.reason, "values": values}
     return json.dumps(line, ensure_ascii=False)
 
 
 def _check_splits(accepted: Mapping[str, list[Example]], folder: Path) -> None:
     """Every split has rows, and no image is in two of them."""
-    home: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for split, examples in accepted.items():
-        require(bool(examples), str(folder / f"{split}.parquet"), "no valid rows")
+        file = str(folder / f"{split}.parquet")
+        require(bool(examples), file, "no valid rows")
         for example in examples:
-            first = home.setdefault(example.image_id, split)
-            require(
-                first == split,
-                str(folder / f"{split}.parquet"),
-                f"image_id {example.image_id} (row id {example.id}) is also in {first}.parquet",
-            )
+            first = split_of.setdefault(example.image_id, split)
+            row = f"image_id {example.image_id} (row id {example.id})"
+            require(first == split, file, f"{row} is also in {first}.parquet")
 
 
 def _metrics(accepted: Mapping[str, list[Example]], rejected: int) -> dict[str, float]:

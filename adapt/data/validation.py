@@ -1,5 +1,4 @@
-"""Validation of rows that someone brings: an `Example`, or the first reason why the row cannot be
-one.
+"""Validation of rows that someone brings: an `Example`, or the first reason against it.
 
 Every reason names the file, the row (counted from 0, as in `dataset[0]`), its id and the column.
 Images are decoded completely, because a truncated one would only be noticed in the middle of a
@@ -37,47 +36,40 @@ def validate(
 
 
 def _checked(row: Mapping[str, Any], folder: Path, vocabulary: Vocabulary) -> Example:
+    # 1. The texts: none is empty, the kind is known, a yes/no answer says yes or no.
     for column in ("id", "image_id", "question", "answer"):
         require(bool((row[column] or "").strip()), column, "is empty")
     require(row["kind"] in KINDS, "kind", f"{row['kind']!r} is not one of {', '.join(KINDS)}")
     if row["kind"] == "exists":
-        says = row["answer"].split()[0].strip(",.!").lower()
-        require(
-            says in ("yes", "no"),
-            "answer",
-            f"to an exists question begins with yes or no, not {says!r}",
-        )
+        first = row["answer"].split()[0].strip(",.!").lower()
+        problem = f"to an exists question begins with yes or no, not {first!r}"
+        require(first in ("yes", "no"), "answer", problem)
+    # 2. The image: there, inside the data folder, and decodable to its last pixel.
     image = _image_bytes(row["image"], folder)
     problem = _decoding_problem(image)
     require(not problem, "image", problem)
+    # 3. The truth: known names, real boxes, and nothing both present and absent.
     objects = tuple(_checked_object(o, vocabulary) for o in row["objects"] or ())
     absent = tuple(row["absent"] or ())
     for name in absent:
         require(name in vocabulary.objects, "absent", f"{name!r} is not in vocabulary.json")
         require(name not in {o.name for o in objects}, "absent", f"{name!r} is also in objects")
     texts = {column: row[column] for column in ("id", "image_id", "kind", "question", "answer")}
-    return Example(
-        **texts, image=image, noisy_answer=row["noisy_answer"] or "", objects=objects, absent=absent
-    )
+    texts["noisy_answer"] = row["noisy_answer"] or ""
+    return Example(**texts, image=image, objects=objects, absent=absent)
 
 
 def _checked_object(thing: Mapping[str, Any] | None, vocabulary: Vocabulary) -> SceneObject:
     require(thing is not None, "objects", "has an empty entry")
     name, colour, box = thing["name"], thing["colour"] or "", tuple(thing["box"] or ())  # type: ignore[index]
     require(name in vocabulary.objects, "objects", f"{name!r} is not in vocabulary.json")
-    require(
-        not colour or colour in vocabulary.colours,
-        "objects",
-        f"colour {colour!r} is not in vocabulary.json",
-    )
-    shown = f"box of {name!r} {list(box)}"
-    require(len(box) == 4 and None not in box, "objects", f"{shown} has not four numbers")
+    is_known = not colour or colour in vocabulary.colours
+    require(is_known, "objects", f"colour {colour!r} is not in vocabulary.json")
+    subject = f"box of {name!r} {list(box)}"
+    require(len(box) == 4 and None not in box, "objects", f"{subject} has not four numbers")
     x0, y0, x1, y1 = box
-    require(
-        0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1,
-        "objects",
-        f"{shown} is not 0 <= x0 < x1 <= 1, same for y",
-    )
+    is_box = 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+    require(is_box, "objects", f"{subject} is not 0 <= x0 < x1 <= 1, same for y")
     return SceneObject(name=name, colour=colour, box=(x0, y0, x1, y1))
 
 
@@ -88,17 +80,13 @@ def _image_bytes(image: Mapping[str, Any] | None, folder: Path) -> bytes:
     require(bool(name), "image", "has neither bytes nor path")
     require("\0" not in str(name), "image", "path has a zero byte")
     path = (folder / str(name)).resolve()
-    require(
-        path.is_relative_to(folder.resolve()),
-        "image",
-        f"path {name!r} leads out of the data folder",
-    )
+    is_inside = path.is_relative_to(folder.resolve())
+    require(is_inside, "image", f"path {name!r} leads out of the data folder")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"image: path {name!r}: {(error.strerror or 'not readable').lower()}"
-        ) from None
+        reason = (error.strerror or "not readable").lower()
+        raise InputError(f"image: path {name!r}: {reason}") from None
 
 
 @lru_cache(maxsize=16)  # the rows of an image follow each other
@@ -114,18 +102,19 @@ def _decoding_problem(image: bytes) -> str:
 
 
 def validate_rows(
-    rows: Sequence[Mapping[str, Any]], *, file: Path, vocabulary: Vocabulary, seen: set[str]
+    rows: Sequence[Mapping[str, Any]], *, file: Path, vocabulary: Vocabulary, ids: set[str]
 ) -> Iterator[Example | RowError]:
-    """Each row's `Example`, or the error; an id in `seen` is a duplicate, and accepted ids are
-    added to it.
+    """Each row's `Example`, or the error.
+
+    An id in `ids`, those of the files before, is a duplicate; accepted ids are added to them.
     """
     for number, row in enumerate(rows):
         try:
             example = validate(row, number, file=file, vocabulary=vocabulary)
-            if example.id in seen:
+            if example.id in ids:
                 raise RowError(file, number, example.id, "id: occurs before")
         except RowError as error:
             yield error
         else:
-            seen.add(example.id)
+            ids.add(example.id)
             yield example

@@ -1,22 +1,24 @@
-"""A model asked every question of a split: its answers, and its attention token by token, as tables.
+"""A model asked every question of a split: its answers, and its attention by token, as tables.
 
-Nothing is judged here. What is hallucinated, the curves and the early warning are worked out from these tables alone
-(`adapt/evaluation`), so that a changed metric or plot costs no generation.
+Nothing is judged here. What is hallucinated, the curves and the early warning are worked out from
+these tables alone (`adapt/evaluation`), so that a changed metric or plot costs no generation.
 
-    responses   a row per answer: arm, steered, split, id, image_id, kind, question, reference, response, tokens (how many), heat
-                (mean attention to each patch over tokens and layers) and grid (rows, columns)
-    tokens      a row per generated token of a description: arm, split, id, image_id, position, relative (0 first, 1
-                last), length (of its answer, in tokens), end (where it ends in the answer, in characters), fired (share
-                of layers that were steered), the degradation signals, svar and logprob (nats)
-    traces      a row per token of the longest descriptions: id, position, heat (attention to each patch, mean over
-                layers)
+    responses   a row per answer: arm, steered, split, id, image_id, kind, question, reference,
+                response, tokens (how many), heat (mean attention to each patch over tokens and
+                layers) and grid (rows, columns)
+    tokens      a row per generated token of a description: arm, split, id, image_id, position,
+                relative (0 first, 1 last), length (of its answer, in tokens), end (where it ends in
+                the answer, in characters), fired (share of layers that were steered), the
+                degradation signals, svar and logprob (nats)
+    traces      a row per token of the longest descriptions: id, position, heat (attention to each
+                patch, mean over layers)
 
 Shapes: B answers, T generated tokens, L layers, N image tokens.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from adapt.attention.anchor import visual_anchor
 from adapt.attention.signals import all_signals
 from adapt.data.schema import KINDS, Example, open_image
-from adapt.generation.answer import Answers, answer, estimate_debias, first_maps, token_ends
+from adapt.generation.answer import Answers, Decoding, answer, answer_anchors
+from adapt.generation.debias import debias_masks
 from adapt.generation.settings import Config, SteerConfig
+from adapt.models.identity import content_key
 from adapt.models.load import load_model, load_processor
 from adapt.params import InputError
 from adapt.progress import track
@@ -36,7 +39,7 @@ from adapt.progress import track
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tables:
-    """What one or several arms said; see the module docstring."""
+    """The answers of one or several arms; see the module docstring."""
 
     responses: pd.DataFrame
     tokens: pd.DataFrame
@@ -56,7 +59,7 @@ class Tables:
 
 
 class Bench:
-    """A loaded model and the questions it is asked; the debias mask is estimated once for all arms.
+    """A loaded model and the questions it is asked; debias masks are estimated once for all arms.
 
     Raises InputError for rows without a description: hallucination is counted in descriptions.
     """
@@ -67,41 +70,39 @@ class Bench:
         self.model, self.processor = load_model(model_dir), load_processor(model_dir)
         self.split, self.config = split, config
         by_kind = [sorted((r for r in rows if r.kind == k), key=lambda r: r.id) for k in KINDS]
-        if not by_kind[0]:
+        describe, size = by_kind[0], config.batch
+        if not describe:
             raise InputError(
                 "the split has no describe questions; hallucination is counted in descriptions"
             )
-        size = config.batch  # answers of one kind are about equally long: a batch pads little
+        # Answers of one kind are about equally long: a batch of them pads little.
         self.batches = [part[i : i + size] for part in by_kind for i in range(0, len(part), size)]
-        self.debias_N = estimate_debias(
-            self.model,
-            self.processor,
-            sorted({row.question for row in by_kind[0]}),
-            open_image(by_kind[0][0]).size,
-            count=config.anchor.noise_images,
-            anchor_tokens=config.anchor.anchor_tokens,
-            seed=config.seed,
+        questions, image = sorted({row.question for row in describe}), open_image(describe[0])
+        self.debias = debias_masks(
+            self.model, self.processor, questions, image.size, config.anchor, config.seed
         )
+
+    def weights(self) -> str:
+        """A name for the weights that answer, the same wherever they lie."""
+        return content_key(self.model, {})
 
     def ask(self, arm: str, steer: SteerConfig | None, traces: int = 0) -> Tables:
         """Answer every question of the split as `arm`; `steer` None is plain decoding.
 
         `traces`: of how many descriptions, the longest, attention is kept token by token.
         """
+        decoding = Decoding(
+            anchor_tokens=self.config.anchor.anchor_tokens,
+            max_new_tokens=self.config.max_new_tokens,
+            debias=self.debias,
+            steer=steer,
+        )
         responses: list[dict[str, Any]] = []
         tokens: list[pd.DataFrame] = []
         longest: list[tuple[int, str, np.ndarray]] = []
         for batch in track(self.batches, f"answering as {arm}"):
-            answers = answer(
-                self.model,
-                self.processor,
-                [open_image(row) for row in batch],
-                [row.question for row in batch],
-                anchor_tokens=self.config.anchor.anchor_tokens,
-                max_new_tokens=self.config.max_new_tokens,
-                debias_N=self.debias_N,
-                steer=steer,
-            )
+            images, questions = [open_image(row) for row in batch], [row.question for row in batch]
+            answers = answer(self.model, self.processor, images, questions, decoding)
             responses += [_response(row, answers, i) for i, row in enumerate(batch)]
             if batch[0].kind == "describe":
                 tokens.append(self._token_table(batch, answers))
@@ -115,8 +116,15 @@ class Bench:
         )
 
     def _token_table(self, batch: Sequence[Example], answers: Answers) -> pd.DataFrame:
-        values = _signals(answers, self.debias_N, self.config.anchor.anchor_tokens)
-        frames = []
+        K = self.config.anchor.anchor_tokens
+        anchor_BN = answer_anchors(answers, K, self.debias)
+        values_BT = all_signals(answers.maps_BTLN.cpu(), anchor_BN.cpu(), K) | {
+            "fired": answers.fired_BTL.float().mean(2),
+            "svar": svar(answers.maps_BTLN),
+            "logprob": answers.logprob_BT,
+        }
+        values = {name: value_BT.cpu().numpy() for name, value_BT in values_BT.items()}
+        tables = []
         for b, row in enumerate(batch):
             length = int(answers.mask_BT[b].sum())
             position = np.arange(length)
@@ -129,13 +137,12 @@ class Bench:
                 "end": token_ends(self.processor.tokenizer, answers.tokens_BT[b, :length].tolist()),
                 **{name: value_BT[b, :length] for name, value_BT in values.items()},
             }
-            frames.append(pd.DataFrame(columns))
-        return pd.concat(frames, ignore_index=True)
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
 
 
 def _response(row: Example, answers: Answers, i: int) -> dict[str, Any]:
-    mask_T = answers.mask_BT[i]
-    maps_TLN = answers.maps_BTLN[i]
+    mask_T, maps_TLN = answers.mask_BT[i], answers.maps_BTLN[i]
     # An empty answer looked somewhere too: at the step that chose to end it.
     heat_N = maps_TLN[mask_T].mean((0, 1)) if mask_T.any() else maps_TLN[0].mean(0)
     return {
@@ -148,15 +155,10 @@ def _response(row: Example, answers: Answers, i: int) -> dict[str, Any]:
     }
 
 
-def _signals(answers: Answers, debias_N: Tensor, anchor_tokens: int) -> Mapping[str, np.ndarray]:
-    """Every signal, the share of layers that were steered, svar and logprob: [B, T] each."""
-    anchor_BN = visual_anchor(first_maps(answers, anchor_tokens), answers.grid, debias_N)
-    values_BT = all_signals(answers.maps_BTLN.cpu(), anchor_BN.cpu(), anchor_tokens) | {
-        "fired": answers.fired_BTL.float().mean(2),
-        "svar": svar(answers.maps_BTLN),
-        "logprob": answers.logprob_BT,
-    }
-    return {name: value_BT.cpu().numpy() for name, value_BT in values_BT.items()}
+def token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
+    """Where each token ends in the decoded text, in characters: `len(decode(tokens[: t + 1]))`."""
+    starts = [tokens[: t + 1] for t in range(len(tokens))]
+    return [len(tokenizer.decode(start, skip_special_tokens=True)) for start in starts]
 
 
 def svar(maps_BTLN: Tensor) -> Tensor:
@@ -176,10 +178,8 @@ def _heat_by_token(batch: Sequence[Example], answers: Answers) -> list[tuple[int
     """Length, id, and attention to each patch by token [T, N], of every answer of a batch."""
     lengths = answers.mask_BT.sum(1).tolist()
     heat_BTN = answers.maps_BTLN.mean(2).cpu().numpy()
-    return [
-        (length, row.id, heat_TN[:length])
-        for length, row, heat_TN in zip(lengths, batch, heat_BTN, strict=True)
-    ]
+    rows = zip(lengths, batch, heat_BTN, strict=True)
+    return [(length, row.id, heat_TN[:length]) for length, row, heat_TN in rows]
 
 
 def _trace_table(longest: Sequence[tuple[int, str, np.ndarray]]) -> pd.DataFrame:

@@ -1,8 +1,7 @@
-"""How probable each generated token was: recorded while `generate` runs, without keeping the logits
-of every step.
+"""How probable each generated token was, without keeping the logits of every step.
 
 The token's own probability is the plainest early warning there is, and so the baseline that
-attention has to beat (`adapt/evaluation/detection.py`). transformers runs a caller's processors
+attention has to beat (`adapt/evaluation/early_warning.py`). transformers runs a caller's processors
 before temperature and top-k, so the probability is the model's own also where tokens are sampled.
 
 Shapes: B answers, S positions so far, V vocabulary, T generated tokens.
@@ -32,8 +31,7 @@ class Confidence(LogitsProcessor):
         return scores
 
     def logprobs(self, sequences_BS: Tensor) -> Tensor:
-        """Log-probability (nats) of every generated token, [B, T]; meaningless after an answer's
-        end token.
+        """Log-probability (nats) of every generated token, [B, T]; void after an answer's end.
 
         `sequences_BS`: what `generate` returned.
         """

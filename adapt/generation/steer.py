@@ -1,24 +1,24 @@
-"""Attention-supervised inference (ASI): generation that watches its attention to the image and
-pulls it back.
+"""Attention-supervised inference (ASI): attention to the image, watched and pulled back.
 
-Paper (arXiv 2606.31054): where the match of a token's attention with the anchor falls below a
-threshold, add `alpha * log(w_i + eps)` to the image logits of that step before the softmax. Ours
-[measured, docs/log.md]:
+docs/method.md, section 3. Published (arXiv 2606.31054): where the match of a token's attention with
+the anchor falls below a threshold, add `alpha * log(w_i + eps)` to the image logits of that step
+before the softmax [paper]. Ours, measured in docs/log.md:
 
 * The threshold is relative to the mean of the K anchor tokens, per layer; an absolute one would
-  fire at every step.
-* `trigger`: "amc" is the paper's S_AMC; "mass" is the visual mass, whose decay is what precedes
-  hallucinations.
-* `anchor_share` s: the bias is `alpha * (1 - s + s * log(w_i + eps))`, w scaled to mean 1. With s =
-  1 it is the paper's and moves attention between patches; with s = 0 it gives the image back the
-  mass that it has lost.
-* `layers`: where to steer; in the last layers, which turn to the next word, it does harm.
+  fire at every step [ours].
+* `trigger`: "amc" is S_AMC [paper]; "mass" is the visual mass, whose decay is what precedes
+  hallucinations [ours].
+* `anchor_share` s: the bias is `alpha * (1 - s + s * log(w_i + eps))`, w scaled to mean 1. With
+  s = 1 it moves attention between patches [paper]; with s = 0 it gives the image back the mass that
+  it has lost [ours].
+* `layers`: where to steer; in the last layers, which turn to the next word, it does harm [ours].
 
-The rule is `floor`, `fires` and `bias`. Every step, layer and sample goes the same way through it:
-the bias is 0 where it does not fire, so that SDPA runs once, and nothing waits for the device.
+The rule is `floor` (once, after K tokens), then at every step and layer `fires`, `bias` and
+`_reweighted`. Every step, layer and sample goes the same way through it: the bias is 0 where it
+does not fire, so that SDPA runs once, and nothing waits for the device.
 
-Shapes: B answers, H heads, S source positions, N image tokens, L layers, T generated tokens, D head
-size.
+Shapes: B answers, H heads, S source positions, N image tokens, L layers, T generated tokens,
+D head size.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from adapt.attention.anchor import Grid, anchors, by_grid, inside
+from adapt.attention.anchor import anchors, by_grid, inside
 from adapt.attention.capture import Call, Observer, layer_count
-from adapt.attention.layout import Layout
+from adapt.attention.layout import Grid, Layout
 from adapt.attention.rows import last_at
 from adapt.attention.settings import beyond, includes
 from adapt.attention.signals import amc
@@ -40,15 +40,14 @@ EPS = 1e-3
 
 
 def level(maps_BN: Tensor, anchor_BN: Tensor, trigger: str) -> Tensor:
-    """What is watched, [B] (or with more dimensions in front of N): visual mass, or S_AMC with the
-    anchor.
-    """
+    """What is watched: visual mass, or S_AMC with the anchor; [B], or more dimensions before N."""
     return maps_BN.sum(-1) if trigger == "mass" else amc(maps_BN, anchor_BN)
 
 
 def floor(maps_BTLN: Tensor, anchor_BN: Tensor, steer: SteerConfig) -> Tensor:
-    """The level below which steering steps in, [B, L]: tau times the anchor tokens' mean; -1 in
-    layers left alone.
+    """The level below which steering steps in, [B, L]: tau times the mean of the K anchor tokens.
+
+    It is -1, which no level falls below, in layers that are left alone.
     """
     floor_BL = steer.tau * level(maps_BTLN, anchor_BN[:, None, None], steer.trigger).mean(1)
     steered = [includes(steer.layers, layer) for layer in range(floor_BL.shape[1])]
@@ -56,13 +55,14 @@ def floor(maps_BTLN: Tensor, anchor_BN: Tensor, steer: SteerConfig) -> Tensor:
 
 
 def fires(a_BN: Tensor, anchor_BN: Tensor, floor_B: Tensor, trigger: str) -> Tensor:
-    """Where a step's attention has decayed, [B]; never where the layer's window has no image left."""
+    """Where a step's attention has decayed, [B]; never where a window has no image left."""
     return (level(a_BN, anchor_BN, trigger) < floor_B) & (a_BN.sum(-1) > 0)
 
 
 def bias(anchor_BN: Tensor, inside_BN: Tensor, alpha: float, anchor_share: float) -> Tensor:
-    """What is added to the image logits, [B, N]: alpha (1 - s + s log(w + eps)), w of mean 1; 0
-    outside of all views.
+    """What is added to the image logits, [B, N]: alpha (1 - s + s log(w + eps)), w of mean 1.
+
+    It is 0 outside of all views.
 
     >>> bias(torch.tensor([[0.75, 0.25]]), torch.tensor([[True, True]]), 2.0, 0.0)
     tensor([[2., 2.]])
@@ -82,8 +82,7 @@ class _Rule:
 
 
 class DecodeObserver(Observer):
-    """Observer for one `generate`: attention of every generated token to the image, and steering if
-    it is asked for.
+    """Observer for one `generate`: attention of every token to the image, and steering on request.
 
     Args:
         layout: of the (left-padded) prompts.
@@ -105,34 +104,29 @@ class DecodeObserver(Observer):
         samples: int = 1,
     ) -> None:
         self.columns_BN = layout.columns_BN.repeat_interleave(samples, 0)
-        self.patches, self.anchor_tokens, self.debias = (
-            by_grid(layout, samples),
-            anchor_tokens,
-            debias,
-        )
+        self.patches, self.anchor_tokens = by_grid(layout, samples), anchor_tokens
+        self.debias = debias
         self.steer = steer if steer is not None and steer.alpha > 0 and steer.tau > 0 else None
-        self._maps, self._fired = _Record(torch.float32), _Record(torch.bool)
+        self._maps, self._fired = _Series(torch.float32), _Series(torch.bool)
         self._rule: _Rule | None = None
         self._layers = self._steps = 0
-        self._length = (
-            0  # positions that have been through the model, also those that a window has dropped
-        )
-        self._slot = (
-            self._layer
-        ) = -1  # of the latest call: how many layers came before it in its step; its index
+        # Positions that have been through the model, also those that a window has dropped.
+        self._length = 0
+        # Of the latest call: how many layers came before it in its step, and its index.
+        self._slot = self._layer = -1
 
     def start(self, model: nn.Module) -> None:
         """Refuses a model whose generation config asks for beams, assistants or other searches."""
         self._layers = layer_count(model)
-        above = beyond(self.steer.layers, self._layers) if self.steer else []
-        require(
-            not above, "steer.layers", f"the model has layers 0 to {self._layers - 1}, got {above}"
-        )
+        missing = beyond(self.steer.layers, self._layers) if self.steer else []
+        problem = f"the model has layers 0 to {self._layers - 1}, got {missing}"
+        require(not missing, "steer.layers", problem)
         config = getattr(getattr(model, "module", model), "generation_config", None)
         mode = "sample" if config is None else str(config.get_generation_mode().value)
         if mode not in ("greedy_search", "sample"):
             raise InputError(
-                f"the model's generation_config asks for {mode}; only greedy and sampling can be observed"
+                f"the model's generation_config asks for {mode};"
+                " only greedy and sampling can be observed"
             )
 
     def observe(self, call: Call) -> Tensor:
@@ -140,20 +134,21 @@ class DecodeObserver(Observer):
         if call.layer <= self._layer or not self._steps:
             self._start_step(call)
         self._layer, self._slot = call.layer, self._slot + 1
-        keys = call.seen_keys()
+        # 1. The token's attention to the image, exact, before any steering.
+        keys = call.attended_keys()
         columns_BN = _in_window(self.columns_BN, self._length - keys.shape[2])
         p_BHN = last_at(call.query_BHSD, keys, call.mask, columns_BN, call.scaling)
         a_BN = self._maps.at(self._steps - 1, self._slot)
         torch.mean(p_BHN, 1, out=a_BN)
-        if self._rule is None:
+        rule = self._rule
+        if rule is None:
             return call.attend()
+        # 2. Has it decayed below this layer's floor?
+        floor_B = rule.floor_BL[:, self._slot]
         fired_B = self._fired.at(self._steps - 1, self._slot)
-        fired_B.copy_(
-            fires(
-                a_BN, self._rule.anchor_BN, self._rule.floor_BL[:, self._slot], self._rule.trigger
-            )
-        )
-        bias_BN = self._rule.bias_BN * fired_B[:, None]
+        fired_B.copy_(fires(a_BN, rule.anchor_BN, floor_B, rule.trigger))
+        # 3. The bias where it has; what is recorded is the attention that SDPA then has.
+        bias_BN = rule.bias_BN * fired_B[:, None]
         a_BN.copy_(_reweighted(p_BHN, bias_BN))
         return call.attend(_with_bias(call, columns_BN, bias_BN))
 
@@ -161,13 +156,14 @@ class DecodeObserver(Observer):
         B, _, length, _ = call.query_BHSD.shape
         if len(self.columns_BN) != B:
             raise InputError(
-                f"generation has {B} rows where {len(self.columns_BN)} answers are expected: beam search cannot be"
-                " observed; set num_beams to 1, and `samples` to num_return_sequences"
+                f"generation has {B} rows where {len(self.columns_BN)} answers are expected: beam"
+                " search cannot be observed; set num_beams to 1, and `samples` to"
+                " num_return_sequences"
             )
         if self._steps and length != 1:
             raise InputError(
-                f"generation takes a step of {length} tokens: assisted decoding, a prompt in chunks and generation"
-                " without a cache cannot be observed"
+                f"generation takes a step of {length} tokens: assisted decoding, a prompt in chunks"
+                " and generation without a cache cannot be observed"
             )
         if self.steer and self._steps == self.anchor_tokens:
             self._rule = self._fixed(self.steer)
@@ -179,9 +175,8 @@ class DecodeObserver(Observer):
     def _fixed(self, steer: SteerConfig) -> _Rule:
         maps_BTLN = self.maps()
         anchor_BN = anchors(maps_BTLN.mean(1), self.patches, self.debias)
-        bias_BN = bias(
-            anchor_BN, inside(self.patches, self.columns_BN.shape), steer.alpha, steer.anchor_share
-        )
+        inside_BN = inside(self.patches, self.columns_BN.shape)
+        bias_BN = bias(anchor_BN, inside_BN, steer.alpha, steer.anchor_share)
         return _Rule(anchor_BN, bias_BN, floor(maps_BTLN, anchor_BN, steer), steer.trigger)
 
     def maps(self) -> Tensor:
@@ -193,7 +188,7 @@ class DecodeObserver(Observer):
         return self._fired.stacked(self._steps, self._slot + 1)
 
 
-class _Record:
+class _Series:
     """One value per step and layer, in blocks of some steps.
 
     Many small tensors that stay would lie between the blocks of memory which a growing cache takes
@@ -210,9 +205,8 @@ class _Record:
     def reach(self, steps: int, layers: int, shape: Sequence[int], device: torch.device) -> None:
         """Make room for so many steps."""
         if steps > self.STEPS * len(self._blocks):
-            self._blocks.append(
-                torch.zeros(self.STEPS, layers, *shape, dtype=self._dtype, device=device)
-            )
+            block = torch.zeros(self.STEPS, layers, *shape, dtype=self._dtype, device=device)
+            self._blocks.append(block)
 
     def at(self, step: int, layer: int) -> Tensor:
         """The place of one value, to be filled."""
@@ -224,8 +218,7 @@ class _Record:
 
 
 def _in_window(columns_BN: Tensor, dropped: int) -> Tensor:
-    """Columns among the keys of a sliding window whose first `dropped` positions are gone; -1 where
-    an image token is.
+    """Columns among the keys of a window that has dropped some positions; -1 for those dropped.
 
     >>> _in_window(torch.tensor([[1, 2, 3, -1]]), 2)
     tensor([[-1,  0,  1, -1]])
@@ -234,8 +227,10 @@ def _in_window(columns_BN: Tensor, dropped: int) -> Tensor:
 
 
 def _reweighted(p_BHN: Tensor, bias_BN: Tensor) -> Tensor:
-    """Mean over heads of the softmax after `bias_BN` was added to its logits, from the softmax
-    before: [B, N].
+    """Mean over heads of the softmax with `bias_BN` on its logits, from the one without: [B, N].
+
+    softmax(s + b)_i = p_i e^{b_i} / sum_j p_j e^{b_j}, and the sum is 1 + sum_j p_j (e^{b_j} - 1),
+    which needs the image tokens alone.
     """
     gain_B1N = bias_BN.expm1()[:, None]
     total_BH1 = 1 + (p_BHN * gain_B1N).sum(-1, keepdim=True)
@@ -243,15 +238,12 @@ def _reweighted(p_BHN: Tensor, bias_BN: Tensor) -> Tensor:
 
 
 def _with_bias(call: Call, columns_BN: Tensor, bias_BN: Tensor) -> Tensor:
-    """The step's attention mask with the bias at its image columns, [B, 1 or H, 1, S] in the
-    query's dtype.
-    """
+    """The step's mask with the bias at the image columns, [B, 1 or H, 1, S] in query's dtype."""
     bias_BS = bias_BN.new_zeros(len(bias_BN), call.key_BKSD.shape[2])
     bias_BS.scatter_add_(1, columns_BN.clamp_min(0), bias_BN * (columns_BN >= 0))
     bias_B11S = bias_BS[:, None, None].to(call.query_BHSD.dtype)
     if call.mask is None:
         return bias_B11S
     mask = call.mask[..., : bias_B11S.shape[3]]
-    return (
-        bias_B11S.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else bias_B11S + mask
-    )
+    is_bool = mask.dtype == torch.bool
+    return bias_B11S.masked_fill(~mask, -torch.inf) if is_bool else bias_B11S + mask

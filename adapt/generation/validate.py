@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapt.data.schema import Example, Vocabulary, open_image
-from adapt.generation.answer import answer
+from adapt.generation.answer import Decoding, answer
 from adapt.metrics.chair import aggregate, count
 from adapt.progress import track
 
@@ -20,19 +20,13 @@ def validate(
 ) -> dict[str, float]:
     """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens) of greedy descriptions."""
     rows = [row for row in rows if row.kind == "describe"]
+    decoding = Decoding(anchor_tokens=1, max_new_tokens=max_new_tokens)
     counts, lengths = [], []
     for start in track(range(0, len(rows), BATCH), "validating"):
         batch = rows[start : start + BATCH]
-        answers = answer(
-            model,
-            processor,
-            [open_image(row) for row in batch],
-            [row.question for row in batch],
-            anchor_tokens=1,
-            max_new_tokens=max_new_tokens,
-        )
+        images, questions = [open_image(row) for row in batch], [row.question for row in batch]
+        answers = answer(model, processor, images, questions, decoding)
         lengths += answers.mask_BT.sum(1).tolist()
-        counts += [
-            count(text, row, vocabulary) for text, row in zip(answers.texts, batch, strict=True)
-        ]
+        pairs = zip(answers.texts, batch, strict=True)
+        counts += [count(text, row, vocabulary) for text, row in pairs]
     return {**aggregate(counts), "length": sum(lengths) / max(len(lengths), 1)}

@@ -1,5 +1,4 @@
-"""Where to look: supervision of a question's noun by the boxes, while the embedded default model
-learns to answer.
+"""Where to look: supervision of a question's noun by the boxes, for the embedded default model.
 
 A question names a thing: its noun should find the patches of that thing, and should find nothing
 where the thing is absent. Without this, the tiny model needs many thousand steps before a noun
@@ -22,8 +21,9 @@ from adapt.metrics.mentions import find
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """The token of a question's noun (-1: it names none), and the patches of that thing [N] (none:
-    it is absent).
+    """The token of a question's noun (-1: none is named), and where it should look.
+
+    `patches_N` are the patches of that thing, none where it is absent.
     """
 
     token: int
@@ -31,8 +31,7 @@ class Place:
 
 
 def patches_of(box: Sequence[float], side: int) -> Tensor:
-    """Patches of a side x side grid whose centre lies in the box (x0, y0, x1, y1 in 0..1): [side *
-    side] bool.
+    """Patches of a side x side grid with their centre in the box (x0, y0, x1, y1 in 0..1), bool.
 
     >>> patches_of((0.0, 0.0, 1.0, 0.5), 2)
     tensor([ True,  True, False, False])
@@ -44,8 +43,9 @@ def patches_of(box: Sequence[float], side: int) -> Tensor:
 
 
 def place_of(example: Example, vocabulary: Vocabulary, text: str, encoded: Any, side: int) -> Place:
-    """The place of the first thing that the question names; `encoded` is the fast tokenizer's
-    output for `text`.
+    """The place of the first thing that the question names.
+
+    `encoded` is the fast tokenizer's output for the prompt `text`.
     """
     mentions = find(example.question, vocabulary.objects)
     patches_N = torch.zeros(side * side, dtype=torch.bool)
@@ -59,8 +59,9 @@ def place_of(example: Example, vocabulary: Vocabulary, text: str, encoded: Any, 
 
 
 def grounding_loss(maps_BLN: Tensor, places: Sequence[Place]) -> Tensor:
-    """Mean over nouns and layers of -log p: p is the attention on the thing, or off the image when
-    it is absent.
+    """Mean over nouns and layers of -log p, with p the attention that lies where it should.
+
+    That is on the thing, or off the image where the thing is absent.
 
     Args:
         maps_BLN: attention of each question's noun to the image, mean over heads, with gradient.
@@ -70,7 +71,8 @@ def grounding_loss(maps_BLN: Tensor, places: Sequence[Place]) -> Tensor:
 
     >>> maps = torch.tensor([[[0.5, 0.1]], [[0.2, 0.05]]])
     >>> there, absent = torch.tensor([True, False]), torch.tensor([False, False])
-    >>> round(float(grounding_loss(maps, [Place(token=3, patches_N=p) for p in (there, absent)])), 4)
+    >>> places = [Place(token=3, patches_N=patches) for patches in (there, absent)]
+    >>> round(float(grounding_loss(maps, places)), 4)
     0.4904
     """
     target_BN = torch.stack([place.patches_N for place in places]).to(maps_BLN.device)

@@ -1,5 +1,4 @@
-"""A short name for what a result was computed from: the content of a model's weights and config,
-and of its inputs.
+"""A short name for what a result was computed from: a model's weights and config, and its inputs.
 
 Two loads of one model have one name; one step of training gives it another.
 """
@@ -13,9 +12,7 @@ from torch import Tensor
 
 
 def content_key(model: Any, inputs: Mapping[str, Any], *settings: object) -> str:
-    """Hex digest of a model's config and weights, of the tensors in `inputs`, and of `settings` by
-    their `repr`.
-    """
+    """Hex digest of config, weights, the tensors in `inputs`, and the `repr` of `settings`."""
     digest = hashlib.blake2b(model.config.to_json_string().encode(), digest_size=16)
     tensors = {**model.state_dict(), **{f"inputs/{key}": value for key, value in inputs.items()}}
     for name, tensor in tensors.items():
@@ -26,8 +23,7 @@ def content_key(model: Any, inputs: Mapping[str, Any], *settings: object) -> str
 
 
 def _fingerprint(tensor: Tensor) -> bytes:
-    """One 64-bit word per row, computed on the tensor's device; a sha of a large model would take
-    many seconds.
+    """One 64-bit word per row, computed on the device; a sha of a large model takes many seconds.
 
     The word is the exclusive or of the row's values, so exchanging two values inside a row goes
     unnoticed.

@@ -15,7 +15,7 @@ Shapes: B batch, N image tokens, S sequence, C channels, X x Y pixels, D width.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
 from adapt.data.schema import Example, Vocabulary, open_image
-from adapt.generation.answer import chat_prompts
 from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
+from adapt.models.prompts import chat_prompts
 from adapt.models.settings import Config, ScratchConfig
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
 from adapt.params import require
@@ -34,27 +34,17 @@ from adapt.progress import Log, track
 
 LOG_EVERY = 10
 DESCRIBE_SHARE = 0.4  # of the rows drawn in phase 2; the rest are questions
-GROUNDED_LAYERS = (
-    0,
-)  # where a question's noun meets the patches; later layers carry on what it found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A training row in tokens: prompt and answer, where the answer starts, which image, where to
-    look.
-    """
-
-    ids: list[int]
-    answer: int
-    image: int
-    place: Place
+# Where a question's noun meets the patches; later layers carry on what it has looked up.
+GROUNDED_LAYERS = (0,)
+IGNORED = -100  # the label of a position without a loss
 
 
 def from_scratch(
     config: Config, rows: Sequence[Example], vocabulary: Vocabulary, log: Log
 ) -> tuple[Any, Any]:
     """The embedded default model, trained on `rows`, in eval mode, and its processor.
+
+    Logs `vision_loss`, `vision_accuracy`, `language_loss` and `grounding_loss` by step.
 
     Raises InputError where the patches do not divide the images.
     """
@@ -65,88 +55,167 @@ def from_scratch(
         "base.scratch.patch_size",
         f"{scratch.patch_size} does not divide square images of {width} x {height} pixels",
     )
-    shape = Shape(
-        width=scratch.width,
-        vision_layers=scratch.vision_layers,
-        text_layers=scratch.text_layers,
-        heads=scratch.heads,
-        patch_size=scratch.patch_size,
-        image_size=width,
-    )
-    tokenizer = build_tokenizer(
-        text for row in rows for text in (row.question, row.answer, row.noisy_answer)
-    )
+    names = ("width", "vision_layers", "text_layers", "heads", "patch_size")
+    shape = Shape(**{name: getattr(scratch, name) for name in names}, image_size=width)
+    texts = (text for row in rows for text in (row.question, row.answer, row.noisy_answer))
+    tokenizer = build_tokenizer(texts)
     processor = build_processor(tokenizer, shape)
     model = build_model(tokenizer, shape, config.seed)
-    pretrain(model, processor, rows, vocabulary, scratch, config.seed, log)
+    training = _Pretraining(model, processor, vocabulary, scratch, config.seed, log)
+    images = list({row.image_id: row for row in reversed(rows)}.values())[::-1]  # one row of each
+    pixels = training.pixels(images)
+    training.tower(pixels, torch.stack([training.patch_labels(row) for row in images]))
+    index_of = {row.image_id: i for i, row in enumerate(images)}
+    training.language(training.token_rows(rows, index_of), _row_chances(rows), pixels)
     return model.eval(), processor
 
 
-def pretrain(
-    model: Any,
-    processor: Any,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    plan: ScratchConfig,
-    seed: int,
-    log: Log,
-) -> None:
-    """Train `model` in place; logs `vision_loss`, `vision_accuracy`, `language_loss` and
-    `grounding_loss` by step.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A training row in tokens: prompt and answer, and where the answer starts.
+
+    `image`: which one of the distinct images; `place`: where the question's noun should look.
     """
-    generator = torch.Generator().manual_seed(seed)
-    index_of, pixels = _images(processor, rows)
-    labels = torch.stack([_patch_labels(e, model.config, vocabulary) for e in _first_of_each(rows)])
-    _train_tower(model, processor, pixels, labels, vocabulary, plan, generator, log)
-    features = _tower_features(model, pixels)
-    _train_language(
-        model,
-        processor,
-        rows,
-        _rows(model, processor, rows, vocabulary, index_of),
-        features,
-        plan,
-        generator,
-        log,
-    )
+
+    ids: list[int]
+    answer: int
+    image: int
+    place: Place
 
 
-def _first_of_each(rows: Sequence[Example]) -> list[Example]:
-    return list({e.image_id: e for e in reversed(rows)}.values())[::-1]
+class _Pretraining:
+    """The two phases; one random stream runs through both."""
 
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        vocabulary: Vocabulary,
+        plan: ScratchConfig,
+        seed: int,
+        log: Log,
+    ) -> None:
+        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self.vocabulary, self.plan, self.log = vocabulary, plan, log
+        self.generator = torch.Generator().manual_seed(seed)
+        vision = model.config.vision_config
+        self.side = int(vision.image_size // vision.patch_size)
 
-def _images(processor: Any, rows: Sequence[Example]) -> tuple[dict[str, int], Tensor]:
-    """Pixel values of every distinct image, [images, C, X, Y], and where each image id is."""
-    unique = _first_of_each(rows)
-    pixels = [
-        processor.image_processor(images=open_image(e), return_tensors="pt")["pixel_values"]
-        for e in track(unique, "reading images")
-    ]
-    return {e.image_id: i for i, e in enumerate(unique)}, torch.cat(pixels)
+    def pixels(self, images: Sequence[Example]) -> Tensor:
+        """Pixel values, [images, C, X, Y]."""
+        process = self.processor.image_processor
+        batches = (
+            process(images=open_image(row), return_tensors="pt")
+            for row in track(images, "reading images")
+        )
+        return torch.cat([batch["pixel_values"] for batch in batches])
 
+    # ---- phase 1: the vision tower -----------------------------------------------------------
 
-def _side(config: Any) -> int:
-    return int(config.vision_config.image_size // config.vision_config.patch_size)
+    def patch_labels(self, row: Example) -> Tensor:
+        """[2, N]: object and colour index of the box over each patch's centre; 0 is background."""
+        names, colours = list(self.vocabulary.objects), list(self.vocabulary.colours)
+        labels = torch.zeros(2, self.side * self.side, dtype=torch.long)
+        for thing in row.objects:
+            inside = patches_of(thing.box, self.side)
+            labels[0][inside] = names.index(thing.name) + 1
+            if thing.colour:
+                labels[1][inside] = colours.index(thing.colour) + 1
+        return labels
 
+    def tower(self, pixels: Tensor, labels: Tensor) -> None:
+        """Train tower and projector to name what is under every patch."""
+        # 1. Two heads, objects and colours, that score a patch by the words' own embeddings.
+        lists = (self.vocabulary.objects, self.vocabulary.colours)
+        heads = [_PatchWords(self.model, self.tokenizer, list(words)) for words in lists]
+        inner, plan = self.model.model, self.plan
+        parameters = _distinct((inner.vision_tower, inner.multi_modal_projector, *heads))
+        optimiser, schedule = _optimiser(parameters, plan, plan.vision_steps)
+        for step in track(range(1, plan.vision_steps + 1), "vision tower"):
+            # 2. Cross-entropy of both heads over all patches of some images.
+            pick = torch.randint(len(pixels), (plan.vision_batch,), generator=self.generator)
+            projected = inner.multi_modal_projector(_hidden(self.model, pixels[pick]))
+            logits = [head(projected) for head in heads]
+            loss = sum(
+                F.cross_entropy(scores.flatten(0, 1), labels[pick, i].flatten())
+                for i, scores in enumerate(logits)
+            )
+            _step(loss, parameters, optimiser, schedule)
+            # 3. Accuracy on the patches of objects: most patches are background.
+            if step % LOG_EVERY == 0:
+                on_object = labels[pick, 0] > 0
+                is_right = (logits[0].argmax(-1) == labels[pick, 0])[on_object]
+                metrics = {"vision_loss": float(loss.detach())}
+                self.log(step, {**metrics, "vision_accuracy": float(is_right.float().mean())})
 
-def _patch_labels(example: Example, config: Any, vocabulary: Vocabulary) -> Tensor:
-    """[2, N]: object and colour index (from 1; 0 is background) of the box that covers each patch's
-    centre.
-    """
-    side, names, colours = _side(config), list(vocabulary.objects), list(vocabulary.colours)
-    labels = torch.zeros(2, side * side, dtype=torch.long)
-    for thing in example.objects:
-        inside = patches_of(thing.box, side)
-        labels[0][inside] = names.index(thing.name) + 1
-        if thing.colour:
-            labels[1][inside] = colours.index(thing.colour) + 1
-    return labels
+    # ---- phase 2: the language model ---------------------------------------------------------
+
+    def token_rows(self, rows: Sequence[Example], index_of: Mapping[str, int]) -> list[_Row]:
+        """Every row in tokens; a question's prompt is made once."""
+        questions = sorted({row.question for row in rows})
+        sign = self.processor.image_token
+        image = sign * self.model.config.image_seq_length
+        texts = [p.replace(sign, image) for p in chat_prompts(self.processor, questions)]
+        encoded = [self.tokenizer(text, add_special_tokens=False) for text in texts]
+        prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
+        answers = self.tokenizer(
+            [(row.noisy_answer or row.answer) + self.tokenizer.eos_token for row in rows],
+            add_special_tokens=False,
+        )["input_ids"]
+        tokenized = []
+        for row, answer in zip(rows, answers, strict=True):
+            text, prompt = prompts[row.question]
+            place = place_of(row, self.vocabulary, text, prompt, self.side)
+            ids, at = prompt["input_ids"], index_of[row.image_id]
+            tokenized.append(_Row(ids=ids + answer, answer=len(ids), image=at, place=place))
+        return tokenized
+
+    def language(self, rows: Sequence[_Row], chance: Tensor, pixels: Tensor) -> None:
+        """Train projector and language model to answer, on features of the frozen tower."""
+        # 1. The tower no longer changes: every image goes through it once.
+        with torch.no_grad():
+            parts = track(pixels.split(256), "image features")
+            features = torch.cat([_hidden(self.model, part) for part in parts])
+        inner, plan = self.model.model, self.plan
+        trained = (inner.multi_modal_projector, inner.language_model, self.model.lm_head)
+        parameters = _distinct(trained)
+        optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
+        size, generator = plan.language_batch, self.generator
+        for step in track(range(1, plan.language_steps + 1), "language model"):
+            # 2. Rows by chance, so that descriptions keep their share.
+            pick = torch.multinomial(chance, size, replacement=True, generator=generator)
+            batch = [rows[i] for i in pick.tolist()]
+            # 3. Two losses of equal weight: what to answer, and where to look for it.
+            answering, looking = self._losses(batch, features)
+            _step(answering + looking, parameters, optimiser, schedule)
+            if step % LOG_EVERY == 0:
+                losses = {"language_loss": answering, "grounding_loss": looking}
+                values = {name: float(loss.detach()) for name, loss in losses.items()}
+                self.log(plan.vision_steps + step, values)
+
+    def _losses(self, batch: Sequence[_Row], features: Tensor) -> tuple[Tensor, Tensor]:
+        """Of answering, the mean over answers (a yes weighs as much as a description); of looking.
+
+        Both come from one pass: the second from its attention at the nouns.
+        """
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        inputs, labels = _padded(batch, self.tokenizer.pad_token_id)
+        images = features[torch.tensor([row.image for row in batch])]
+        projected = self.model.model.multi_modal_projector(images)
+        encoded = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+        rows_B1 = torch.tensor([[row.place.token] for row in batch])
+        columns_BN = image_columns(inputs["input_ids"], self.model.config.image_token_id)
+        capture = RowCapture(rows_B1, columns_BN, GROUNDED_LAYERS)
+        with observed(self.model, capture):
+            logits = self.model(**inputs, mm_encoder_outputs=encoded, use_cache=False).logits
+        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+        answering = (losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).mean()
+        return answering, grounding_loss(capture.stacked()[:, :, 0], [row.place for row in batch])
 
 
 class _PatchWords(nn.Module):
-    """Scores of the vocabulary's words for projected patches, by their own embeddings; score 0 is
-    "nothing here".
-    """
+    """Scores of words for projected patches, by the words' embeddings; score 0: nothing here."""
 
     def __init__(self, model: Any, tokenizer: Any, words: Sequence[str]) -> None:
         super().__init__()
@@ -160,19 +229,27 @@ class _PatchWords(nn.Module):
     def forward(self, projected_BND: Tensor) -> Tensor:
         """[B, N, words + 1]."""
         words = torch.stack([self.embedding(ids).mean(0) for ids in self.pieces])
-        return (
-            projected_BND @ torch.cat([self.nothing, words]).T * self.log_scale.exp() + self.offset
-        )
+        scores = projected_BND @ torch.cat([self.nothing, words]).T
+        return scores * self.log_scale.exp() + self.offset
+
+
+def _hidden(model: Any, pixels: Tensor) -> Tensor:
+    """What the projector reads: patch states of the tower's last layer, [B, N, D]."""
+    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+
+
+def _distinct(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """Parameters of the modules; tied weights once."""
+    return list(dict.fromkeys(p for module in modules for p in module.parameters()))
 
 
 def _optimiser(parameters: list[nn.Parameter], plan: ScratchConfig, steps: int) -> tuple[Any, Any]:
-    optimiser = torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=0.01)
+    """AdamW and its one-cycle schedule."""
+    peak = plan.learning_rate
+    optimiser = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01)
     # The warm-up must not be exactly one step: OneCycleLR then divides by zero.
-    share = 0.1 if steps > 20 else 0.3
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, plan.learning_rate, total_steps=steps, pct_start=share
-    )
-    return optimiser, schedule
+    share, cycle = 0.1 if steps > 20 else 0.3, torch.optim.lr_scheduler.OneCycleLR
+    return optimiser, cycle(optimiser, peak, total_steps=steps, pct_start=share)
 
 
 def _step(loss: Tensor, parameters: list[nn.Parameter], optimiser: Any, schedule: Any) -> None:
@@ -183,148 +260,20 @@ def _step(loss: Tensor, parameters: list[nn.Parameter], optimiser: Any, schedule
     schedule.step()
 
 
-def _hidden(model: Any, pixels: Tensor) -> Tensor:
-    """What the projector reads: patch states of the tower's last layer, [B, N, D]."""
-    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
-
-
-def _train_tower(
-    model: Any,
-    processor: Any,
-    pixels: Tensor,
-    labels: Tensor,
-    vocabulary: Vocabulary,
-    plan: ScratchConfig,
-    generator: Any,
-    log: Log,
-) -> None:
-    heads = nn.ModuleList(
-        [
-            _PatchWords(model, processor.tokenizer, list(w))
-            for w in (vocabulary.objects, vocabulary.colours)
-        ]
-    )
-    parts = (model.model.vision_tower, model.model.multi_modal_projector, heads)
-    parameters = list(dict.fromkeys(p for part in parts for p in part.parameters()))
-    optimiser, schedule = _optimiser(parameters, plan, plan.vision_steps)
-    for step in track(range(1, plan.vision_steps + 1), "vision tower"):
-        pick = torch.randint(len(pixels), (plan.vision_batch,), generator=generator)
-        projected = model.model.multi_modal_projector(_hidden(model, pixels[pick]))
-        logits = [head(projected) for head in heads]
-        loss = sum(
-            F.cross_entropy(p.flatten(0, 1), labels[pick, i].flatten())
-            for i, p in enumerate(logits)
-        )
-        _step(loss, parameters, optimiser, schedule)
-        if step % LOG_EVERY == 0:
-            on_object = labels[pick, 0] > 0
-            right = (logits[0].argmax(-1) == labels[pick, 0])[on_object].float().mean()
-            log(step, {"vision_loss": float(loss.detach()), "vision_accuracy": float(right)})
-
-
-@torch.no_grad()
-def _tower_features(model: Any, pixels: Tensor) -> Tensor:
-    return torch.cat([_hidden(model, part) for part in track(pixels.split(256), "image features")])
-
-
-def _rows(
-    model: Any,
-    processor: Any,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    index_of: Mapping[str, int],
-) -> list[_Row]:
-    """Every row in tokens; a question's prompt is made once."""
-    questions = sorted({e.question for e in rows})
-    image = processor.image_token * model.config.image_seq_length
-    texts = [p.replace(processor.image_token, image) for p in chat_prompts(processor, questions)]
-    encoded = [processor.tokenizer(text, add_special_tokens=False) for text in texts]
-    prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
-    answers = processor.tokenizer(
-        [(e.noisy_answer or e.answer) + processor.tokenizer.eos_token for e in rows],
-        add_special_tokens=False,
-    )["input_ids"]
-    made = []
-    for e, answer in zip(rows, answers, strict=True):
-        text, prompt = prompts[e.question]
-        place = place_of(e, vocabulary, text, prompt, _side(model.config))
-        ids = prompt["input_ids"]
-        made.append(
-            _Row(ids=ids + answer, answer=len(ids), image=index_of[e.image_id], place=place)
-        )
-    return made
-
-
-def _train_language(
-    model: Any,
-    processor: Any,
-    examples: Sequence[Example],
-    rows: Sequence[_Row],
-    features: Tensor,
-    plan: ScratchConfig,
-    generator: Any,
-    log: Log,
-) -> None:
-    chance = _row_chances(examples)
-    trained = (model.model.multi_modal_projector, model.model.language_model, model.lm_head)
-    parameters = list(
-        dict.fromkeys(p for part in trained for p in part.parameters())
-    )  # tied weights once
-    optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
-    for step in track(range(1, plan.language_steps + 1), "language model"):
-        pick = torch.multinomial(chance, plan.language_batch, replacement=True, generator=generator)
-        batch = [rows[i] for i in pick.tolist()]
-        answering, looking = _language_losses(
-            model, batch, features, processor.tokenizer.pad_token_id
-        )
-        _step(answering + looking, parameters, optimiser, schedule)
-        if step % LOG_EVERY == 0:
-            seen = {
-                "language_loss": float(answering.detach()),
-                "grounding_loss": float(looking.detach()),
-            }
-            log(plan.vision_steps + step, seen)
-
-
-def _language_losses(
-    model: Any, batch: Sequence[_Row], features: Tensor, pad: int
-) -> tuple[Tensor, Tensor]:
-    """Of answering, the mean over answers (a yes or no weighs as much as a description), and of
-    looking.
-    """
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-    inputs, labels = _padded(batch, pad)
-    projected = model.model.multi_modal_projector(
-        features[torch.tensor([row.image for row in batch])]
-    )
-    encoded = BaseModelOutputWithPooling(pooler_output=list(projected))
-    rows_B1 = torch.tensor([[row.place.token] for row in batch])
-    columns_BN = image_columns(inputs["input_ids"], model.config.image_token_id)
-    capture = RowCapture(rows_B1, columns_BN, GROUNDED_LAYERS)
-    with observed(model, capture):
-        logits = model(**inputs, mm_encoder_outputs={"image": encoded}, use_cache=False).logits
-    losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
-    answering = (losses.sum(1) / (labels[:, 1:] != -100).sum(1)).mean()
-    return answering, grounding_loss(capture.stacked()[:, :, 0], [row.place for row in batch])
-
-
 def _row_chances(rows: Sequence[Example]) -> Tensor:
-    describe = torch.tensor([e.kind == "describe" for e in rows])
-    chance = torch.where(
-        describe,
-        DESCRIBE_SHARE / describe.sum().clamp_min(1),
-        (1 - DESCRIBE_SHARE) / (~describe).sum().clamp_min(1),
-    )
-    return chance.float()
+    """How likely each row is drawn: descriptions make up DESCRIBE_SHARE, questions the rest."""
+    is_describe = torch.tensor([row.kind == "describe" for row in rows])
+    describe = DESCRIBE_SHARE / is_describe.sum().clamp_min(1)
+    question = (1 - DESCRIBE_SHARE) / (~is_describe).sum().clamp_min(1)
+    return torch.where(is_describe, describe, question).float()
 
 
-def _padded(items: Sequence[_Row], pad: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Right-padded inputs, and labels that cover the answer only (-100 elsewhere)."""
-    longest = max(len(row.ids) for row in items)
-    input_ids = torch.full((len(items), longest), pad)
-    labels = torch.full_like(input_ids, -100)
-    for i, row in enumerate(items):
+def _padded(rows: Sequence[_Row], pad: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Right-padded inputs, and labels that cover the answer only."""
+    longest = max(len(row.ids) for row in rows)
+    input_ids = torch.full((len(rows), longest), pad)
+    labels = torch.full_like(input_ids, IGNORED)
+    for i, row in enumerate(rows):
         input_ids[i, : len(row.ids)] = torch.tensor(row.ids)
         labels[i, row.answer : len(row.ids)] = torch.tensor(row.ids[row.answer :])
     return {"input_ids": input_ids, "attention_mask": (input_ids != pad).long()}, labels

@@ -1,5 +1,4 @@
-"""The embedded default model: transformers' own LLaVA classes, small enough to train from nothing
-in minutes.
+"""The embedded default model: transformers' own LLaVA classes, trained from nothing in minutes.
 
 CLIP vision tower, two-layer projector, Llama decoder; a word-level tokenizer built from the
 training texts; processor and chat template as any LLaVA has them, so that everything downstream
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+ENDS = ("pad", "bos", "eos")
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "<user>", "<assistant>")
 CHAT_TEMPLATE = (
     "<s>{% for message in messages %}"
@@ -27,9 +27,7 @@ CHAT_TEMPLATE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Size of the tiny model: hidden width, layers, attention heads, patch and image edge in
-    pixels.
-    """
+    """Size of the tiny model; `patch_size` and `image_size` are edges in pixels."""
 
     width: int
     vision_layers: int
@@ -45,28 +43,23 @@ def build_tokenizer(texts: Iterable[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Whitespace()
-    words = sorted({word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)})
-    vocabulary = {
-        word: index
-        for index, word in enumerate((*SPECIAL, *(w for w in words if w not in SPECIAL)))
-    }
+    words = {word for text in set(texts) for word, _ in splitter.pre_tokenize_str(text)}
+    ordered = (*SPECIAL, *sorted(words - {*SPECIAL}))
+    vocabulary = {word: index for index, word in enumerate(ordered)}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = splitter
-    raw.decoder = decoders.WordPiece(
-        prefix="##", cleanup=True
-    )  # spaces between words, none before punctuation
+    # Spaces between words, none before punctuation.
+    raw.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    names = ("pad_token", "unk_token", "bos_token", "eos_token")
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        additional_special_tokens=["<image>", "<user>", "<assistant>"],
+        **dict(zip(names, SPECIAL, strict=False)),
+        additional_special_tokens=list(SPECIAL[4:]),
     )
 
 
 def build_processor(tokenizer: Any, shape: Shape) -> Any:
-    """`LlavaProcessor` for square images of the shape's size; pixel values are scaled to [-1, 1]."""
+    """`LlavaProcessor` for square images of the shape's size; pixel values lie in [-1, 1]."""
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -90,46 +83,38 @@ def build_processor(tokenizer: Any, shape: Shape) -> Any:
 
 def build_model(tokenizer: Any, shape: Shape, seed: int) -> Any:
     """`LlavaForConditionalGeneration` with random weights that depend on `seed` alone."""
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import LlavaForConditionalGeneration as Llava
 
-    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ENDS}
+    widths = {"hidden_size": shape.width, "intermediate_size": 2 * shape.width}
+    common = {**widths, "num_attention_heads": shape.heads}
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=shape.width,
-            intermediate_size=2 * shape.width,
+            **common,
             num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.heads,
             image_size=shape.image_size,
             patch_size=shape.patch_size,
         ),
         text_config=LlamaConfig(
+            **common,
+            **ids,
             vocab_size=len(tokenizer),
-            hidden_size=shape.width,
-            intermediate_size=2 * shape.width,
             num_hidden_layers=shape.text_layers,
-            num_attention_heads=shape.heads,
             num_key_value_heads=shape.heads,
             max_position_embeddings=512,
-            eos_token_id=tokenizer.eos_token_id,
-            **ids,
         ),
+        **ids,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        # copying a word of the question into the answer is learnt much sooner
+        # With tied weights, copying a word of the question into the answer is learnt much sooner.
         tie_word_embeddings=True,
         image_seq_length=(shape.image_size // shape.patch_size) ** 2,
-        eos_token_id=tokenizer.eos_token_id,
-        **ids,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(config)
+        model = Llava(config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model

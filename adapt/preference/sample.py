@@ -3,7 +3,7 @@
 Shapes: B rows times samples, L layers, N image tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from adapt.attention.anchor import visual_anchor
+from adapt.attention.layout import Grid
 from adapt.data.schema import Example, Vocabulary, open_image, read_split, read_vocabulary
-from adapt.generation.answer import answer, estimate_debias, first_maps
+from adapt.generation.answer import Decoding, answer, first_maps
+from adapt.generation.debias import debias_masks
 from adapt.models.load import load_model, load_processor
 from adapt.params import InputError
 from adapt.preference.pairs import Pair, write_pairs
@@ -37,20 +39,13 @@ def sample_pairs(
     questions = sorted(
         {e.question for e in rows if e.kind == "describe"} or {e.question for e in rows}
     )
-    debias_N = estimate_debias(
-        model,
-        processor,
-        questions,
-        open_image(rows[0]).size,
-        count=config.anchor.noise_images,
-        anchor_tokens=config.anchor.anchor_tokens,
-        seed=config.seed,
-    )
+    size = open_image(rows[0]).size
+    debias = debias_masks(model, processor, questions, size, config.anchor, config.seed)
     pairs: list[Pair] = []
     starts = range(0, len(rows), config.batch)
     for step, start in enumerate(track(starts, "sampling answers"), 1):
         pairs += _pairs_of(
-            config, model, processor, rows[start : start + config.batch], vocabulary, debias_N, step
+            config, model, processor, rows[start : start + config.batch], vocabulary, debias, step
         )
         log(step, {"pairs": len(pairs)})
     if not pairs:
@@ -76,24 +71,22 @@ def _pairs_of(
     processor: Any,
     rows: Sequence[Example],
     vocabulary: Vocabulary,
-    debias_N: Tensor,
+    debias: Mapping[Grid, Tensor],
     step: int,
 ) -> list[Pair]:
 
     n, anchor_tokens = config.samples, config.anchor.anchor_tokens
-    answers = answer(
-        model,
-        processor,
-        [open_image(e) for e in rows],
-        [e.question for e in rows],
+    decoding = Decoding(
         anchor_tokens=anchor_tokens,
         max_new_tokens=config.max_new_tokens,
         samples=n,
         temperature=config.temperature,
         seed=config.seed * 100_003 + step,
     )
+    images, questions = [open_image(e) for e in rows], [e.question for e in rows]
+    answers = answer(model, processor, images, questions, decoding)
     maps_BLN = first_maps(answers, anchor_tokens).unflatten(0, (len(rows), n)).mean(1)
-    anchors = visual_anchor(maps_BLN, answers.grid, debias_N).tolist()
+    anchors = visual_anchor(maps_BLN, answers.grid, debias[answers.grid]).tolist()
     pairs = []
     for i, (example, anchor) in enumerate(zip(rows, anchors, strict=True)):
         texts = answers.texts[i * n : (i + 1) * n]

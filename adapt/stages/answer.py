@@ -1,9 +1,10 @@
-"""Stage `answer`: what the base and the tuned model say of the test split, plain and with steering.
+"""Stage `answer`: the answers of the base and the tuned model to the test split, plain and steered.
 
-The only one of the two stages after training that loads a model; `evaluate` judges what it wrote. The base model also
-describes the validation split, on which the detectors of the early warning are fitted. Writes `responses.parquet`
-(every answer), `tokens.parquet` (attention at every token of the descriptions), `traces.parquet` (all of it for the
-longest ones) and `models.json` (which weights answered); columns in `adapt/generation/bench.py`.
+The only one of the two stages after training that loads a model; `evaluate` judges what it wrote.
+The base model also describes the validation split, on which the detectors of the early warning are
+fitted. Writes `responses.parquet` (every answer), `tokens.parquet` (attention at every token of the
+descriptions), `traces.parquet` (all of it for the longest ones) and `models.json` (which weights
+answered); columns in `adapt/generation/bench.py`.
 """
 
 import json
@@ -20,19 +21,17 @@ if TYPE_CHECKING:
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
     from adapt.generation.bench import Tables
-    from adapt.models.identity import content_key
 
-    asked = []
-    models = {}
+    splits, parts, models = results / "data" / "splits", [], {}
     for arm, stage in (("base", "base"), ("tuned", "train")):
         folder = results / stage / "model"
-        bench = open_bench(config, folder, results / "data" / "splits", "test")
-        models[arm] = content_key(bench.model, {})
-        asked.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
-        asked.append(bench.ask(f"{arm}_steered", config.steer))
+        bench = open_bench(config, folder, splits, "test")
+        models[arm] = bench.weights()
+        parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
+        parts.append(bench.ask(f"{arm}_steered", config.steer))
         if arm == "base":
-            asked += _validation(config, folder, results / "data" / "splits")
-    tables = Tables.joined(asked)
+            parts += _validation(config, folder, splits)
+    tables = Tables.joined(parts)
     tables.write(out)
     (out / "models.json").write_text(json.dumps(models, indent=2) + "\n")
     on_test = tables.responses[tables.responses.split == "test"]

@@ -1,8 +1,9 @@
 """Stage `base`: the model that a retraining starts from.
 
-`base.source` is "scratch" (train the embedded default model on the training split, noisy answers included), a local
-folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes `model/`, `source.json` and, for
-"scratch", `history.csv`; reports how much the model hallucinates on the validation split.
+`base.source` is "scratch" (train the embedded default model on the training split, noisy answers
+included), a local folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes
+`model/`, `source.json` and, for "scratch", `history.csv`; reports how much the model hallucinates
+on the validation split.
 """
 
 import json
@@ -37,7 +38,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
 
 
 def _resolve(source: str, root: Path, folder: Path) -> tuple[str | Path, str]:
-    """A loadable path or hub id, and a registered model's version, fetched into `folder` ("" else)."""
+    """A loadable path or hub id; and a registered model's version, fetched into `folder`, or ""."""
     if not source.startswith("models:/"):
         return source, ""
     from adapt.tracking.registry import download

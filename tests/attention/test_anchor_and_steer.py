@@ -1,17 +1,18 @@
-"""Anchor, signals and steering: formulas by hand, and steering that is off exactly when it should
-be.
-"""
+"""Anchor, signals and steering: formulas by hand, and steering off exactly when it should be."""
 
 import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from adapt.attention import anchor, signals
 from adapt.attention.layout import Layout, View
+from adapt.attention.settings import AnchorConfig
 from adapt.generation import steer
-from adapt.generation.answer import answer
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
+from adapt.params import InputError, load
 from tests.support import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
@@ -20,15 +21,9 @@ ON = SteerConfig(alpha=0.5, tau=0.8, trigger="mass", anchor_share=0.5, layers="a
 
 
 def answers(**options):
-    return answer(
-        tiny_world.model(),
-        tiny_world.processor(),
-        IMAGES,
-        tiny_world.QUESTIONS,
-        anchor_tokens=3,
-        max_new_tokens=12,
-        **options,
-    )
+    decoding = Decoding(anchor_tokens=3, max_new_tokens=12, **options)
+    model, processor = tiny_world.model(), tiny_world.processor()
+    return answer(model, processor, IMAGES, tiny_world.QUESTIONS, decoding)
 
 
 def test_signals_by_hand():
@@ -110,12 +105,8 @@ def test_steering_is_exactly_off_with_alpha_or_tau_zero():
 
 
 def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
-    plain, steered = (
-        answers(),
-        answers(
-            steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")
-        ),
-    )
+    always = SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")
+    plain, steered = answers(), answers(steer=always)
     assert not steered.fired_BTL[:, :3].any()
     assert steered.fired_BTL[:, 3:].all(), "a threshold far above the early level always fires"
     assert torch.equal(steered.tokens_BT[:, :3], plain.tokens_BT[:, :3])
@@ -126,9 +117,7 @@ def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
 
 
 def tiled() -> Layout:
-    """Sample 0: two tiles with a separator between them; sample 1: one image of another grid, and
-    padding.
-    """
+    """Sample 0: two tiles and a separator between them; sample 1: one other grid, and padding."""
     columns = torch.tensor([[2, 3, 4, 5, 6, 7, 8, 9, 10], [1, 2, 3, 4, 5, 6, -1, -1, -1]])
     views = (
         View(0, 0, "tile", (2, 2), (2, 3, 4, 5)),
@@ -180,9 +169,8 @@ def test_one_image_token_and_no_attention_have_an_anchor():
     one = anchor.visual_anchor(torch.full((2, 3, 1), 0.2), (1, 1), torch.ones(1))
     assert one.tolist() == [[1.0], [1.0]]
     assert anchor.visual_anchor(torch.zeros(1, 2, 4), (2, 2), torch.ones(4)).isfinite().all()
-    assert not steer.fires(
-        torch.zeros(1, 4), torch.full((1, 4), 0.25), torch.ones(1), "match"
-    ).any(), "no image in the window"
+    nothing, w = torch.zeros(1, 4), torch.full((1, 4), 0.25)
+    assert not steer.fires(nothing, w, torch.ones(1), "amc").any(), "no image in the window"
 
 
 def test_anchors_have_no_host_synchronisation_in_the_loop():
@@ -195,19 +183,18 @@ def test_anchors_have_no_host_synchronisation_in_the_loop():
 
 
 def test_anchor_config_names_the_key():
-    with pytest.raises(ValueError, match="tokens: must be at least 1"):
-        anchor.AnchorConfig(anchor_tokens=0, noise_images=4)
+    section = {"anchor_tokens": 0, "noise_images": 4}
+    with pytest.raises(InputError, match=r"anchor\.anchor_tokens: must be at least 1, got 0"):
+        load({"anchor": section}, "anchor", AnchorConfig)
+    with pytest.raises(ValidationError):
+        AnchorConfig(**section)
 
 
 def test_mass_rule_by_hand():
-    """Two anchor tokens of mass 0.5 and 0.3 on two patches; tau 0.5: below 0.2 it fires, and in
-    layer 0 only.
-    """
+    """Two anchor tokens of mass 0.5 and 0.3; tau 0.5: below 0.2 it fires, and in layer 0 only."""
     maps = torch.tensor([[[[0.25, 0.25], [0.25, 0.25]], [[0.15, 0.15], [0.15, 0.15]]]])
-    w, rule = (
-        torch.tensor([[0.5, 0.5]]),
-        SteerConfig(alpha=1.0, tau=0.5, trigger="mass", anchor_share=0.0, layers=(0,)),
-    )
+    w = torch.tensor([[0.5, 0.5]])
+    rule = SteerConfig(alpha=1.0, tau=0.5, trigger="mass", anchor_share=0.0, layers=(0,))
     floor = steer.floor(maps, w, rule)
     assert floor.tolist() == [[pytest.approx(0.2), -1.0]]
     low, high = torch.tensor([[0.1, 0.09]]), torch.tensor([[0.11, 0.1]])
@@ -218,16 +205,19 @@ def test_mass_rule_by_hand():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"trigger": "focus"}, "trigger: focus is not one of mass, amc"),
-        ({"anchor_share": 2.0}, "anchor_share: must"),
-        ({"layers": (-1,)}, "layers: layers count from 0"),
-        ({"alpha": -1.0}, "alpha: must not be negative"),
+        ({"trigger": "focus"}, "steer.trigger: must be 'mass' or 'amc', got 'focus'"),
+        ({"anchor_share": 2.0}, "steer.anchor_share: must be at most 1, got 2.0"),
+        ({"layers": [-1]}, "steer.layers: expected all, or layers counted from 0 such as"),
+        ({"alpha": -1.0}, "steer.alpha: must be at least 0, got -1.0"),
     ],
 )
 def test_steer_config_names_the_key(wrong, message):
-    right = {"alpha": 0.5, "tau": 0.9, "trigger": "mass", "anchor_share": 0.1, "layers": ()}
-    with pytest.raises(ValueError, match=message):
-        SteerConfig(**{**right, **wrong})
+    right = {"alpha": 0.5, "tau": 0.9, "trigger": "mass", "anchor_share": 0.1, "layers": "all"}
+    assert load({"steer": right}, "steer", SteerConfig).layers == "all"
+    with pytest.raises(InputError, match=message):
+        load({"steer": right | wrong}, "steer", SteerConfig)
+    with pytest.raises(ValidationError):
+        SteerConfig(**right | wrong)
 
 
 def test_a_layer_that_the_model_lacks_is_refused():

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 from adapt.attention import rows as rows_module
 from adapt.attention.capture import NAME, RowCapture, decoder_of, observed
 from adapt.attention.layout import image_columns, patch_grid
-from adapt.generation.answer import answer, chat_prompts, first_maps
+from adapt.generation.answer import Decoding, answer, first_maps
+from adapt.models.prompts import chat_prompts, prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
 
@@ -73,17 +74,9 @@ def test_gradients_equal_eager():
 def test_decode_maps_equal_teacher_forced_eager():
     model, processor = tiny_world.model(), tiny_world.processor()
     images = [tiny_world.picture(0), tiny_world.picture(1)]
-    answers = answer(
-        model, processor, images, tiny_world.QUESTIONS, anchor_tokens=3, max_new_tokens=6
-    )
-    prompts = processor(
-        images=images,
-        text=chat_prompts(processor, tiny_world.QUESTIONS),
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        add_special_tokens=False,
-    )
+    decoding = Decoding(anchor_tokens=3, max_new_tokens=6)
+    answers = answer(model, processor, images, tiny_world.QUESTIONS, decoding)
+    prompts = prompt_inputs(model, processor, images, tiny_world.QUESTIONS)
     start = prompts["input_ids"].shape[1]
     prompts["input_ids"] = torch.cat([prompts["input_ids"], answers.tokens_BT], 1)
     prompts["attention_mask"] = torch.cat(
@@ -298,27 +291,9 @@ def test_memory_is_bounded_and_linear_in_the_sequence(monkeypatch):
 def test_samples_of_one_prompt_keep_their_columns():
     model, processor = tiny_world.model(), tiny_world.processor()
     images = [tiny_world.picture(0), tiny_world.picture(1)]
-    twice = answer(
-        model,
-        processor,
-        images,
-        tiny_world.QUESTIONS,
-        anchor_tokens=2,
-        max_new_tokens=4,
-        samples=2,
-        temperature=1.0,
-        seed=3,
-    )
-    again = answer(
-        model,
-        processor,
-        images,
-        tiny_world.QUESTIONS,
-        anchor_tokens=2,
-        max_new_tokens=4,
-        samples=2,
-        temperature=1.0,
-        seed=3,
+    decoding = Decoding(anchor_tokens=2, max_new_tokens=4, samples=2, temperature=1.0, seed=3)
+    twice, again = (
+        answer(model, processor, images, tiny_world.QUESTIONS, decoding) for _ in range(2)
     )
     assert twice.texts == again.texts
     # The first map depends on the prompt alone: equal within a pair, different between prompts.

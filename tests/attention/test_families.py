@@ -1,4 +1,4 @@
-"""Every family: positions and grids found by painting patches, capture and decoding against eager."""
+"""Every family: positions and grids by painting patches, capture and decoding against eager."""
 
 import copy
 
@@ -9,14 +9,14 @@ from PIL import ImageDraw
 from adapt.attention.capture import RowCapture, decoder_of, observed
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import layout_of
-from adapt.generation.answer import answer, prompt_inputs
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
+from adapt.models.prompts import prompt_inputs
 from tests.support import families
 from tests.support.families import CASES, built, inputs, picture
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)  # PaliGemma's processor
+# PaliGemma's processor warns.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 NAMES = list(CASES)
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -35,9 +35,7 @@ def embeddings(name, batch):
 
 
 def middle(image, frame, grid, cell):
-    """Where a cell of the grid over `frame`, in which the picture is centred, has its middle: (x,
-    y) in the picture.
-    """
+    """The middle of a cell of the grid over `frame`, where the picture is centred: its (x, y)."""
     x, y = (
         (at + 0.5) * side / count
         for at, side, count in zip(cell[::-1], frame, grid[::-1], strict=True)
@@ -56,8 +54,7 @@ def painted(image, frame, grid, cell):
 
 
 def reached(name, pictures, sample, image, frame, grid, side, every):
-    """Cells of a grid over one picture of a batch, and how much painting each changes every
-    position, [cells, S].
+    """Cells of a grid over one picture, and how much painting each changes positions, [cells, S].
 
     All cells or, not to take forever, the corners. Also asserts that no other sample and no
     position outside of the image tokens notices.
@@ -88,9 +85,7 @@ def reached(name, pictures, sample, image, frame, grid, side, every):
 
 
 def prove(name, pictures, side, every):
-    """Every view of the batch: painting cell (r, c) of its picture changes its token (r, c) most,
-    and no separator.
-    """
+    """Painting cell (r, c) of a picture changes token (r, c) of its view most, and no separator."""
     case, layout = CASES[name], layout_of(built(name)[0], inputs(name, pictures, side=side))
     for sample, row in enumerate(pictures):
         for image, content in enumerate(row):
@@ -152,9 +147,7 @@ def test_several_images_and_grids_in_one_batch(name, side):
 
 
 def eager_maps(name, batch):
-    """Reference: the eager attention of a copy of the model, mean over heads, [B, L, S, S], and the
-    copy.
-    """
+    """Reference: eager attention of a copy, mean over heads, [B, L, S, S], and the copy."""
     twin = copy.deepcopy(built(name)[0])
     twin.set_attn_implementation("eager")
     return torch.stack(twin(**batch, output_attentions=True).attentions, 1).mean(2), twin
@@ -202,9 +195,8 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, side):
 def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
     model, processor = built(name)
     pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
-    answers = answer(
-        model, processor, pictures, families.QUESTIONS, anchor_tokens=2, max_new_tokens=5
-    )
+    decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
+    answers = answer(model, processor, pictures, families.QUESTIONS, decoding)
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
     start = batch["input_ids"].shape[1]
     batch["input_ids"] = torch.cat([batch["input_ids"], answers.tokens_BT], 1)
@@ -227,31 +219,17 @@ def test_steering_is_off_at_zero_and_moves_attention_when_on(name):
     model, processor = built(name)
     pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
 
-    def run(**options):
-        return answer(
-            model,
-            processor,
-            pictures,
-            families.QUESTIONS,
-            anchor_tokens=2,
-            max_new_tokens=5,
-            **options,
-        )
+    def run(steer=None):
+        decoding = Decoding(anchor_tokens=2, max_new_tokens=5, steer=steer)
+        return answer(model, processor, pictures, families.QUESTIONS, decoding)
 
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
-    plain = model.generate(**batch, max_new_tokens=5, do_sample=False)[
-        :, batch["input_ids"].shape[1] :
-    ]
-    assert torch.equal(
-        run(
-            steer=SteerConfig(alpha=0.0, tau=1.0, trigger="amc", anchor_share=1.0, layers="all")
-        ).tokens_BT,
-        plain,
-    )
-    watched, steered = (
-        run(),
-        run(steer=SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")),
-    )
+    start = batch["input_ids"].shape[1]
+    plain = model.generate(**batch, max_new_tokens=5, do_sample=False)[:, start:]
+    off = SteerConfig(alpha=0.0, tau=1.0, trigger="amc", anchor_share=1.0, layers="all")
+    always = SteerConfig(alpha=1.0, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")
+    assert torch.equal(run(off).tokens_BT, plain)
+    watched, steered = run(), run(always)
     assert torch.equal(watched.tokens_BT, plain)
     assert not steered.fired_BTL[:, :2].any() and steered.fired_BTL[:, 2:].any()
     assert not torch.equal(steered.maps_BTLN[:, 2, 0], watched.maps_BTLN[:, 2, 0]), (

@@ -158,7 +158,7 @@ def test_an_image_path_is_read_inside_the_folder_only(tmp_path: Path) -> None:
 
 def test_a_second_row_with_an_id_is_refused() -> None:
     results = list(
-        validate_rows([row(), row()], file=Path("t.parquet"), vocabulary=WORDS, seen=set())
+        validate_rows([row(), row()], file=Path("t.parquet"), vocabulary=WORDS, ids=set())
     )
     assert isinstance(results[0], Example)
     assert str(results[1]) == "t.parquet: row 1 (id a-0): id: occurs before"

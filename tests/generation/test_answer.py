@@ -1,6 +1,4 @@
-"""Decoding: windows and caches of any kind, tokens equal to plain `generate`, what is refused,
-masks kept in memory.
-"""
+"""Decoding: windows and caches of any kind, tokens equal to plain `generate`, what is refused."""
 
 import pytest
 import torch
@@ -10,18 +8,10 @@ from adapt.attention.anchor import visual_anchor
 from adapt.attention.capture import Call, observed
 from adapt.attention.layout import Layout, View, layout_of
 from adapt.attention.rows import last_at
-from adapt.generation import answer as answering
-from adapt.generation.answer import (
-    answer,
-    answer_anchors,
-    debias_masks,
-    estimate_debias,
-    first_maps,
-    prompt_inputs,
-)
+from adapt.generation.answer import Decoding, answer, answer_anchors, first_maps
 from adapt.generation.settings import SteerConfig
-from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias, firing_rate
-from adapt.models.identity import content_key
+from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias
+from adapt.models.prompts import prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
 
@@ -30,13 +20,9 @@ STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers=
 
 
 def answers(model=None, **options):
-    return answer(
-        model or tiny_world.model(),
-        tiny_world.processor(),
-        IMAGES,
-        tiny_world.QUESTIONS,
-        **{"anchor_tokens": 3, "max_new_tokens": 12, **options},
-    )
+    decoding = Decoding(**{"anchor_tokens": 3, "max_new_tokens": 12, **options})
+    model, processor = model or tiny_world.model(), tiny_world.processor()
+    return answer(model, processor, IMAGES, tiny_world.QUESTIONS, decoding)
 
 
 def windowed(window: int) -> Gemma3ForCausalLM:
@@ -59,9 +45,7 @@ def windowed(window: int) -> Gemma3ForCausalLM:
 
 
 def prompt(padded: bool) -> tuple[dict[str, torch.Tensor], Layout]:
-    """Twelve tokens; tokens 3 to 6 stand for an image of 2 x 2 patches. The second sample may be
-    padded by two.
-    """
+    """Twelve tokens, 3 to 6 an image of 2 x 2 patches; the second sample may be padded by two."""
     torch.manual_seed(1)
     mask = torch.ones(2, 12, dtype=torch.long)
     mask[1, : 2 * padded] = 0
@@ -71,13 +55,8 @@ def prompt(padded: bool) -> tuple[dict[str, torch.Tensor], Layout]:
 
 
 def generate(model, inputs, observer=None, **options):
-    options = {
-        "max_new_tokens": 8,
-        "do_sample": False,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-        **options,
-    }
+    fixed = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    options = fixed | options
     if observer is None:
         return model.generate(**inputs, **options)
     with observed(model, observer):
@@ -118,13 +97,10 @@ def test_the_bias_is_added_before_the_softmax(kind):
     layer = torch.nn.Module()
     layer.layer_idx, layer.num_key_value_groups, layer.is_causal = 0, 2, True
     call = Call(layer, query, key, value, masks[kind], 0.5, {})
-    columns, bias = (
-        torch.tensor([[1, 4, -1], [3, 5, 7]]),
-        torch.tensor([[1.0, -2.0, 5.0], [0.0, 0.0, 0.0]]),
-    )
-    logits = (query @ key.repeat_interleave(2, 1).transpose(2, 3) * 0.5).masked_fill(
-        ~allowed, -torch.inf
-    )
+    columns = torch.tensor([[1, 4, -1], [3, 5, 7]])
+    bias = torch.tensor([[1.0, -2.0, 5.0], [0.0, 0.0, 0.0]])
+    logits = query @ key.repeat_interleave(2, 1).transpose(2, 3) * 0.5
+    logits = logits.masked_fill(~allowed, -torch.inf)
     logits[0, :, 0, [1, 4]] += bias[0, :2]
     want = logits.softmax(-1)
     out = call.attend(_with_bias(call, columns, bias))
@@ -132,9 +108,9 @@ def test_the_bias_is_added_before_the_softmax(kind):
         out.transpose(1, 2), want @ value.repeat_interleave(2, 1), atol=1e-5, rtol=1e-5
     )
     p_BHN = last_at(query, key, masks[kind], columns, 0.5)
-    seen = _reweighted(p_BHN, bias * (columns >= 0))
-    torch.testing.assert_close(seen[0, :2], want[0, :, 0, [1, 4]].mean(0), atol=1e-6, rtol=1e-5)
-    assert torch.equal(seen[1], p_BHN[1].mean(0)) and seen[0, 2] == 0, (
+    after = _reweighted(p_BHN, bias * (columns >= 0))
+    torch.testing.assert_close(after[0, :2], want[0, :, 0, [1, 4]].mean(0), atol=1e-6, rtol=1e-5)
+    assert torch.equal(after[1], p_BHN[1].mean(0)) and after[0, 2] == 0, (
         "without a bias nothing changes"
     )
 
@@ -169,27 +145,12 @@ def test_answers_that_stop_early_and_other_prompts_do_not_change_an_answer():
     assert lengths.min() < lengths.max() and sampled.maps_BTLN.isfinite().all()
     both = answers(model, steer=STEER)
     for b in range(2):
-        alone = answer(
-            model,
-            tiny_world.processor(),
-            IMAGES[b : b + 1],
-            tiny_world.QUESTIONS[b : b + 1],
-            anchor_tokens=3,
-            max_new_tokens=12,
-            steer=STEER,
-        )
+        pair = IMAGES[b : b + 1], tiny_world.QUESTIONS[b : b + 1]
+        decoding = Decoding(anchor_tokens=3, max_new_tokens=12, steer=STEER)
+        alone = answer(model, tiny_world.processor(), *pair, decoding)
         n = int(alone.mask_BT.sum())
         assert torch.equal(both.tokens_BT[b, :n], alone.tokens_BT[0, :n])
         assert torch.equal(both.fired_BTL[b, :n], alone.fired_BTL[0, :n])
-
-
-def test_firing_rate_by_position_starts_after_the_anchor():
-    steered = answers(
-        steer=SteerConfig(alpha=0.5, tau=100.0, trigger="amc", anchor_share=1.0, layers="all")
-    )
-    rate = firing_rate(steered.fired_BTL, steered.mask_BT)
-    assert rate[:3].tolist() == [0, 0, 0]
-    assert (rate[3:] == steered.mask_BT[:, 3:].any(0).float()).all()
 
 
 def test_beams_assistants_and_chunks_are_refused():
@@ -214,55 +175,13 @@ def test_beams_assistants_and_chunks_are_refused():
         answers(llava)
 
 
-def test_debias_masks_are_estimated_once_per_content(monkeypatch):
-    monkeypatch.setattr(answering, "_masks", {})
-    estimates, generating = [], answering.answer
-    monkeypatch.setattr(
-        answering, "answer", lambda *a, **k: estimates.append(1) or generating(*a, **k)
-    )
-    options = {"count": 4, "anchor_tokens": 2, "seed": 0}
-
-    def masks(seed):
-        return debias_masks(
-            tiny_world.model(seed),
-            tiny_world.processor(),
-            tiny_world.QUESTIONS,
-            (32, 32),
-            **options,
-        )
-
-    first, again = masks(0), masks(0)
-    assert len(estimates) == 1 and list(first) == [(4, 4)]
-    assert torch.equal(first[4, 4], again[4, 4]) and first[4, 4].shape == (16,)
-    masks(1)
-    assert len(estimates) == 2, "another model"
-    model = tiny_world.model()
-    one = estimate_debias(model, tiny_world.processor(), tiny_world.QUESTIONS, (32, 32), **options)
-    assert len(estimates) == 2 and torch.equal(one, first[4, 4])
-    with torch.no_grad():
-        next(model.get_decoder().parameters()).view(-1)[5] += 1e-3
-    estimate_debias(model, tiny_world.processor(), tiny_world.QUESTIONS, (32, 32), **options)
-    assert len(estimates) == 3, "one weight has changed"
-
-
-def test_content_key_reads_weights_inputs_and_settings():
-    model, inputs = tiny_world.model(), {"x": torch.arange(6).view(2, 3), "none": torch.zeros(0)}
-    keys = {
-        content_key(model, inputs, 1),
-        content_key(model, inputs, 2),
-        content_key(model.to(torch.bfloat16), inputs, 1),
-    }
-    keys.add(content_key(tiny_world.model(), {**inputs, "x": inputs["x"].flip(0)}, 1))
-    assert len(keys) == 4 and content_key(tiny_world.model(), inputs, 1) in keys
-
-
 def test_anchors_of_answers_use_the_masks_by_grid():
-    seen, mask = answers(samples=2, temperature=1.0), torch.linspace(0.5, 1, 16)
-    want = visual_anchor(first_maps(seen, 3), seen.grid, mask)
-    assert torch.equal(answer_anchors(seen, 3, mask), want)
-    assert torch.equal(answer_anchors(seen, 3, {(4, 4): mask, (2, 2): torch.ones(4)}), want)
+    sampled, mask = answers(samples=2, temperature=1.0), torch.linspace(0.5, 1, 16)
+    want = visual_anchor(first_maps(sampled, 3), sampled.grid, mask)
+    assert torch.equal(answer_anchors(sampled, 3, {(4, 4): mask}), want)
+    assert torch.equal(answer_anchors(sampled, 3, {(4, 4): mask, (2, 2): torch.ones(4)}), want)
     with pytest.raises(InputError, match="no debias mask for the grid 4 x 4"):
-        answer_anchors(seen, 3, {(2, 2): torch.ones(4)})
+        answer_anchors(sampled, 3, {(2, 2): torch.ones(4)})
 
 
 def test_a_batch_without_an_image_is_refused():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from adapt.generation.answer import answer, prompt_inputs
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.confidence import Confidence
+from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 
 IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
@@ -12,28 +13,15 @@ IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
 
 @pytest.mark.parametrize("temperature, repeats", [(0.0, 1), (0.7, 2), (2.0, 2)])
 def test_equal_to_a_pass_over_the_whole_answer(temperature, repeats):
-    """Also with sampling it is the model's own probability, before temperature; rows end at
-    different steps.
-    """
+    """Also with sampling it is the model's own, before temperature; rows end at different steps."""
     model, processor = tiny_world.model(), tiny_world.processor()
-    never = [
-        id_
-        for id_ in processor.tokenizer.all_special_ids
-        if id_ != processor.tokenizer.eos_token_id
-    ]
-    model.generation_config.suppress_tokens = (
-        never  # an untrained model would say that there is another image
+    # An untrained model would say that there is another image.
+    never = sorted({*processor.tokenizer.all_special_ids} - {processor.tokenizer.eos_token_id})
+    model.generation_config.suppress_tokens = never
+    decoding = Decoding(
+        anchor_tokens=3, max_new_tokens=10, samples=repeats, temperature=temperature
     )
-    answers = answer(
-        model,
-        processor,
-        IMAGES,
-        tiny_world.QUESTIONS,
-        anchor_tokens=3,
-        max_new_tokens=10,
-        samples=repeats,
-        temperature=temperature,
-    )
+    answers = answer(model, processor, IMAGES, tiny_world.QUESTIONS, decoding)
     inputs = prompt_inputs(model, processor, IMAGES, tiny_world.QUESTIONS)
     inputs = {key: value.repeat_interleave(repeats, 0) for key, value in inputs.items()}
     length = inputs["input_ids"].shape[1]

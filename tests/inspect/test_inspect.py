@@ -10,8 +10,9 @@ from PIL import Image
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import layout_of
-from adapt.generation.answer import answer
+from adapt.generation.answer import Decoding, answer
 from adapt.inspect import __main__ as inspect
+from adapt.inspect import probes
 from adapt.models.load import save
 from tests.support import builders, workspace
 from tests.support.families import built, inputs, picture
@@ -42,7 +43,7 @@ def report(capsys, *arguments):
 def test_a_model_that_can_be_aligned(folder, capsys, tmp_path):
     source = folder("llava")
     assert inspect.main([source]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in (
         "family    LLaVA-1.5 (model type llava)",
         "decoder   2 layers, 4 heads of 8, 2 of keys and values",
@@ -51,12 +52,12 @@ def test_a_model_that_can_be_aligned(folder, capsys, tmp_path):
         "steering  yes (tried)",
         "training  yes (its gradient was tried)",
     ):
-        assert line in said
+        assert line in printed
     Image.new("RGB", (50, 20)).save(tmp_path / "small.png")
-    code, found = report(capsys, source, "--picture", str(tmp_path / "small.png"))
+    code, facts = report(capsys, source, "--picture", str(tmp_path / "small.png"))
     assert code == 0
     # <s> <user> 16 image tokens, then: Describe the picture . <assistant>
-    assert found["picture"] == {
+    assert facts["picture"] == {
         "size": [50, 20],
         "prompt": 23,
         "tokens": 16,
@@ -69,29 +70,28 @@ def test_a_model_that_can_be_aligned(folder, capsys, tmp_path):
 def test_without_weights_the_configuration_answers(folder, capsys):
     source = folder("gemma3", weights=False)
     assert inspect.main([source]) == 0
-    said = capsys.readouterr().out
-    assert "1 of them see the last 12 tokens only" in said
-    assert "capture   yes (by its family; there are no weights here to try it with)" in said
-    code, found = report(capsys, source)
-    assert (code, found["weights"], found["picture"]["tokens"]) == (0, False, 16)
+    printed = capsys.readouterr().out
+    assert "1 of them see the last 12 tokens only" in printed
+    assert "capture   yes (by its family; there are no weights here to try it with)" in printed
+    code, facts = report(capsys, source)
+    assert (code, facts["weights"], facts["picture"]["tokens"]) == (0, False, 16)
 
 
 def test_tiles_can_be_read_and_steered_but_not_guided(folder, capsys):
-    code, found = report(capsys, folder("idefics3"))
+    code, facts = report(capsys, folder("idefics3"))
     assert code == 1
-    assert [v["kind"] for v in found["picture"]["views"]] == ["tile"] * 4 + ["whole"]
-    assert found["capture"]["supported"] and found["steering"]["supported"]
+    assert [v["kind"] for v in facts["picture"]["views"]] == ["tile"] * 4 + ["whole"]
+    assert facts["capture"]["supported"] and facts["steering"]["supported"]
     assert (
-        found["training"]["why"]
+        facts["training"]["why"]
         == "a picture has 5 grids of patches, and guided pictures (v+, v-) need one"
     )
 
 
 def test_pixel_values_without_a_picture_shape_cannot_be_guided():
     batch = inputs("qwen2_vl", [[picture((48, 32))]])
-    assert "its processor makes [96, 96]" in inspect._unguided(
-        batch, layout_of(built("qwen2_vl")[0], batch)
-    )
+    layout = layout_of(built("qwen2_vl")[0], batch)
+    assert "its processor makes [96, 96]" in probes.why_unguided(batch, layout)
 
 
 def test_models_that_cannot_be_aligned_are_refused_in_words(capsys, tmp_path):
@@ -99,17 +99,17 @@ def test_models_that_cannot_be_aligned_are_refused_in_words(capsys, tmp_path):
         builders.refused()[:2], ("cross-attention layers", "Q-Former"), strict=True
     ):
         model.config.save_pretrained(tmp_path)
-        code, found = report(capsys, str(tmp_path))
+        code, facts = report(capsys, str(tmp_path))
         assert code == 1
-        assert words in found["capture"]["why"] and words in found["training"]["why"]
+        assert words in facts["capture"]["why"] and words in facts["training"]["why"]
         assert inspect.main([str(tmp_path)]) == 1
         assert "family    none that is known" in capsys.readouterr().out
 
 
 def test_a_language_model_has_no_pictures(capsys, tmp_path):
     transformers.LlamaConfig().save_pretrained(tmp_path)
-    code, found = report(capsys, str(tmp_path))
-    assert code == 1 and "names no image token" in found["capture"]["why"]
+    code, facts = report(capsys, str(tmp_path))
+    assert code == 1 and "names no image token" in facts["capture"]["why"]
 
 
 def test_a_processor_that_cannot_be_used_is_the_reason(folder, capsys, tmp_path):
@@ -133,8 +133,8 @@ def test_a_processor_that_reads_video_needs_torchvision(capsys, tmp_path):
     processor.tokenizer.save_pretrained(tmp_path)
     pictures = {**processor.image_processor.to_dict(), "processor_class": "Qwen2VLProcessor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(pictures, default=str))
-    code, found = report(capsys, str(tmp_path))
-    assert code == 1 and "its processor cannot be loaded here" in found["capture"]["why"]
+    code, facts = report(capsys, str(tmp_path))
+    assert code == 1 and "its processor cannot be loaded here" in facts["capture"]["why"]
 
 
 def test_mistakes_end_with_one_line_and_code_2(capsys, tmp_path):
@@ -146,8 +146,8 @@ def test_mistakes_end_with_one_line_and_code_2(capsys, tmp_path):
         ([str(tmp_path), "--picture", str(tmp_path / "not.png")], "not a picture that can be read"),
     ):
         assert inspect.main(arguments) == 2
-        said = capsys.readouterr()
-        assert words in said.err and said.err.count("\n") == 1 and not said.out
+        printed = capsys.readouterr()
+        assert words in printed.err and printed.err.count("\n") == 1 and not printed.out
         assert inspect.main([*arguments, "--json"]) == 2
         assert words in json.loads(capsys.readouterr().out)["error"]
 
@@ -155,24 +155,18 @@ def test_mistakes_end_with_one_line_and_code_2(capsys, tmp_path):
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as ended:
         inspect.main(["--help"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert ended.value.code == 0
-    assert "python -m adapt.inspect llava-hf/llava-1.5-7b-hf" in said and "Exit codes" in said
+    assert "python -m adapt.inspect llava-hf/llava-1.5-7b-hf" in printed and "Exit codes" in printed
 
 
 def test_memory_is_what_capture_keeps():
     model, processor = built("llava")
-    said = inspect._memory(model, 16)
-    answers = answer(
-        model,
-        processor,
-        [picture((32, 32))],
-        ["is there a red car?"],
-        anchor_tokens=2,
-        max_new_tokens=5,
-    )
+    kept_by = probes.memory(model, 16)
+    decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
+    answers = answer(model, processor, [picture((32, 32))], ["is there a red car?"], decoding)
     kept = answers.maps_BTLN.nbytes + answers.fired_BTL.nbytes
-    assert kept * 1000 == said["decoding"] * answers.tokens_BT.shape[1]
+    assert kept * 1000 == kept_by["decoding"] * answers.tokens_BT.shape[1]
     batch = inputs("llava", [[picture((32, 32))]])
     rows = torch.arange(17, 22)[None]
     capture = RowCapture(rows, layout_of(model, batch).columns_BN)
@@ -182,7 +176,7 @@ def test_memory_is_what_capture_keeps():
     for layer in capture.maps.values():
         query, _, _, _, _, norm = layer.grad_fn.saved_tensors
         kept += query.nbytes + norm.nbytes + layer.nbytes
-    assert kept * 1000 == said["training"] * rows.shape[1]
+    assert kept * 1000 == kept_by["training"] * rows.shape[1]
 
 
 def test_the_anchor_of_a_picture_can_be_drawn(folder, capsys, tmp_path, monkeypatch):

@@ -1,6 +1,4 @@
-"""Stage `data`: drawn and brought data take one road, bad rows are set aside or stop it with their
-name.
-"""
+"""Stage `data`: drawn and brought data take one road; bad rows are set aside or stop it."""
 
 import dataclasses
 import json
@@ -10,30 +8,32 @@ from typing import Any
 import pytest
 
 from adapt.data.schema import SPLITS, Example, read_split, write_split
-from adapt.params import InputError
+from adapt.params import InputError, as_params, load
 from adapt.stages import data
 
-DRAWN = data.Config(
-    source="scenes",
-    train_images=6,
-    validation_images=3,
-    test_images=2,
-    image_size=48,
-    caption_noise=0.5,
-    max_rejected=0.0,
-    seed=7,
-)
+SCENES = {
+    "train_images": 6,
+    "validation_images": 3,
+    "test_images": 2,
+    "image_size": 48,
+    "caption_noise": 0.5,
+}
+DRAWN = {"source": "scenes", "max_rejected": 0.0, "scenes": SCENES}
+
+
+def config(**changes: Any) -> data.Config:
+    """The drawn world's settings; a change of one of its keys is made in its section."""
+    seed = changes.pop("seed", 7)
+    inner = {key: changes.pop(key) for key in SCENES if key in changes}
+    return load(
+        {"data": {**DRAWN, "scenes": SCENES | inner, **changes}, "seed": seed}, "data", data.Config
+    )
 
 
 def run(workspace: Path, name: str = "data", **changes: Any) -> dict[str, float]:
     out = workspace / "results" / name
     out.mkdir(parents=True)
-    return data.run(
-        dataclasses.replace(DRAWN, **changes),
-        workspace / "results",
-        out,
-        lambda step, metrics: None,
-    )
+    return data.run(config(**changes), workspace / "results", out, lambda step, metrics: None)
 
 
 def brought(workspace: Path) -> Path:
@@ -176,14 +176,18 @@ def test_a_missing_folder_and_an_empty_split_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("train_images", 0),
-        ("image_size", 8),
-        ("caption_noise", 1.5),
-        ("max_rejected", -0.1),
+        ("data.scenes.train_images", 0),
+        ("data.scenes.image_size", 8),
+        ("data.scenes.caption_noise", 1.5),
+        ("data.max_rejected", -0.1),
         ("seed", -1),
-        ("source", ""),
+        ("data.source", ""),
     ],
 )
 def test_a_value_out_of_range_names_its_key(key: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"^{key}: "):
-        dataclasses.replace(DRAWN, **{key: value})
+    with pytest.raises(InputError, match=f"^params.yaml: {key}: "):
+        config(**{key.rpartition(".")[2]: value})
+
+
+def test_settings_are_what_the_file_says() -> None:
+    assert as_params("data", config()) == {"data": DRAWN, "seed": 7}

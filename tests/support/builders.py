@@ -1,5 +1,4 @@
-"""Tiny models of every family and their processors, from transformers' own classes with random
-weights.
+"""Tiny models of every family and their processors: transformers' own classes, random weights.
 
 Processors of families that also read video need torchvision for that part, which is left out here:
 a picture's way through them does not touch it.
@@ -30,8 +29,9 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from adapt.models.tiny import CHAT_TEMPLATE, build_tokenizer
 
 WORDS = (
-    "describe the picture. is there a red car? a red car, a blue house and a green tree. no, there is no car in it."
-    " global img " + " ".join(f"row_{r}_col_{c}" for r in range(1, 4) for c in range(1, 4))
+    "describe the picture. is there a red car? a red car, a blue house and a green tree."
+    " no, there is no car in it. global img "
+    + " ".join(f"row_{r}_col_{c}" for r in range(1, 4) for c in range(1, 4))
 )
 WIDTH, HEADS, LAYERS = 32, 4, 2
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -39,9 +39,7 @@ NO_VIDEO = SimpleNamespace(num_frames=None, fps=None)
 
 
 def tokenizer(specials: Sequence[str] = (), **named: str) -> Any:
-    """Word-level tokenizer with special tokens, some of them under the names that a processor asks
-    for.
-    """
+    """Word-level tokenizer with special tokens, some under names that a processor asks for."""
     words = build_tokenizer([WORDS])
     words.add_special_tokens(
         {"extra_special_tokens": ["<image>", "<user>", "<assistant>", *specials, *named.values()]}
@@ -293,9 +291,8 @@ def smolvlm() -> tuple[Any, Any]:
     pictures = SmolVLMImageProcessorPil(
         size={"longest_edge": 32}, max_image_size={"longest_edge": 16}, **HALF
     )
-    with mock.patch.object(
-        processing_smolvlm, "num2words", object()
-    ):  # it is for the length of videos
+    # It is for the length of videos.
+    with mock.patch.object(processing_smolvlm, "num2words", object()):
         processor = without_video(transformers.SmolVLMProcessor)(
             pictures, words, NO_VIDEO, image_seq_len=16, chat_template=template("<image>")
         )

@@ -1,5 +1,4 @@
-"""The families that `adapt` can align, tiny, with what the layout of their image tokens must be:
-the proof's data.
+"""The families that `adapt` can align, tiny, and what the layout of their image tokens must be.
 
     python -m tests.support.families     # writes docs/families.md
 
@@ -53,8 +52,7 @@ TWO_TILES: dict[tuple[int, int], Views] = {
     (64, 32): (TILE, TILE, WHOLE),
     (48, 64): (TILE,) * 4 + (WHOLE,),
 }
-# Patches of 4 pixels, 2 x 2 of them to a token: 8 pixels of the picture, whose sides are rounded to
-# that.
+# Patches of 4 pixels, 2 x 2 of them to a token: 8 pixels of a picture, whose sides are rounded so.
 QWEN_VIEWS: dict[tuple[int, int], Views] = {
     (48, 32): (("whole", (4, 6)),),
     (22, 40): (("whole", (5, 3)),),
@@ -62,7 +60,7 @@ QWEN_VIEWS: dict[tuple[int, int], Views] = {
 
 CASES: dict[str, Case] = {
     "llava": Case(builders.llava, SQUARES),
-    # 32 x 16 is two tiles of 4 x 4. 32 x 24 goes into 32 x 32 with a border of 4 pixels, one patch,
+    # 32 x 16 is two tiles of 4 x 4. 32 x 24 goes into 32 x 32 with a border of one patch (4 pixels)
     # above and below.
     "llava_next": Case(
         builders.llava_next,
@@ -91,41 +89,35 @@ CASES: dict[str, Case] = {
 
 @cache
 def built(name: str) -> tuple[Any, Any]:
-    """Model (eval, random but repeatable, attention far from uniform, tower without attention) and
-    processor.
-    """
+    """Model and processor: random but repeatable, attention far from uniform, none in the tower."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, processor = CASES[name].build()
         for part, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                torch.nn.init.normal_(
-                    parameter, std=0.3 if "q_proj" in part or "k_proj" in part else 0.1
-                )
+                spread = 0.3 if "q_proj" in part or "k_proj" in part else 0.1
+                torch.nn.init.normal_(parameter, std=spread)
     decoder = set(model.get_decoder().modules())
     for module in model.modules():
         if type(module).__name__.endswith("Attention") and module not in decoder:
             for parameter in module.parameters():
                 parameter.data.zero_()
-    model.generation_config.suppress_tokens = (
-        processor.tokenizer.all_special_ids
-    )  # random models say such things
+    # Random models would answer with special tokens.
+    model.generation_config.suppress_tokens = processor.tokenizer.all_special_ids
     return model.eval(), processor
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """A picture of noise, (width, height)."""
-    return Image.fromarray(
-        np.random.default_rng(seed).integers(64, 192, (size[1], size[0], 3), dtype=np.uint8)
-    )
+    shape, rng = (size[1], size[0], 3), np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(64, 192, shape, dtype=np.uint8))
 
 
 def prompt(processor: Any, question: str, images: int = 1, answer: str = "") -> str:
-    """`images` pictures, the question, and what the model has said to it so far."""
+    """`images` pictures, the question, and the answer so far."""
     content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
+    turn = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
     return text + answer
 
 
@@ -150,13 +142,17 @@ def inputs(
 
 HEAD = """# Which models can be aligned
 
-Written by `python -m tests.support.families`; `tests/attention/test_families.py` proves every row and checks that
-this file is current. For each family, with a tiny model of transformers' own classes and its own processor:
+Written by `python -m tests.support.families`; `tests/attention/test_families.py` proves every row
+and checks that this file is current. For each family, with a tiny model of transformers' own
+classes and its own processor:
 
-* **positions and grid**: every patch of a picture is painted in turn, and the image token that changes is the one that
-  the rule names; two sizes of pictures, two pictures in one prompt, batches of different grids, padding on either side;
-* **capture**: statistics and gradients equal those of eager attention to 1e-5, the output equals SDPA's bit for bit;
-* **decoding**: one observed step a token with the KV cache, equal to eager attention on the finished text to 1e-5;
+* **positions and grid**: every patch of a picture is painted in turn, and the image token that
+  changes is the one that the rule names; two sizes of pictures, two pictures in one prompt, batches
+  of different grids, padding on either side;
+* **capture**: statistics and gradients equal those of eager attention to 1e-5, the output equals
+  SDPA's bit for bit;
+* **decoding**: one observed step a token with the KV cache, equal to eager attention on the
+  finished text to 1e-5;
 * **steering**: with alpha 0 the tokens are those of plain `generate`; with alpha 1 attention moves.
 
 """
@@ -164,15 +160,13 @@ this file is current. For each family, with a tiny model of transformers' own cl
 
 def document() -> str:
     """The text of `docs/families.md`."""
-    lines = [
-        "| family | model type | grid of the image tokens | tiny model: picture, image tokens, views |"
-    ]
+    heads = ("family", "model type", "grid of the image tokens")
+    lines = [f"| {' | '.join(heads)} | tiny model: picture, image tokens, views |"]
     lines += ["|---|---|---|---|"]
     for name, family in FAMILIES.items():
         examples = [example(name, size) for size in CASES[name].views]
-        lines.append(
-            f"| {family.name} | `{name}` | {family.rule.__doc__} | {'; '.join(examples)} |"
-        )
+        rule = " ".join(family.rule.__doc__.split())
+        lines.append(f"| {family.name} | `{name}` | {rule} | {'; '.join(examples)} |")
     lines += ["", "What is refused, and with which words:", ""]
     lines += [f"* {unsupported(model)}" for model in builders.refused()]
     return HEAD + "\n".join(lines) + "\n"
@@ -182,10 +176,10 @@ def example(name: str, size: tuple[int, int]) -> str:
     """A picture of this size, its image tokens and the views among them, in words."""
     layout = layout_of(built(name)[0], inputs(name, [[picture(size)]]))
     views = Counter((v.kind, f"{v.grid[0]} x {v.grid[1]}") for v in layout.views)
-    what = " + ".join(
+    parts = [
         f"{n} tiles of {grid}" if kind == "tile" else grid for (kind, grid), n in views.items()
-    )
-    return f"{size[0]} x {size[1]} pixels, {layout.columns_BN.shape[1]}: {what}"
+    ]
+    return f"{size[0]} x {size[1]} pixels, {layout.columns_BN.shape[1]}: {' + '.join(parts)}"
 
 
 if __name__ == "__main__":

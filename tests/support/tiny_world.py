@@ -1,6 +1,4 @@
-"""A random tiny model and pictures for tests of the attention, preference and model code: no
-training, no files.
-"""
+"""A random tiny model and pictures for tests: no training, no files."""
 
 from functools import cache
 from typing import Any
@@ -22,9 +20,7 @@ def processor() -> Any:
 
 
 def model(seed: int = 0) -> Any:
-    """A tiny LLaVA with random weights, in eval mode; weights are scaled up so that attention is
-    far from uniform.
-    """
+    """A tiny LLaVA in eval mode; random weights, scaled up so that attention is not uniform."""
     tiny = build_model(processor().tokenizer, SHAPE, seed).eval()
     for name, parameter in tiny.named_parameters():
         if "q_proj" in name or "k_proj" in name or "embed_tokens" in name:
@@ -34,7 +30,5 @@ def model(seed: int = 0) -> Any:
 
 def picture(seed: int = 0) -> Image.Image:
     """A picture of noise."""
-    edge = SHAPE.image_size
-    return Image.fromarray(
-        np.random.default_rng(seed).integers(0, 256, (edge, edge, 3), dtype=np.uint8)
-    )
+    shape, rng = (SHAPE.image_size, SHAPE.image_size, 3), np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))

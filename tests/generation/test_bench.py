@@ -1,0 +1,115 @@
+"""The tables of a bench against the answers that they are made from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapt.attention.settings import AnchorConfig
+from adapt.attention.signals import visual_mass
+from adapt.data import scenes
+from adapt.generation.answer import Decoding, answer
+from adapt.generation.bench import Bench, svar, token_ends
+from adapt.generation.settings import Config, SteerConfig
+from adapt.models.load import save
+from adapt.params import InputError
+from tests.support import tiny_world
+
+STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers="all")
+CONFIG = Config(
+    batch=2,
+    traces=1,
+    anchor=AnchorConfig(anchor_tokens=3, noise_images=2),
+    steer=STEER,
+    max_new_tokens=9,
+    seed=0,
+)
+IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+WORDS = ("a red car, a blue house", "no, there is no car.")
+ROWS = [e for i in range(2) for e in scenes.examples("test", i, size=32, caption_noise=0, seed=7)]
+DESCRIBE = [row for row in ROWS if row.kind == "describe"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    save(tiny_world.model(), tiny_world.processor(), path)
+    return path
+
+
+def answers():
+    """As generated, but with words that one can read: an untrained model says nothing."""
+    model, processor = tiny_world.model(), tiny_world.processor()
+    decoding = Decoding(anchor_tokens=3, max_new_tokens=9)
+    generated = answer(model, processor, IMAGES, tiny_world.QUESTIONS, decoding)
+    tokenizer = processor.tokenizer
+    padded = tokenizer(
+        [text + tokenizer.eos_token for text in WORDS],
+        add_special_tokens=False,
+        return_tensors="pt",
+        padding="max_length",
+        max_length=9,
+        padding_side="right",
+    )["input_ids"]
+    is_ended = (padded == tokenizer.eos_token_id).cumsum(1) > 0
+    return dataclasses.replace(generated, texts=list(WORDS), tokens_BT=padded, mask_BT=~is_ended)
+
+
+def test_a_row_per_token_with_what_was_recorded(folder):
+    generated = answers()
+    rows = Bench(folder, "test", ROWS, CONFIG)._token_table(DESCRIBE, generated)
+    lengths = generated.mask_BT.sum(1).tolist()
+    assert lengths == [7, 7] and not rows.isna().any().any()
+    assert rows.groupby("id").size().tolist() == lengths
+    recorded = {"logprob": generated.logprob_BT, "svar": svar(generated.maps_BTLN)}
+    for column, values in recorded.items():
+        want = np.concatenate([values[b, :n].numpy() for b, n in enumerate(lengths)])
+        np.testing.assert_allclose(rows[column], want)
+    assert rows.logprob.le(0).all() and rows.fired.eq(0).all()
+    for (_, part), text in zip(rows.groupby("id", sort=False), WORDS, strict=True):
+        assert part.relative.iloc[0] == 0 and part.relative.iloc[-1] == 1
+        assert part.position.tolist() == list(range(len(part)))
+        assert part.length.eq(len(part)).all() and part.end.iloc[-1] == len(text)
+
+
+def test_where_tokens_end():
+    tokenizer = tiny_world.processor().tokenizer
+    tokens = tokenizer("a red car, a", add_special_tokens=False)["input_ids"]
+    assert token_ends(tokenizer, tokens) == [1, 5, 9, 10, 12]
+
+
+def test_answers_and_their_order(folder):
+    tables = Bench(folder, "test", ROWS[::-1], CONFIG).ask("base", None, traces=1)
+    assert tables.responses.id.tolist() == sorted(
+        row.id for row in ROWS if row.kind == "describe"
+    ) + [
+        row.id
+        for kind in ("exists", "colour")
+        for row in sorted(ROWS, key=lambda row: row.id)
+        if row.kind == kind
+    ]
+    heat = tables.responses.heat
+    assert [len(one) for one in heat] == [16] * len(ROWS)
+    assert set(tables.tokens.id) <= {row.id for row in DESCRIBE}
+
+
+def test_a_split_without_descriptions_is_refused(folder):
+    with pytest.raises(InputError, match="no describe questions"):
+        Bench(folder, "test", [row for row in ROWS if row.kind != "describe"], CONFIG)
+
+
+@given(st.integers(1, 40))
+def test_the_middle_third_has_at_least_one_layer_and_is_in_the_middle(L):
+    """The mass of layer l is l: SVAR is the mean of the layers taken, or the middle one."""
+    maps = torch.arange(L, dtype=torch.float)[None, None, :, None] / 2
+    assert svar(maps.expand(1, 1, L, 2)).item() == pytest.approx((L - 1) / 2, abs=1e-4)
+    assert visual_mass(maps.expand(1, 1, L, 2)).item() == pytest.approx((L - 1) / 2, abs=1e-4)
+
+
+def test_few_layers_by_hand():
+    masses = torch.tensor([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])[None, None, :, None]
+    assert svar(masses).item() == pytest.approx(0.45)  # layers 2 and 3 of 6
+    assert svar(masses[:, :, :1]).item() == pytest.approx(0.1)

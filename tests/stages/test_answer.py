@@ -1,0 +1,116 @@
+"""Stage `answer` on two small models: the tables that its module documents, and what they hold."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from adapt.attention.settings import SIGNALS, AnchorConfig
+from adapt.evaluation.settings import Config as EvaluateConfig
+from adapt.models.identity import content_key
+from adapt.models.load import load_model
+from adapt.stages import evaluate
+from tests.stages.conftest import IMAGES, SAID, K, rows
+from tests.support.workspace import ROOT
+
+ARMS = ["base", "base_steered", "tuned", "tuned_steered"]
+RESPONSES = {"arm", "steered", "split", "id", "image_id", "kind", "question", "reference"}
+TOKENS = {"arm", "split", "id", "image_id", "position", "relative", "length", "end", "fired"}
+QUESTIONS = IMAGES + 3  # a description of every image, and three questions about the first one
+
+
+@pytest.fixture
+def folder(answered: Callable[[bool], Path]) -> Path:
+    return answered(True) / "answer"
+
+
+def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    names = ("responses", "tokens", "traces")
+    responses, tokens, traces = (pd.read_parquet(folder / f"{name}.parquet") for name in names)
+    return responses, tokens, traces
+
+
+def test_every_file_with_the_documented_columns(folder: Path) -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["answer"]
+    names = {Path(next(iter(out))).name for out in stage["outs"]}
+    assert {path.name for path in folder.iterdir()} == names
+    responses, tokens, traces = tables(folder)
+    assert set(responses) == RESPONSES | {"response", "tokens", "heat", "grid"}
+    assert set(tokens) == TOKENS | {*SIGNALS, "svar", "logprob"}
+    assert set(traces) == {"id", "position", "heat"}
+    assert not tokens.isna().any().any()
+
+
+def test_every_arm_answers_every_question(folder: Path) -> None:
+    responses, tokens, _ = tables(folder)
+    test, validation = (responses[responses.split == name] for name in ("test", "validation"))
+    assert test.arm.unique().tolist() == ARMS and len(test) == len(ARMS) * QUESTIONS
+    assert (test.groupby("arm").id.nunique() == QUESTIONS).all()
+    assert len(validation) == IMAGES and set(validation.arm) == {"base"}
+    assert set(validation.kind) == {"describe"} and not validation.steered.any()
+    assert (responses.steered == responses.arm.str.endswith("_steered")).all()
+    describe = responses[responses.kind == "describe"].set_index(["split", "arm", "id"])
+    lengths = tokens.groupby(["split", "arm", "id"]).size()
+    assert lengths.sort_index().equals(describe.tokens.sort_index().rename(None))
+    assert (
+        tokens.length == tokens.groupby(["split", "arm", "id"]).position.transform("size")
+    ).all()
+
+
+def test_traces_are_those_of_the_longest_descriptions(folder: Path) -> None:
+    responses, _, traces = tables(folder)
+    plain = responses[(responses.arm == "base") & (responses.split == "test")]
+    describe = plain[plain.kind == "describe"]
+    longest = describe.sort_values(["tokens", "id"], ascending=[False, True]).head(3)
+    assert traces.id.unique().tolist() == longest.id.tolist()
+    assert traces.groupby("id").size()[longest.id].tolist() == longest.tokens.tolist()
+    for row in longest.itertuples():
+        heat = traces[traces.id == row.id].heat.to_list()
+        assert sum(heat) / len(heat) == pytest.approx(row.heat, abs=1e-6)
+
+
+def test_steered_arms_differ_only_after_the_anchor(folder: Path) -> None:
+    _, tokens, _ = tables(folder)
+    by_arm = {
+        arm: part.reset_index() for arm, part in tokens[tokens.split == "test"].groupby("arm")
+    }
+    for plain, steered in (("base", "base_steered"), ("tuned", "tuned_steered")):
+        before, after = by_arm[plain], by_arm[steered]
+        assert before.fired.eq(0).all() and after.fired[after.position < K].eq(0).all()
+        # A floor that nothing reaches: it fires in the two steered layers of three, and always.
+        assert after.fired[after.position >= K].sub(2 / 3).abs().lt(1e-6).all()
+        first = [part[part.position < K].set_index(["id", "position"]) for part in (before, after)]
+        values = ["mass", "focus", "responsiveness", "svar", "logprob", "end"]
+        pd.testing.assert_frame_equal(first[0][values], first[1][values])
+        later = [part[part.position == K].set_index("id").mass for part in (before, after)]
+        assert not later[0].equals(later[1])
+
+
+def test_models_are_named_by_their_weights(folder: Path) -> None:
+    names = json.loads((folder / "models.json").read_text())
+    for arm, stage in (("base", "base"), ("tuned", "train")):
+        assert names[arm] == content_key(load_model(folder.parent / stage / "model"), {})
+    assert names["base"] != names["tuned"]
+
+
+def test_evaluate_over_them_equals_a_hand_count(folder: Path, tmp_path: Path) -> None:
+    anchor = AnchorConfig(anchor_tokens=K, noise_images=2)
+    config = EvaluateConfig(bootstrap=20, panels=1, anchor=anchor, seed=7)
+    metrics = evaluate.run(config, folder.parent, tmp_path, lambda step, values: None)
+    responses, _, _ = tables(folder)
+    truth = {row.id: {thing.name for thing in row.objects} for row in rows("test")}
+    for arm in ARMS:
+        chosen = responses[(responses.arm == arm) & (responses.split == "test")]
+        describe = chosen[chosen.kind == "describe"]
+        words = [[w for w in text.split() if w in SAID] for text in describe.response]
+        absent = [
+            [word for word in answer if word not in truth[identity]]
+            for answer, identity in zip(words, describe.id, strict=True)
+        ]
+        share = 100 * sum(map(len, absent)) / sum(map(len, words))
+        assert metrics[f"{arm}/chair_i"] == pytest.approx(share)
+        assert metrics[f"{arm}/hal"] == pytest.approx(100 * sum(map(bool, absent)) / IMAGES)
+        assert metrics[f"{arm}/length"] == pytest.approx(describe.tokens.mean())
