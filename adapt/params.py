@@ -1,8 +1,9 @@
-"""Configuration: `params.yaml` to frozen, typed settings, or one line that names the file and the key.
+"""Configuration: `params.yaml` to frozen, typed settings, or one line that names the file and key.
 
-Defaults live in `params.yaml` only. A section is declared as a `Settings` class without defaults, its bounds at its
-fields, in the file that it configures. A field marked `Shared` is read from the top level of the file instead, so
-that two stages can read one value (`seed`) or one section (`anchor`).
+Defaults live in `params.yaml` only. A section is declared as a `Settings` class without defaults,
+its bounds at its fields, in the room that it configures. A field marked `Shared` is read from the
+top level of the file instead, so that two stages can read one value (`seed`) or one section
+(`anchor`).
 """
 
 import difflib
@@ -26,7 +27,7 @@ class InputError(ValueError):
 
 
 class Settings(BaseModel):
-    """A section of parameters: frozen, strictly typed, with no key unknown and no number infinite."""
+    """A section of parameters: frozen, strictly typed, no key unknown, no number infinite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -39,14 +40,15 @@ Shared = Annotated[T, _FromTopLevel()]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MAX_SEED = 2**32  # exclusive: what numpy takes
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 def require(condition: bool, key: str, problem: str) -> None:
-    """Raise `InputError` naming `key` unless `condition` holds; for rules that tie two keys together."""
+    """Raise `InputError` naming `key` unless `condition` holds, as for a rule of two keys."""
     if not condition:
         raise InputError(f"{key}: {problem}")
 
@@ -55,7 +57,7 @@ def require(condition: bool, key: str, problem: str) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of parameters as a dict; `InputError` names the file, and the line where there is one."""
+    """A file of parameters as a dict; `InputError` names the file, and the line if there is one."""
     try:
         content = path.read_bytes()[: LARGEST + 1]
         text = content.decode("utf-8-sig")
@@ -226,8 +228,9 @@ def _message(error: ValidationError, section: str, settings: type[Settings]) -> 
     if kind == "missing":
         return f"missing key {key}"
     if kind == "value_error":
-        # Whoever ties two keys together names the key itself (`require`); a field's own check does not.
-        return f"{key}{'.' if isinstance(context['error'], InputError) else ': '}{context['error']}"
+        # A rule of two keys names the one to change itself (`require`); a field's own does not.
+        is_named = isinstance(context["error"], InputError)
+        return f"{key}{'.' if is_named else ': '}{context['error']}"
     given = repr(first["input"])
     problem = _PROBLEMS[kind].format(**context) if kind in _PROBLEMS else first["msg"]
     return f"{key}: {problem}, got {given if len(given) < 80 else given[:80] + '...'}"

@@ -6,8 +6,7 @@ everything runs here. `ADAPT_RAY_STORAGE` names the storage that both sides reac
 `adapt.cluster.storage`). A stage that can go there asks:
 
     if submit.address():
-        return submit.submit("train", config, ["base/model", "pairs/pairs.parquet"], results, out,
-        log)
+        return submit.submit("train", config, ["base/model"], results, out, log)
 
 The job is this module again (`python -m adapt.cluster.submit train <uri>`): it fetches the inputs,
 calls the stage's `run` and publishes what it wrote, so DVC sees the same files as after a run on
@@ -41,13 +40,11 @@ STORAGE = "ADAPT_RAY_STORAGE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
+class StageJob:
     """What the cluster is told: plain values only, stored as JSON beside the result."""
 
     stage: str
-    params: dict[
-        str, Any
-    ]  # as in params.yaml: the stage's section, and what it reads from the top level
+    params: dict[str, Any]  # as in params.yaml: the stage's section and its shared ones
     inputs: dict[str, str]  # path below results/ -> URI
     logger: dict[str, str] | None  # arguments of StepLogger
 
@@ -80,9 +77,8 @@ def checkpoints(default: Path) -> dict[str, Any]:
     cluster its storage.
     """
     exchange = os.environ.get(STORAGE)
-    return storage.as_arrow(
-        f"{exchange}/checkpoints" if exchange and inside() else str(default.resolve())
-    )
+    is_shared = exchange and inside()
+    return storage.as_arrow(f"{exchange}/checkpoints" if is_shared else str(default.resolve()))
 
 
 def submit(
@@ -95,22 +91,24 @@ def submit(
     raised here as the same `InputError`; any other failure as `RuntimeError` with the last lines of
     the job's log. Leaving early, be it through Ctrl-C or SIGTERM, stops the job.
     """
+    # 1. Refuse what the cluster cannot reach, before it is asked.
     url = address()
     assert url, f"{jobs.ADDRESS} is not set"
     exchange = _storage(url, results.parent)
     logger = _logger(url, log)
     job_id = f"adapt-{stage}-{uuid.uuid4().hex[:12]}"
     folder = f"{exchange}/jobs/{job_id}"
-    with jobs.terminable():
+    with environment.terminable():
         client = jobs.connect(url)
+        # 2. Put the inputs on the storage, and beside them what the job is to do.
         with storage.named(exchange):
-            uris = {
+            inputs_there = {
                 Path(name).as_posix(): storage.share(results / name, exchange) for name in inputs
             }
-            job = Job(
-                stage=stage, params=params.as_params(stage, config), inputs=uris, logger=logger
-            )
+            content = params.as_params(stage, config)
+            job = StageJob(stage=stage, params=content, inputs=inputs_there, logger=logger)
             storage.write_json(f"{folder}/job.json", dataclasses.asdict(job))
+        # 3. Run it, and take its result; nothing of the submission stays, however it ends.
         try:
             _run(client, job_id, job, exchange)
             return storage.collect(folder, out)["metrics"]
@@ -118,13 +116,18 @@ def submit(
             storage.remove(folder)
 
 
-def _run(client: Any, job_id: str, job: Job, exchange: str) -> None:
-    """Submit this module with this code, follow it, and turn a failed job into the right exception."""
-    entrypoint = f"python -m adapt.cluster.submit {job.stage} {shlex.quote(f'{exchange}/jobs/{job_id}/job.json')}"
-    metadata = {"stage": job.stage, "git_revision": _git_revision()}
+def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
+    """Submit this module with this code, follow it, and raise the right error when it fails."""
+    uri = shlex.quote(f"{exchange}/jobs/{job_id}/job.json")
+    variables = _job_environment(exchange, job.logger)
     with _code() as code:
-        runtime_env = {"working_dir": str(code), "env_vars": _job_environment(exchange, job.logger)}
-        ended = jobs.run(client, job_id, entrypoint, runtime_env, metadata)
+        ended = jobs.run(
+            client,
+            job_id,
+            entrypoint=f"python -m adapt.cluster.submit {job.stage} {uri}",
+            runtime_env={"working_dir": str(code), "env_vars": variables},
+            metadata={"stage": job.stage, "git_revision": _git_revision()},
+        )
     if ended.status == "SUCCEEDED":
         return
     mistakes = [line for line in ended.lines if line.startswith(_prefix(job.stage))]
@@ -146,14 +149,10 @@ def _storage(url: str, root: Path) -> str:
     variable.
     """
     given = os.environ.get(STORAGE, "").rstrip("/")
-    if not given and not jobs.is_loopback(url):
-        raise InputError(
-            f"{STORAGE}: not set, and {jobs.host(url)} is another machine; {storage.ADVICE}"
-        )
-    if without_credentials(given) != given:
-        raise InputError(
-            f"{STORAGE}: must not carry credentials, which would show in the job; set them on the nodes"
-        )
+    problem = f"not set, and {jobs.host(url)} is another machine; {storage.ADVICE}"
+    params.require(bool(given) or jobs.is_loopback(url), STORAGE, problem)
+    problem = "must not carry credentials, which would show in the job; set them on the nodes"
+    params.require(without_credentials(given) == given, STORAGE, problem)
     given = given or str(environment.state_dir(root) / "ray" / "storage")
     return given if "://" in given else str(Path(given).resolve())
 
@@ -164,28 +163,26 @@ def _logger(url: str, log: Log) -> dict[str, str] | None:
     """
     if not isinstance(log, StepLogger):
         return None
-    variable = f"MLFLOW_TRACKING_URI: {without_credentials(log.uri)}"
-    if without_credentials(log.uri) != log.uri:
-        raise InputError(
-            f"{variable} carries a password, which would show in the job; set MLFLOW_TRACKING_USERNAME "
-            "and MLFLOW_TRACKING_PASSWORD instead, here and on the nodes"
-        )
+    shown = without_credentials(log.uri)
+    problem = (
+        f"{shown} carries a password, which would show in the job; set MLFLOW_TRACKING_USERNAME"
+        " and MLFLOW_TRACKING_PASSWORD instead, here and on the nodes"
+    )
+    params.require(shown == log.uri, "MLFLOW_TRACKING_URI", problem)
     is_file = urlsplit(log.uri).scheme in ("", "file", "sqlite")
-    if not jobs.is_loopback(url) and (is_file or jobs.is_loopback(log.uri)):
-        raise InputError(
-            f"{variable} is on this machine only; {jobs.host(url)} needs a tracking server that it "
-            "reaches: start `mlflow server` and give its http address"
-        )
+    is_reached = jobs.is_loopback(url) or not (is_file or jobs.is_loopback(log.uri))
+    problem = (
+        f"{shown} is on this machine only; {jobs.host(url)} needs a tracking server that it"
+        " reaches: start `mlflow server` and give its http address"
+    )
+    params.require(is_reached, "MLFLOW_TRACKING_URI", problem)
     return {"uri": log.uri, "run_id": log.run_id, "prefix": log.prefix}
 
 
 def _job_environment(exchange: str, logger: Mapping[str, str] | None) -> dict[str, str]:
-    shown = {key: os.environ.get(key, value) for key, value in environment.DEFAULTS.items()}
-    return {
-        **shown,
-        STORAGE: exchange,
-        **({"MLFLOW_TRACKING_URI": logger["uri"]} if logger else {}),
-    }
+    defaults = {key: os.environ.get(key, value) for key, value in environment.DEFAULTS.items()}
+    tracking = {"MLFLOW_TRACKING_URI": logger["uri"]} if logger else {}
+    return {**defaults, STORAGE: exchange, **tracking}
 
 
 @contextmanager
@@ -194,11 +191,8 @@ def _code() -> Iterator[Path]:
     everything else.
     """
     with tempfile.TemporaryDirectory(prefix="adapt-code-") as folder:
-        shutil.copytree(
-            Path(__file__).parents[1],
-            Path(folder, "adapt"),
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+        code, caches = Path(__file__).parents[1], shutil.ignore_patterns("__pycache__")
+        shutil.copytree(code, Path(folder, "adapt"), ignore=caches)
         yield Path(folder)
 
 
@@ -206,20 +200,11 @@ def _git_revision() -> str:
     """The commit of the code that is sent, for whoever looks at the job; the job itself has no
     repository.
     """
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    folder = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     with suppress(FileNotFoundError):
-        return (
-            subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-            or "unknown"
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or "unknown"
     return "unknown"
 
 
@@ -234,7 +219,7 @@ def main(stage: str, uri: str) -> None:
     """Entry point of the job: the stage's `run` between a fetch and a publish; exit code 2 for a
     user's mistake.
     """
-    with jobs.terminable():
+    with environment.terminable():
         try:
             execute(stage, uri)
         except InputError as error:
@@ -255,10 +240,10 @@ def execute(stage: str, uri: str) -> None:
         storage.publish(out, uri.rpartition("/")[0], {"metrics": metrics})
 
 
-def _arrive(uri: str, results: Path) -> Job:
+def _arrive(uri: str, results: Path) -> StageJob:
     """Read the description, and lay its inputs out below `results` as they lie in the workspace."""
     try:
-        job = Job(**storage.read_json(uri))
+        job = StageJob(**storage.read_json(uri))
     except FileNotFoundError:
         raise InputError(f"{uri}: not visible on the cluster; {storage.ADVICE}") from None
     for name, source in job.inputs.items():
@@ -271,15 +256,14 @@ def _arrive(uri: str, results: Path) -> Job:
 def _open_logger(arguments: Mapping[str, str] | None) -> Log:
     if arguments is None:
         return _discard
-    if (
-        arguments["uri"].startswith(SQLITE)
-        and not Path(arguments["uri"].removeprefix(SQLITE)).exists()
-    ):
-        raise InputError(
-            f"MLFLOW_TRACKING_URI: {arguments['uri']} is not visible on the cluster, which needs a "
-            "tracking server: start `mlflow server` and give its http address"
-        )
-    return StepLogger(arguments["uri"], arguments["run_id"], arguments["prefix"])
+    uri = arguments["uri"]
+    is_here = not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+    problem = (
+        f"{uri} is not visible on the cluster, which needs a tracking server:"
+        " start `mlflow server` and give its http address"
+    )
+    params.require(is_here, "MLFLOW_TRACKING_URI", problem)
+    return StepLogger(uri, arguments["run_id"], arguments["prefix"])
 
 
 def _discard(step: int, metrics: Mapping[str, float]) -> None:
@@ -287,8 +271,5 @@ def _discard(step: int, metrics: Mapping[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    from adapt.cluster import (
-        submit as this,
-    )  # so that nothing that is pickled for workers belongs to __main__
-
-    this.main(*sys.argv[1:])
+    # By name, so that nothing that is pickled for workers belongs to __main__.
+    importlib.import_module("adapt.cluster.submit").main(*sys.argv[1:])
