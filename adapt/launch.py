@@ -64,9 +64,9 @@ def launch(stage: str) -> None:
 def configs(content: Mapping[str, Any]) -> dict[str, Any]:
     """Every section's checked settings, by its name; InputError for an unknown section, too."""
     known = [*STAGES, *SHARED, *VALUES]
-    for key in content:
-        problem = f"known: {', '.join(sorted(known))}"
-        params.require(key in known, f"params.yaml: unknown section {key}", problem)
+    for key in map(str, content):
+        if key not in known:
+            raise InputError(f"params.yaml: unknown section {key}; {params.hint(key, known)}")
     return {name: params.load(content, name, settings) for name, settings in sections().items()}
 
 
