@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import environment
 from adapt.evaluation import gate
-from adapt.evaluation.judge import judge_split
+from adapt.evaluation.judge import Judged, judge_split
 from adapt.metrics.headline import HEADLINES
 from adapt.params import InputError
 from adapt.stages import answer
@@ -151,19 +151,23 @@ def _reference(
     name = f"champion, version {champion}"
     if _is_base(store, champion):
         return replace(base, name=name)
-    # Another model than any of this workspace: fetch it, let it answer as stage `answer` does, and
-    # judge it as stage `evaluate` does.
     state = environment.state_dir(store.root)
     state.mkdir(parents=True, exist_ok=True)
-    splits = store.root / "results" / "data" / "splits"
     with TemporaryDirectory(dir=state, prefix="champion-") as folder:
         source = f"models:/{store.config.model}/{champion}"
         model, _ = registry.download(store.client, source, Path(folder) / "model")
-        tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
-    anchor_tokens = config["evaluate"].anchor.anchor_tokens
-    judged = judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
+        judged = judge_model(config, model, store.root / "results" / "data" / "splits")
     metrics = {f"tuned/{key}": value for key, value in judged.metrics.items()}
     return Contestant(name, "tuned", judged.responses, metrics)
+
+
+def judge_model(config: Mapping[str, Any], model: Path, splits: Path) -> Judged:
+    """A model from outside the workspace on the test split, as the stages `answer` and `evaluate`
+    would have it.
+    """
+    tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
+    anchor_tokens = config["evaluate"].anchor.anchor_tokens
+    return judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
 
 
 def _is_base(store: Store, version: str) -> bool:

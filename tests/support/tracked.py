@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,18 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         }  # type: ignore[index]
     (root / "dvc.lock").write_text(json.dumps(lock))
     return Store(root, CONFIG)
+
+
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A list that grows by the workspace's root whenever its MLflow store is opened."""
+    roots: list[Path] = []
+
+    def counted(root: Path) -> Any:
+        roots.append(root)
+        return client(root)
+
+    monkeypatch.setattr("adapt.tracking.store.client", counted)
+    return roots
 
 
 def results(root: Path) -> Path:
