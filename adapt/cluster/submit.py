@@ -8,20 +8,17 @@ everything runs here. `ADAPT_RAY_STORAGE` names the storage that both sides reac
     if submit.address():
         return submit.submit("train", config, ["base/model"], results, out, log)
 
-The job is this module again (`python -m adapt.cluster.submit train <uri>`): it fetches the inputs,
-calls the stage's `run` and publishes what it wrote, so DVC sees the same files as after a run on
-this machine. The job's environment and metadata are readable by everybody who reaches the
-dashboard, so no secret is sent: credentials of the storage and of MLflow belong into the
-environment of the cluster's nodes.
+The job is `adapt.cluster.remote`: it fetches the inputs, calls the stage's `run` and publishes what
+it wrote, so DVC sees the same files as after a run on this machine. The job's environment and
+metadata are readable by everybody who reaches the dashboard, so no secret is sent: credentials of
+the storage and of MLflow belong into the environment of the cluster's nodes.
 """
 
 import dataclasses
-import importlib
 import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,22 +28,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adapt import environment, params
-from adapt.cluster import jobs, storage
+from adapt.cluster import jobs, remote, storage
+from adapt.cluster.remote import StageJob
 from adapt.params import InputError
 from adapt.progress import Log
-from adapt.tracking.store import SQLITE, StepLogger, without_credentials
+from adapt.tracking.store import StepLogger, without_credentials
 
 STORAGE = "ADAPT_RAY_STORAGE"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageJob:
-    """What the cluster is told: plain values only, stored as JSON beside the result."""
-
-    stage: str
-    params: dict[str, Any]  # as in params.yaml: the stage's section and its shared ones
-    inputs: dict[str, str]  # path below results/ -> URI
-    logger: dict[str, str] | None  # arguments of StepLogger
 
 
 def address() -> str | None:
@@ -117,22 +105,22 @@ def submit(
 
 
 def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
-    """Submit this module with this code, follow it, and raise the right error when it fails."""
+    """Submit `remote` with this code, follow it, and raise the right error when it fails."""
     uri = shlex.quote(f"{exchange}/jobs/{job_id}/job.json")
     variables = _job_environment(exchange, job.logger)
     with _code() as code:
         ended = jobs.run(
             client,
             job_id,
-            entrypoint=f"python -m adapt.cluster.submit {job.stage} {uri}",
+            entrypoint=f"python -m adapt.cluster.remote {job.stage} {uri}",
             runtime_env={"working_dir": str(code), "env_vars": variables},
             metadata={"stage": job.stage, "git_revision": _git_revision()},
         )
     if ended.status == "SUCCEEDED":
         return
-    mistakes = [line for line in ended.lines if line.startswith(_prefix(job.stage))]
+    mistakes = [line for line in ended.lines if line.startswith(remote.prefix(job.stage))]
     if ended.exit_code == 2 and mistakes:
-        raise InputError(mistakes[-1].removeprefix(_prefix(job.stage)))
+        raise InputError(mistakes[-1].removeprefix(remote.prefix(job.stage)))
     if ended.status == "STOPPED":
         raise RuntimeError(f"{job_id} was stopped on the cluster")
     lines = "\n".join(ended.lines)
@@ -206,70 +194,3 @@ def _git_revision() -> str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         return done.stdout.strip() or "unknown"
     return "unknown"
-
-
-def _prefix(stage: str) -> str:
-    return f"adapt {stage}: "
-
-
-# ---- the job, on the cluster -------------------------------------------------------------------
-
-
-def main(stage: str, uri: str) -> None:
-    """Entry point of the job: the stage's `run` between a fetch and a publish; exit code 2 for a
-    user's mistake.
-    """
-    with environment.terminable():
-        try:
-            execute(stage, uri)
-        except InputError as error:
-            print(f"{_prefix(stage)}{error}", file=sys.stderr, flush=True)
-            raise SystemExit(2) from None
-
-
-def execute(stage: str, uri: str) -> None:
-    """Run the stage that the description at `uri` asks for, and publish its result beside it."""
-    with tempfile.TemporaryDirectory(prefix=f"adapt-{stage}-") as scratch:
-        results, out = Path(scratch, "results"), Path(scratch, "results", stage)
-        out.mkdir(parents=True)
-        with storage.named(uri):
-            job = _arrive(uri, results)
-        log = _open_logger(job.logger)
-        module = importlib.import_module(f"adapt.stages.{stage}")
-        metrics = module.run(params.load(job.params, stage, module.Config), results, out, log)
-        storage.publish(out, uri.rpartition("/")[0], {"metrics": metrics})
-
-
-def _arrive(uri: str, results: Path) -> StageJob:
-    """Read the description, and lay its inputs out below `results` as they lie in the workspace."""
-    try:
-        job = StageJob(**storage.read_json(uri))
-    except FileNotFoundError:
-        raise InputError(f"{uri}: not visible on the cluster; {storage.ADVICE}") from None
-    for name, source in job.inputs.items():
-        link = results / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(fetch(source))
-    return job
-
-
-def _open_logger(arguments: Mapping[str, str] | None) -> Log:
-    if arguments is None:
-        return _discard
-    uri = arguments["uri"]
-    is_here = not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
-    problem = (
-        f"{uri} is not visible on the cluster, which needs a tracking server:"
-        " start `mlflow server` and give its http address"
-    )
-    params.require(is_here, "MLFLOW_TRACKING_URI", problem)
-    return StepLogger(uri, arguments["run_id"], arguments["prefix"])
-
-
-def _discard(step: int, metrics: Mapping[str, float]) -> None:
-    """Nobody follows this run."""
-
-
-if __name__ == "__main__":
-    # By name, so that nothing that is pickled for workers belongs to __main__.
-    importlib.import_module("adapt.cluster.submit").main(*sys.argv[1:])

@@ -217,7 +217,7 @@ def jobs_of(head: RayHead) -> list[str]:
     return [
         line
         for line in head.commands()
-        if "-m adapt.cluster.submit" in line and "kill -s 0" not in line
+        if "-m adapt.cluster.remote" in line and "kill -s 0" not in line
     ]
 
 
