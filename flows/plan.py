@@ -94,9 +94,7 @@ def alias_moved(store: Store, source: str) -> str:
 
 
 def base_version(root: Path, model: str) -> str:
-    """The version of the registered `model` that results/base came from; "" when it came from
-    elsewhere.
-    """
+    """The version of `model` that results/base came from; "" when from elsewhere."""
     path = root / "results" / "base" / "source.json"
     if not path.exists():
         return ""

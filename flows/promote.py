@@ -83,9 +83,7 @@ class Contestant:
 
 
 def promote(store: Store, config: Mapping[str, Any], run_id: str, move: bool) -> Promotion:
-    """Register results/train/model, decide, and, when the gate agrees and `move` is set, make it
-    the champion.
-    """
+    """Register results/train/model, decide, and make it the champion if `move` is set."""
     evaluated = store.root / "results" / "evaluate"
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
     base, tuned = (
@@ -93,33 +91,20 @@ def promote(store: Store, config: Mapping[str, Any], run_id: str, move: bool) ->
         for arm in ("base", "tuned")
     )
     # 1. Register first: a model that is refused is kept, with the reasons, beside its run.
-    version = _registered(store, run_id)
-    champion = registry.champion(store)
-    if version == champion:
-        return _promotion(version, None, (), base, tuned)
-    registry.set_alias(store, registry.CHALLENGER, version)
-    # 2. The gate's decision; one that may not be carried out says so among its reasons.
-    reference = _reference(store, config, champion, base)
-    resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
-    decision = gate.decide(tuned.scores(), reference.scores(), config["gate"], resamples, seed)
-    promoted, reasons = decision.promote and move, decision.reasons
-    if decision.promote and not move:
-        reasons = (*reasons, "passed, but this retraining may not move the champion")
-    # 3. Write the reasons before the alias moves: whoever sees a new champion finds them there.
-    word = "promoted" if promoted else "refused"
-    registry.tag(store, version, {"adapt.decision": word, "adapt.reasons": "\n".join(reasons)})
-    if promoted:
-        registry.set_alias(store, registry.CHAMPION, version)
-    return _promotion(version, promoted, reasons, reference, tuned)
-
-
-def _promotion(
-    version: str,
-    promoted: bool | None,
-    reasons: tuple[str, ...],
-    reference: Contestant,
-    tuned: Contestant,
-) -> Promotion:
+    version, champion = _registered(store, run_id), registry.champion(store)
+    promoted: bool | None = None
+    reasons: tuple[str, ...] = ()
+    reference = base
+    if version != champion:
+        registry.set_alias(store, registry.CHALLENGER, version)
+        # 2. The gate's decision; one that may not be carried out says so among its reasons.
+        reference = _reference(store, config, champion, base)
+        promoted, reasons = _decision(config, tuned, reference, move)
+        # 3. Write the reasons before the alias moves: who sees a new champion finds them there.
+        word = "promoted" if promoted else "refused"
+        registry.tag(store, version, {"adapt.decision": word, "adapt.reasons": "\n".join(reasons)})
+        if promoted:
+            registry.set_alias(store, registry.CHAMPION, version)
     return Promotion(
         version=version,
         promoted=promoted,
@@ -128,6 +113,17 @@ def _promotion(
         before=reference.headline(),
         after=tuned.headline(),
     )
+
+
+def _decision(
+    config: Mapping[str, Any], tuned: Contestant, reference: Contestant, move: bool
+) -> tuple[bool, tuple[str, ...]]:
+    resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
+    decision = gate.decide(tuned.scores(), reference.scores(), config["gate"], resamples, seed)
+    if decision.promote and not move:
+        problem = "passed, but this retraining may not move the champion"
+        return False, (*decision.reasons, problem)
+    return decision.promote, decision.reasons
 
 
 def _registered(store: Store, run_id: str) -> str:
@@ -143,9 +139,7 @@ def _registered(store: Store, run_id: str) -> str:
 def _reference(
     store: Store, config: Mapping[str, Any], champion: str | None, base: Contestant
 ) -> Contestant:
-    """What the tuned model has to beat, on the same images: the champion, or before there is one
-    the base.
-    """
+    """What the tuned model has to beat, on the same images: the champion or the base."""
     if champion is None:
         return base
     name = f"champion, version {champion}"
@@ -162,18 +156,14 @@ def _reference(
 
 
 def judge_model(config: Mapping[str, Any], model: Path, splits: Path) -> Judged:
-    """A model from outside the workspace on the test split, as the stages `answer` and `evaluate`
-    would have it.
-    """
+    """A model from elsewhere on the test split, answered and judged as the stages do."""
     tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
     anchor_tokens = config["evaluate"].anchor.anchor_tokens
     return judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
 
 
 def _is_base(store: Store, version: str) -> bool:
-    """Whether a registered version is what this retraining started from, so that `evaluate` has
-    judged it already.
-    """
+    """Whether this retraining started from `version`: then `evaluate` has judged it."""
     if plan.base_version(store.root, store.config.model) == version:
         return True
     md5 = registry.tags(store, version).get("dvc.model")

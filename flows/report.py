@@ -94,9 +94,7 @@ def save(root: Path, ending: Ending) -> None:
 
 
 def last(root: Path) -> Ending | None:
-    """The ending kept last; None when there is none, or one that an older version of this code has
-    written.
-    """
+    """The ending kept last; None when there is none, or one of an older version."""
     try:
         kept = json.loads(_path(root).read_text(encoding="utf-8"))
         promotion = kept.pop("promotion")

@@ -31,9 +31,7 @@ LAST_LINES = 30
 
 @dataclass(frozen=True, kw_only=True)
 class EndedJob:
-    """How a job ended: Ray's status (SUCCEEDED, FAILED, STOPPED), its exit code if it ran, and its
-    last lines.
-    """
+    """How a job ended: Ray's status, its exit code if it ran, and its last lines."""
 
     status: str
     exit_code: int | None
@@ -63,9 +61,7 @@ def connect(url: str) -> Any:
 
 
 def _use_token() -> None:
-    """Ray sends a token only in token mode, which it reads at import; a cluster without tokens
-    ignores it.
-    """
+    """Ray sends a token in token mode only, read at import; a cluster without tokens ignores it."""
     has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if has_token or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -132,9 +128,7 @@ async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
 
 
 class _Printer:
-    """Prints the whole lines of a growing text that may be read again from its start; keeps the
-    last lines.
-    """
+    """Prints the whole lines of a text that is read again from its start; keeps the last."""
 
     def __init__(self) -> None:
         self._printed = 0  # characters
@@ -149,9 +143,7 @@ class _Printer:
             print(f"waiting: {info.message}", flush=True)
 
     def feed(self, text: str, position: int) -> None:
-        """Take `text`, which starts at character `position` of the log, and print what of it is
-        new.
-        """
+        """Take `text`, which starts at character `position` of the log; print what is new."""
         new = text[max(0, self._printed - position) :]
         self._printed += len(new)
         *lines, self._rest = (self._rest + new).split("\n")

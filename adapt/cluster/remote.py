@@ -35,9 +35,7 @@ def prefix(stage: str) -> str:
 
 
 def main(stage: str, uri: str) -> None:
-    """Entry point of the job: the stage's `run` between a fetch and a publish; exit code 2 for a
-    user's mistake.
-    """
+    """The stage's `run` between a fetch and a publish; exit code 2 for a user's mistake."""
     with environment.terminable():
         try:
             execute(stage, uri)

@@ -38,9 +38,7 @@ ADVICE = (
 
 
 def files_of(path: Path) -> dict[str, Path]:
-    """Relative name of each file below a folder, in order; a single file is a folder that holds
-    only that file.
-    """
+    """Relative name of each file below a folder, in order; of a single file, its own."""
     if path.is_file():
         return {path.name: path}
     return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
@@ -56,9 +54,7 @@ def digest(files: Mapping[str, Path]) -> str:
 
 
 def share(path: Path, storage: str) -> str:
-    """Make a file or folder readable by every node: the URI for `fetch`. Uploads only what is not
-    there yet.
-    """
+    """The URI of a file or folder for `fetch` on every node; uploads what is not there."""
     files = files_of(path)
     if not files:
         raise InputError(f"{path}: not found, or an empty folder")
@@ -99,9 +95,7 @@ def fetch(uri: str) -> Path:
 
 
 def _fetch_folder(fs: Any, folder: str, target: Path) -> None:
-    """Download into a folder beside `target`, and rename it once its digest, the name of `target`,
-    is right.
-    """
+    """Download beside `target`, and rename once the digest is right, which is its name."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     _download(fs, folder, json.loads(fs.cat_file(f"{folder}.json")), partial)
@@ -113,9 +107,7 @@ def _fetch_folder(fs: Any, folder: str, target: Path) -> None:
 
 
 def publish(folder: Path, uri: str, content: Mapping[str, Any]) -> None:
-    """Upload `folder` below `uri`, then mark it complete with `content`, both or nothing as far as
-    `collect` sees.
-    """
+    """Upload `folder` below `uri`, then `content`, which marks it complete for `collect`."""
     files = files_of(folder)
     fs, root = _open(uri)
     _upload(fs, files, f"{root}/out")
@@ -134,9 +126,7 @@ def collect(uri: str, folder: Path) -> dict[str, Any]:
 
 
 def as_arrow(uri: str) -> dict[str, Any]:
-    """`uri` as Ray Train takes it, opened by the same driver with the same credentials as
-    everything else here.
-    """
+    """`uri` as Ray Train takes it, opened by the same driver as everything else here."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     fs, path = _open(uri)
@@ -165,9 +155,7 @@ def remove(uri: str) -> None:
 
 @contextmanager
 def named(storage: str) -> Iterator[None]:
-    """Turn what goes wrong with the storage itself into one line that names the variable it was
-    given in.
-    """
+    """Turn trouble with the storage itself into one line that names its variable."""
     try:
         yield
     except InputError:
@@ -178,9 +166,7 @@ def named(storage: str) -> Iterator[None]:
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """Unknown protocol, missing driver, no access; botocore's own errors (no credentials) are no
-    OSErrors.
-    """
+    """Unknown protocol, missing driver, no access; botocore's own are no OSErrors."""
     kinds: list[type[Exception]] = [OSError, ImportError, ValueError]
     if "botocore" in sys.modules:
         from botocore.exceptions import BotoCoreError
@@ -246,9 +232,7 @@ def _progress(label: str) -> Any:
 
 
 def _cache() -> Path:
-    """This user's folder for inputs on this node; on the node's own disk even where homes are
-    shared.
-    """
+    """This user's folder for inputs, on the node's own disk even where homes are shared."""
     folder = Path(tempfile.gettempdir()) / f"adapt-inputs-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():

@@ -38,16 +38,12 @@ STORAGE = "ADAPT_RAY_STORAGE"
 
 
 def address() -> str | None:
-    """Address of the Jobs API that stages go to; None: run here (also inside a job, which must not
-    submit itself).
-    """
+    """Address of the Jobs API that stages go to; None: run here, as inside a job."""
     return None if inside() else os.environ.get(jobs.ADDRESS) or None
 
 
 def inside() -> bool:
-    """Whether this process already belongs to a Ray cluster: Ray sets these variables for jobs and
-    workers.
-    """
+    """Whether this process is a job or worker of a Ray cluster, for which Ray sets these."""
     return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
 
 
@@ -61,9 +57,7 @@ fetch = storage.fetch
 
 
 def checkpoints(default: Path) -> dict[str, Any]:
-    """Where Ray Train keeps checkpoints, as arguments of its `RunConfig`: `default`, or on a
-    cluster its storage.
-    """
+    """Arguments of Ray Train's `RunConfig`: checkpoints go to `default`, or the storage."""
     exchange = os.environ.get(STORAGE)
     is_shared = exchange and inside()
     return storage.as_arrow(f"{exchange}/checkpoints" if is_shared else str(default.resolve()))
@@ -133,9 +127,7 @@ def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
 
 
 def _storage(url: str, root: Path) -> str:
-    """Where inputs and results are exchanged; only a cluster on this machine can do without the
-    variable.
-    """
+    """Where both sides exchange files; a cluster on this machine needs no variable."""
     given = os.environ.get(STORAGE, "").rstrip("/")
     problem = f"not set, and {jobs.host(url)} is another machine; {storage.ADVICE}"
     params.require(bool(given) or jobs.is_loopback(url), STORAGE, problem)
@@ -146,9 +138,7 @@ def _storage(url: str, root: Path) -> str:
 
 
 def _logger(url: str, log: Log) -> dict[str, str] | None:
-    """How the job writes its curves into the MLflow run of this process, which the cluster must be
-    able to reach.
-    """
+    """How the job writes its curves into this process's MLflow run; it must reach it."""
     if not isinstance(log, StepLogger):
         return None
     shown = without_credentials(log.uri)
@@ -175,9 +165,7 @@ def _job_environment(exchange: str, logger: Mapping[str, str] | None) -> dict[st
 
 @contextmanager
 def _code() -> Iterator[Path]:
-    """A folder with this package alone: Ray would leave out what .gitignore names, and take
-    everything else.
-    """
+    """A folder with this package alone: Ray would take all but what .gitignore names."""
     with tempfile.TemporaryDirectory(prefix="adapt-code-") as folder:
         code, caches = Path(__file__).parents[1], shutil.ignore_patterns("__pycache__")
         shutil.copytree(code, Path(folder, "adapt"), ignore=caches)
@@ -185,9 +173,7 @@ def _code() -> Iterator[Path]:
 
 
 def _git_revision() -> str:
-    """The commit of the code that is sent, for whoever looks at the job; the job itself has no
-    repository.
-    """
+    """The commit of the code that is sent, for the job's metadata: it has no repository."""
     folder = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     with suppress(FileNotFoundError):

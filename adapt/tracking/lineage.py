@@ -31,9 +31,7 @@ def _git(root: Path, *words: str) -> str:
 
 
 def stage_hash(root: Path, stage: str) -> str:
-    """One hash of what DVC recorded of a stage (command, dependencies, parameters, results); ""
-    when it has not run.
-    """
+    """One hash of what DVC recorded of a stage, results included; "" when it has not run."""
     entry = _lock(root).get(stage)
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() if entry else ""
 

@@ -91,9 +91,7 @@ def version_behind(store: Store, model: str, alias: str) -> str | None:
 
 
 def version_with_tag(store: Store, key: str, value: str) -> str | None:
-    """The newest version whose tag `key` is `value`, for instance `dvc.model`: the same weights are
-    registered once.
-    """
+    """The newest version with this tag, such as `dvc.model`: same weights, same version."""
     quoted = value.replace("'", "")
     query = f"name = '{store.config.model}' and tags.`{key}` = '{quoted}'"
     versions = [int(version.version) for version in store.client.search_model_versions(query)]

@@ -108,9 +108,7 @@ class RunWriter:
         self.metrics({name: value for name, value in values.items() if name not in curves})
 
     def _curves(self, path: Path, *, of_words: bool) -> None:
-        """`curves.csv` of `evaluate`, one curve per signal and arm; with `of_words`, more of them
-        for object words only.
-        """
+        """Curves of every signal and arm; with `of_words`, of object words alone, too."""
         points = []
         for row in sorted(_rows(path), key=lambda row: int(row["position"])):
             if row["split"] == "all" or of_words:
@@ -160,9 +158,7 @@ class RunWriter:
         self.client.log_table(self.run_id, data=data, artifact_file=name)
 
     def datasets(self, root: Path, splits: str = "results/data/splits") -> None:
-        """Lineage: the three splits as MLflow datasets, with the hash under which DVC keeps their
-        folder as digest.
-        """
+        """Lineage: the splits as MLflow datasets; DVC's hash of their folder is the digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
         from pyarrow import parquet
 

@@ -64,9 +64,7 @@ def stage_run(
 
 
 def start_retraining(store: Store, tags: Mapping[str, str]) -> str:
-    """Open the run of a whole retraining, "retrain 7"; its id belongs into `ADAPT_PARENT_RUN` of
-    the stages.
-    """
+    """Open the run "retrain 7"; its id belongs into `ADAPT_PARENT_RUN` of the stages."""
     query, newest = "tags.`adapt.kind` = 'retraining'", ["attributes.start_time DESC"]
     earlier = store.client.search_runs([store.experiment_id], query, order_by=newest, max_results=1)
     number = int(earlier[0].data.tags.get("adapt.number", 0)) + 1 if earlier else 1
@@ -100,9 +98,7 @@ def finish_retraining(
 
 
 def fail_retraining(store: Store, run_id: str, error: str, *, killed: bool = False) -> None:
-    """Close the run of a retraining that did not come to its end, with the reason as tag
-    `adapt.error`.
-    """
+    """Close the run of a retraining that was cut short; the reason is tag `adapt.error`."""
     RunWriter(store.client, run_id).end("KILLED" if killed else "FAILED", {"adapt.error": error})
 
 

@@ -82,9 +82,7 @@ class Store:
 
 
 def uri(root: Path) -> str:
-    """Address of the store: `MLFLOW_TRACKING_URI`, a relative SQLite path counted from `root`, or
-    our SQLite file.
-    """
+    """`MLFLOW_TRACKING_URI`, relative SQLite paths from `root`, or our own SQLite file."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not given:
         return f"{SQLITE}{environment.state_dir(root) / 'mlflow' / 'mlflow.db'}"
@@ -94,9 +92,7 @@ def uri(root: Path) -> str:
 
 
 def client(root: Path) -> "MlflowClient":
-    """A client of the store, which exists and answers afterwards; `InputError` naming the address
-    when it does not.
-    """
+    """A client whose store exists and answers; `InputError` naming the address else."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -115,9 +111,7 @@ def client(root: Path) -> "MlflowClient":
 
 @contextmanager
 def _creation_lock(address: str) -> Iterator[None]:
-    """Let one process at a time open an SQLite store: two that both create the tables of a new file
-    both fail.
-    """
+    """One process at a time: two that both create the tables of a new file both fail."""
     if not address.startswith(SQLITE):
         yield
         return
@@ -177,9 +171,7 @@ class StepLogger:
         return {**self.__dict__, "_client": None, "_last": {}}
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the values of `metrics` (anything `float` takes, NaN too) at `step`, but for steps
-        the run has.
-        """
+        """Write `metrics` (anything `float` takes) at `step`, unless the run has it."""
         self.extend([(step, metrics)])
 
     def extend(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:

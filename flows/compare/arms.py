@@ -86,9 +86,7 @@ def read(path: Path = FILE) -> ArmsConfig:
 
 
 def arm_of(content: Mapping[str, Any], arms: ArmsConfig, name: str) -> Arm:
-    """The arm `name` over a read params.yaml; InputError names the arm and the key where either is
-    unknown.
-    """
+    """The arm `name` over a read params.yaml; InputError names the arm and the key."""
     if name not in arms.named:
         raise InputError(f"arms.yaml: unknown arm {name}; known: {', '.join(arms.named)}")
     given = arms.named[name]

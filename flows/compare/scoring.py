@@ -23,9 +23,7 @@ from flows.compare.cells import Cell
 
 @dataclass(frozen=True, kw_only=True)
 class ArmScores:
-    """One arm on one seed and split: its metrics, and the table of judged answers that they come
-    from.
-    """
+    """One arm on one seed and split: metrics, and the judged answers they come from."""
 
     arm: str
     seed: int
@@ -54,9 +52,7 @@ class Scoring:
 def score(
     comparison: Comparison, arms: Sequence[Arm], seeds: Sequence[int], split: str
 ) -> list[ArmScores]:
-    """Every arm on every seed, seed by seed; logs what had to be computed, and about how long the
-    rest takes.
-    """
+    """Every arm on every seed, seed by seed; logs progress, and how long the rest takes."""
     wanted = [scoring(comparison, arm, seed, split) for seed in seeds for arm in arms]
     log, started = get_run_logger(), time.monotonic()
     computed = pool.run([one.cell for one in wanted], comparison.jobs, comparison.root)
