@@ -1,14 +1,17 @@
-"""What surrounds a stage when it runs as a command: configuration, tracking, all-or-nothing results.
+"""What surrounds a stage that runs as a command: configuration, tracking, all-or-nothing results.
 
 `python -m adapt.stages.train` reaches `launch("train")`, which
 
-1. reads `params.yaml` strictly, the other stages' sections included, so that a typo stops a run before it computes,
+1. reads `params.yaml` strictly, the other stages' sections included, so that a typo stops a run
+   before it computes,
 2. opens an MLflow run and hands the stage a function that logs one step,
-3. lets the stage write into a fresh folder beside `results/`, and swaps it in only when the stage has succeeded,
+3. lets the stage write into a fresh folder beside `results/`, and swaps it in only when the stage
+   has succeeded,
 4. turns a user's mistake (`InputError`) into one line on stderr and exit code 2.
 
-A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this file.
-`python -m adapt.launch` prints the JSON schema of `params.yaml`, from which editors complete and check it.
+A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
+file. `python -m adapt.launch` prints the JSON schema of `params.yaml`, from which editors complete
+and check it.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from adapt.files import whole_folder
 from adapt.generation.settings import SteerConfig
 from adapt.params import Count, InputError, Seed, Settings
 from adapt.tracking import runs
-from adapt.tracking.store import TrackingConfig
+from adapt.tracking.store import Store, TrackingConfig
 
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 SHARED = {"anchor": AnchorConfig, "steer": SteerConfig, "gate": Rules, "tracking": TrackingConfig}
@@ -38,14 +41,14 @@ RESULTS = Path("results")
 
 
 def launch(stage: str) -> None:
-    """The command line of a stage: no options of its own, `--help` tells what it reads and writes."""
+    """The command line of a stage: no options, `--help` tells what it reads and writes."""
     root = Path.cwd()
     environment.prepare(root)
     module = stage_module(stage)
     _parser(stage, module).parse_args()
     try:
         loaded = configs(params.read(root / "params.yaml"))
-        with runs.stage_run(stage, loaded[stage], loaded["tracking"], root) as run:
+        with runs.stage_run(Store(root, loaded["tracking"]), stage, loaded[stage]) as run:
             with whole_folder(root / RESULTS / stage) as out:
                 metrics = module.run(loaded[stage], root / RESULTS, out, run.log_step)
                 text = json.dumps(metrics, indent=2, sort_keys=True)
@@ -61,9 +64,9 @@ def launch(stage: str) -> None:
 def configs(content: Mapping[str, Any]) -> dict[str, Any]:
     """Every section's checked settings, by its name; InputError for an unknown section, too."""
     known = [*STAGES, *SHARED, *VALUES]
-    for key in content:
-        problem = f"known: {', '.join(sorted(known))}"
-        params.require(key in known, f"params.yaml: unknown section {key}", problem)
+    for key in map(str, content):
+        if key not in known:
+            raise InputError(f"params.yaml: unknown section {key}; {params.hint(key, known)}")
     return {name: params.load(content, name, settings) for name, settings in sections().items()}
 
 
@@ -73,7 +76,7 @@ def sections() -> dict[str, type[Settings]]:
 
 
 def stage_module(stage: str) -> ModuleType:
-    """`adapt.stages.<stage>`, by name: nothing that is pickled for workers belongs to `__main__`."""
+    """`adapt.stages.<stage>`, by name: what is pickled for workers must not be of `__main__`."""
     return importlib.import_module(f"adapt.stages.{stage}")
 
 

@@ -1,14 +1,17 @@
-"""Configuration: `params.yaml` to frozen, typed settings, or one line that names the file and the key.
+"""Configuration: `params.yaml` to frozen, typed settings, or one line that names the file and key.
 
-Defaults live in `params.yaml` only. A section is declared as a `Settings` class without defaults, its bounds at its
-fields, in the file that it configures. A field marked `Shared` is read from the top level of the file instead, so
-that two stages can read one value (`seed`) or one section (`anchor`).
+Defaults live in `params.yaml` only. A section is declared as a `Settings` class without defaults,
+its bounds at its fields, in the room that it configures. A field marked `Shared` is read from the
+top level of the file instead, so that two stages can read one value (`seed`) or one section
+(`anchor`).
 """
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,7 +29,7 @@ class InputError(ValueError):
 
 
 class Settings(BaseModel):
-    """A section of parameters: frozen, strictly typed, with no key unknown and no number infinite."""
+    """A section of parameters: frozen, strictly typed, no key unknown, no number infinite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -39,14 +42,15 @@ Shared = Annotated[T, _FromTopLevel()]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MAX_SEED = 2**32  # exclusive: what numpy takes
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 def require(condition: bool, key: str, problem: str) -> None:
-    """Raise `InputError` naming `key` unless `condition` holds; for rules that tie two keys together."""
+    """Raise `InputError` naming `key` unless `condition` holds, as for a rule of two keys."""
     if not condition:
         raise InputError(f"{key}: {problem}")
 
@@ -55,7 +59,7 @@ def require(condition: bool, key: str, problem: str) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of parameters as a dict; `InputError` names the file, and the line where there is one."""
+    """A file of parameters as a dict; `InputError` names the file, and the line if there is one."""
     try:
         content = path.read_bytes()[: LARGEST + 1]
         text = content.decode("utf-8-sig")
@@ -77,30 +81,30 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _parsed(path: Path, text: str) -> Any:
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
         _check_nodes(path, node)
         return loader.construct_document(node)
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise InputError(
-            f"{path}: not valid YAML{where}{f': {problem}' if problem else ''}"
-        ) from None
+    except InputError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(f"{path}: not valid YAML (line {line}): {error.problem}") from None
     except RecursionError:  # of the parser itself
         raise InputError(f"{path}: nested too deeply") from None
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date without its month
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not valid YAML: {reason}") from None
 
 
 def _check_nodes(path: Path, root: yaml.Node) -> None:
     """Refuse what YAML allows and nobody means, before anything is built from it.
 
     The walk follows aliases, so that one which contains itself is too deep, and ten levels of ten
-    aliases each are too many values.
+    aliases each are too many values. Of two equal keys YAML would silently take the second.
     """
     waiting, count = [(root, 1)], 0
     while waiting:
@@ -111,9 +115,9 @@ def _check_nodes(path: Path, root: yaml.Node) -> None:
         require(count <= MOST, line, f"more than {MOST} values; write them out without aliases")
         children = []
         if isinstance(node, yaml.MappingNode):
-            names = [str(name.value) for name, _ in node.value]
-            twice = next((name for name in names if names.count(name) > 1), "")
-            require(not twice, line, f"the key {twice} is there twice")
+            names = Counter(str(name.value) for name, _ in node.value)
+            name, times = max(names.items(), key=lambda item: item[1], default=("", 0))
+            require(times < 2, line, f"the key {name} is there twice")
             children = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
@@ -141,8 +145,9 @@ def load(
     adapt.params.InputError: params.yaml: train.steps: must be at least 1, got 0
     """
     own = params.get(section)
+    require(own is not None, file, f"missing section {section}")
     if not isinstance(own, Mapping):
-        raise InputError(f"{file}: missing section {section}")
+        raise InputError(f"{file}: {section}: expected keys and values, got {_shown(own)}")
     top = shared_fields(settings)
     try:
         misplaced = next((name for name in own if name in top), None)
@@ -194,13 +199,14 @@ def _frozen(value: Any) -> Any:
 
 
 _PROBLEMS = {  # pydantic's kind of error: what is said of the value, with pydantic's own numbers
-    "greater_than_equal": "must be at least {ge:g}",
-    "greater_than": "must be greater than {gt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "less_than": "must be less than {lt:g}",
+    "greater_than_equal": "must be at least {ge:.12g}",
+    "greater_than": "must be greater than {gt:.12g}",
+    "less_than_equal": "must be at most {le:.12g}",
+    "less_than": "must be less than {lt:.12g}",
     "finite_number": "must be finite",
     "literal_error": "must be {expected}",
     "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be {description}",
     "too_short": "must name at least one",
     "int_type": "expected a whole number",
     "float_type": "expected a number",
@@ -222,23 +228,49 @@ def _message(error: ValidationError, section: str, settings: type[Settings]) -> 
     key = above + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
     key = key.removeprefix(".")
     if kind == "extra_forbidden":
-        return f"unknown key {key}; {_hint(key, path, settings)}"
+        above, _, name = key.rpartition(".")
+        known = set(_fields(path[:-1], settings)) - set(shared_fields(settings))
+        return f"unknown key {key}; {hint(name, known, above)}"
     if kind == "missing":
         return f"missing key {key}"
     if kind == "value_error":
-        # Whoever ties two keys together names the key itself (`require`); a field's own check does not.
-        return f"{key}{'.' if isinstance(context['error'], InputError) else ': '}{context['error']}"
-    given = repr(first["input"])
+        # A rule of two keys names the one to change itself (`require`); a field's own does not.
+        is_named = isinstance(context["error"], InputError)
+        return f"{key}{'.' if is_named else ': '}{context['error']}"
+    if kind == "string_pattern_mismatch":
+        context = {"description": _fields(path[:-1], settings)[str(path[-1])].description}
     problem = _PROBLEMS[kind].format(**context) if kind in _PROBLEMS else first["msg"]
-    return f"{key}: {problem}, got {given if len(given) < 80 else given[:80] + '...'}"
+    return f"{key}: {problem}, got {_shown(first['input'])}"
 
 
-def _hint(key: str, path: tuple[int | str, ...], settings: type[Settings]) -> str:
-    """The known keys beside an unknown one, or the one that is spelled nearly as it is."""
-    for name in path[:-1]:
-        settings = settings.model_fields[str(name)].annotation  # type: ignore[assignment]
-    known = [name for name in settings.model_fields if name not in shared_fields(settings)]
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    if close:
-        return f"did you mean {key.rpartition('.')[0]}.{close[0]}?"
-    return f"known keys: {', '.join(sorted(known))}"
+def _shown(value: Any) -> str:
+    """A value as a reader of the file knows it."""
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    shown = repr(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
+        digits, _, exponent = value.lower().partition("e")
+        return f"the text {shown}; YAML takes it for a number as {digits}.0e{exponent}"
+    return shown if len(shown) < 80 else f"{shown[:80]}..."
+
+
+def _fields(path: Iterable[int | str], settings: type[Settings]) -> dict[str, Any]:
+    """The fields of the section that lies at `path` below `settings`."""
+    section: Any = settings
+    for name in path:
+        is_section = isinstance(section, type) and issubclass(section, Settings)
+        # Otherwise a dict of sections, all of which have the same fields.
+        section = section.model_fields[name].annotation if is_section else get_args(section)[-1]
+    return section.model_fields
+
+
+def hint(name: str, known: Iterable[str], above: str = "") -> str:
+    """The known name that is spelled nearly as an unknown one, or all of them.
+
+    >>> hint("step", ["seed", "steps"], "train"), hint("x", ["seed", "steps"])
+    ('did you mean train.steps?', 'known: seed, steps')
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    prefix = f"{above}." if above else ""
+    return f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(names)}"

@@ -35,7 +35,7 @@ class History:
         self._log(step, metrics)
 
     def write(self, path: Path) -> None:
-        """Write `step` and a column per curve, in steps' order; a missing point is an empty cell."""
+        """Write `step` and a column per curve, by step; a missing point is an empty cell."""
         names = sorted({name for row in self.rows.values() for name in row})
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["step", *names], lineterminator="\n")

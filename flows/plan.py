@@ -2,38 +2,34 @@
 apart.
 """
 
-import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapt import environment, launch, params
+from adapt.files import locked
 from adapt.params import InputError
-from adapt.tracking import registry, results, store
+from adapt.tracking import lineage, registry
+from adapt.tracking.store import Store, uri, without_credentials
 from flows import tasks
 
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """One retraining of a workspace at a time. The kernel drops the lock with the process, however
-    it ends.
-    """
+    """One retraining of a workspace at a time; `InputError` names the process that has it."""
     path = environment.state_dir(root) / "retrain.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = stack.enter_context(locked(path, wait=False))
         except BlockingIOError:
-            file.seek(0)
-            who = file.read().strip() or "unknown"
-            raise InputError(
-                f"{root}: another retraining is running here (process {who}); wait until it ends"
-            ) from None
+            holder = path.read_text(encoding="utf-8").strip() or "unknown"
+            problem = f"another retraining is running here (process {holder}); wait until it ends"
+            raise InputError(f"{root}: {problem}") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -43,10 +39,12 @@ def exclusive(root: Path) -> Iterator[None]:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """`stages` are all, `due` those that may have to run, `forced` those that run whatever DVC
-    finds; all in order.
+    finds; all in order. `store` is where runs and models are kept, for everybody who carries the
+    plan out.
     """
 
     config: Mapping[str, Any]
+    store: Store
     stages: tuple[str, ...]
     due: tuple[str, ...]
     forced: tuple[str, ...]
@@ -56,30 +54,28 @@ class Plan:
 def make(root: Path, force: bool) -> Plan:
     """Check the configuration, then ask DVC and the registry what is out of date."""
     config = configuration(root)
+    store = Store(root, config["tracking"])
     stages = tuple(tasks.order(root))
-    notes = []
-    forced: tuple[str, ...] = stages if force else ()
-    moved = alias_moved(root, config["base"].source)
-    if moved:
-        notes.append(f"base: {moved}")
-        forced = forced or ("base",)
+    moved = alias_moved(store, config["base"].source)
+    forced = stages if force else ("base",) if moved else ()
     return Plan(
         config=config,
+        store=store,
         stages=stages,
         due=tuple(tasks.pending(root, forced)),
         forced=forced,
-        notes=tuple(notes),
+        notes=(f"base: {moved}",) if moved else (),
     )
 
 
 def configuration(root: Path) -> dict[str, Any]:
-    """Every stage's checked `Config` by stage, and the sections `gate` and `tracking`."""
+    """The checked settings of every section of params.yaml."""
     if not (root / "dvc.yaml").is_file():
         raise InputError(f"{root}: no dvc.yaml here; run from the project's root")
     return launch.configs(params.read(root / "params.yaml"))
 
 
-def alias_moved(root: Path, source: str) -> str:
+def alias_moved(store: Store, source: str) -> str:
     """Why stage `base` is out of date although DVC cannot see it: its source is an alias that has
     moved since.
 
@@ -89,41 +85,33 @@ def alias_moved(root: Path, source: str) -> str:
     alias = re.fullmatch(r"models:/([^/@']+)@([\w.-]+)", source)
     if not alias:
         return ""
-    current = version_behind(root, alias[1], alias[2])
-    used = base_version(root, alias[1])
+    current = registry.version_behind(store, alias[1], alias[2])
+    used = base_version(store.root, alias[1])
     if current is None or current == used:
         return ""
-    return f"{source} is version {current}, results/base was made from {f'version {used}' if used else 'something else'}"
-
-
-def version_behind(root: Path, model: str, alias: str) -> str | None:
-    """The version that an alias of a registered model points to."""
-    found = store.client(root).search_registered_models(f"name = '{model}'")
-    versions = {str(name): str(version) for one in found for name, version in one.aliases.items()}
-    return versions.get(alias)
+    origin = f"version {used}" if used else "something else"
+    return f"{source} is version {current}, results/base was made from {origin}"
 
 
 def base_version(root: Path, model: str) -> str:
-    """The version of the registered `model` that results/base came from; "" when it came from
-    elsewhere.
-    """
+    """The version of `model` that results/base came from; "" when from elsewhere."""
     path = root / "results" / "base" / "source.json"
     if not path.exists():
         return ""
     made = json.loads(path.read_text(encoding="utf-8"))
-    same = re.match(rf"models:/{re.escape(model)}[@/]", made["source"])
-    return str(made.get("version") or "") if same else ""
+    is_model = re.match(rf"models:/{re.escape(model)}[@/]", made["source"])
+    return str(made.get("version") or "") if is_model else ""
 
 
-def question(root: Path, config: Mapping[str, Any], promote: bool) -> dict[str, Any]:
+def question(store: Store, config: Mapping[str, Any], promote: bool) -> dict[str, Any]:
     """What the decision about promotion depends on: the same question need not be asked twice."""
-    address = store.without_credentials(store.uri(root))
+    address = without_credentials(uri(store.root))
     return {
-        "evaluate": results.stage_hash(root, "evaluate"),
-        "model": results.output_hash(root, registry.MODEL),
+        "evaluate": lineage.stage_hash(store.root, "evaluate"),
+        "model": lineage.output_hash(store.root, registry.MODEL),
         "rules": config["gate"].model_dump(),
         "promote": promote,
         "registry": address if address.startswith("http") else "in this workspace",
-        "name": config["tracking"].model,
-        "champion": registry.champion(root, config["tracking"]),
+        "name": store.config.model,
+        "champion": registry.champion(store),
     }

@@ -1,35 +1,38 @@
 """The end of a retraining: register the tuned model, let the gate compare it with the champion,
 move the alias or not.
 
-Registering is idempotent: weights that DVC knows under the same hash are one version. Before there
-is a champion, the tuned model is compared with the base that it was tuned from, which `evaluate`
-has measured on the same images.
+`promote` is the one place that moves the champion. Registering is idempotent: weights that DVC
+knows under the same hash are one version. Before there is a champion, the tuned model is compared
+with the base that it was tuned from, which `evaluate` has judged on the same images.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import environment
 from adapt.evaluation import gate
-from adapt.evaluation.judge import judge_split
+from adapt.evaluation.judge import Judged, judge_split
 from adapt.metrics.headline import HEADLINES
 from adapt.params import InputError
 from adapt.stages import answer
-from adapt.tracking import registry, results, store
-from adapt.tracking.runs import revision
+from adapt.tracking import lineage, registry
+from adapt.tracking.store import Store
 from flows import plan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BASE_MODEL = "results/base/model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
-    """What became of a model. `promoted` is None when there was nothing to decide: it is the
-    champion already.
+class Promotion:
+    """How it ended for a model. `promoted` is None when there was nothing to decide: it is the
+    champion already. `before` and `after` are the headline metrics by title.
     """
 
     version: str
@@ -43,108 +46,125 @@ class Result:
         """The ending in words."""
         if self.promoted is None:
             return f"{model} version {self.version} is the champion already"
-        return f"{model} version {self.version} was {'promoted to champion' if self.promoted else 'not promoted'}"
+        ending = "promoted to champion" if self.promoted else "not promoted"
+        return f"{model} version {self.version} was {ending}"
+
+    def run_tags(self) -> dict[str, str]:
+        """Tags for the run of the retraining; the note is what MLflow's UI shows as description."""
+        tags = {"adapt.model_version": self.version}
+        if self.promoted is None:
+            return tags
+        heading = "**Promoted**" if self.promoted else "**Not promoted**"
+        note = [heading, "", *(f"* {reason}" for reason in self.reasons)]
+        return tags | {
+            "adapt.promoted": str(self.promoted).lower(),
+            "adapt.reasons": "\n".join(self.reasons),
+            "mlflow.note.content": "\n".join(note),
+        }
 
 
-def promote(
-    root: Path, config: Mapping[str, Any], run_id: str, move: bool
-) -> tuple[Result, gate.Decision | None]:
-    """Register results/train/model, decide, and, when the gate agrees and `move` is set, make it
-    the champion.
-    """
-    tracking = config["tracking"]
-    version = registered(root, tracking, run_id)
-    champion = registry.champion(root, tracking)
-    frame = root / "results" / "evaluate" / "judged.parquet"
-    metrics = metrics_of(root)
-    if version == champion:
-        return Result(
-            version=version,
-            promoted=None,
-            reasons=(),
-            against="base model",
-            before=shown(metrics, "base"),
-            after=shown(metrics, "tuned"),
-        ), None
-    registry.set_alias(root, tracking, registry.CHALLENGER, version)
-    old, old_metrics, arm = _reference(root, config, champion, frame, metrics)
-    decision = gate.decide(
-        gate.scores_from(frame, metrics, "tuned"),
-        gate.scores_from(old, old_metrics, arm),
-        config["gate"],
-        config["evaluate"].bootstrap,
-        config["evaluate"].seed,
+@dataclass(frozen=True)
+class Contestant:
+    """One side of the comparison: the arm `arm` of judged answers and of their metrics."""
+
+    name: str
+    arm: str
+    judged: "pd.DataFrame | Path"
+    metrics: Mapping[str, float]
+
+    def scores(self) -> gate.Scores:
+        """What the gate compares."""
+        return gate.scores_from(self.judged, self.metrics, self.arm)
+
+    def headline(self) -> dict[str, float]:
+        """The few numbers that the table at the end has, by title."""
+        keys = {number.title: f"{self.arm}/{number.key}" for number in HEADLINES}
+        return {title: float(self.metrics[k]) for title, k in keys.items() if k in self.metrics}
+
+
+def promote(store: Store, config: Mapping[str, Any], run_id: str, move: bool) -> Promotion:
+    """Register results/train/model, decide, and make it the champion if `move` is set."""
+    evaluated = store.root / "results" / "evaluate"
+    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
+    base, tuned = (
+        Contestant("base model", arm, evaluated / "judged.parquet", metrics)
+        for arm in ("base", "tuned")
     )
-    if decision.promote and not move:
-        decision = gate.Decision(
-            False, (*decision.reasons, "passed, but this retraining may not move the champion")
-        )
-    registry.tag_decision(root, tracking, version, decision)
-    if decision.promote:
-        registry.set_alias(root, tracking, registry.CHAMPION, version)
-    against = f"champion, version {champion}" if champion else "base model"
-    return Result(
+    # 1. Register first: a model that is refused is kept, with the reasons, beside its run.
+    version, champion = _registered(store, run_id), registry.champion(store)
+    promoted: bool | None = None
+    reasons: tuple[str, ...] = ()
+    reference = base
+    if version != champion:
+        registry.set_alias(store, registry.CHALLENGER, version)
+        # 2. The gate's decision; one that may not be carried out says so among its reasons.
+        reference = _reference(store, config, champion, base)
+        promoted, reasons = _decision(config, tuned, reference, move)
+        # 3. Write the reasons before the alias moves: who sees a new champion finds them there.
+        word = "promoted" if promoted else "refused"
+        registry.tag(store, version, {"adapt.decision": word, "adapt.reasons": "\n".join(reasons)})
+        if promoted:
+            registry.set_alias(store, registry.CHAMPION, version)
+    return Promotion(
         version=version,
-        promoted=decision.promote,
-        reasons=decision.reasons,
-        against=against,
-        before=shown(old_metrics, arm),
-        after=shown(metrics, "tuned"),
-    ), decision
+        promoted=promoted,
+        reasons=reasons,
+        against=reference.name,
+        before=reference.headline(),
+        after=tuned.headline(),
+    )
 
 
-def registered(root: Path, tracking: store.TrackingConfig, run_id: str) -> str:
+def _decision(
+    config: Mapping[str, Any], tuned: Contestant, reference: Contestant, move: bool
+) -> tuple[bool, tuple[str, ...]]:
+    resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
+    decision = gate.decide(tuned.scores(), reference.scores(), config["gate"], resamples, seed)
+    if decision.promote and not move:
+        problem = "passed, but this retraining may not move the champion"
+        return False, (*decision.reasons, problem)
+    return decision.promote, decision.reasons
+
+
+def _registered(store: Store, run_id: str) -> str:
     """The version that holds results/train/model, made now if there is none."""
-    md5 = results.output_hash(root, registry.MODEL)
+    md5 = lineage.output_hash(store.root, registry.MODEL)
     if not md5:
         raise InputError(f"dvc.lock has no {registry.MODEL}: a stage of dvc.yaml has to produce it")
-    known = registry.version_with_tag(root, tracking, "dvc.model", md5)
-    origin = {"dvc.model": md5, **revision(root)}
-    return known or registry.register(root, tracking, root / registry.MODEL, run_id, origin)
+    known = registry.version_with_tag(store, "dvc.model", md5)
+    origin = {"dvc.model": md5, **lineage.revision(store.root)}
+    return known or registry.register(store, store.root / registry.MODEL, run_id, origin)
 
 
 def _reference(
-    root: Path,
-    config: Mapping[str, Any],
-    champion: str | None,
-    frame: Path,
-    metrics: Mapping[str, float],
-) -> tuple[Any, Mapping[str, float], str]:
-    """Responses, metrics and arm of what the tuned model has to beat, measured on the same images."""
-    if champion is None or is_base(root, config["tracking"].model, champion):
-        return frame, metrics, "base"
-    state = environment.state_dir(root)
+    store: Store, config: Mapping[str, Any], champion: str | None, base: Contestant
+) -> Contestant:
+    """What the tuned model has to beat, on the same images: the champion or the base."""
+    if champion is None:
+        return base
+    name = f"champion, version {champion}"
+    if _is_base(store, champion):
+        return replace(base, name=name)
+    state = environment.state_dir(store.root)
     state.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=state, prefix="champion-") as folder:
-        source = f"models:/{config['tracking'].model}/{champion}"
-        model, _ = registry.download(root, source, Path(folder) / "model")
-        splits = root / "results" / "data" / "splits"
-        tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
+        source = f"models:/{store.config.model}/{champion}"
+        model, _ = registry.download(store.client, source, Path(folder) / "model")
+        judged = judge_model(config, model, store.root / "results" / "data" / "splits")
+    metrics = {f"tuned/{key}": value for key, value in judged.metrics.items()}
+    return Contestant(name, "tuned", judged.responses, metrics)
+
+
+def judge_model(config: Mapping[str, Any], model: Path, splits: Path) -> Judged:
+    """A model from elsewhere on the test split, answered and judged as the stages do."""
+    tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
     anchor_tokens = config["evaluate"].anchor.anchor_tokens
-    judged = judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
-    return judged.responses, {f"tuned/{k}": v for k, v in judged.metrics.items()}, "tuned"
+    return judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
 
 
-def is_base(root: Path, model: str, version: str) -> bool:
-    """Whether a registered version is what this retraining started from, so that `evaluate` has
-    measured it already.
-    """
-    if plan.base_version(root, model) == version:
+def _is_base(store: Store, version: str) -> bool:
+    """Whether this retraining started from `version`: then `evaluate` has judged it."""
+    if plan.base_version(store.root, store.config.model) == version:
         return True
-    tags = store.client(root).get_model_version(model, version).tags
-    return bool(tags.get("dvc.model")) and tags["dvc.model"] == results.output_hash(
-        root, BASE_MODEL
-    )
-
-
-def metrics_of(root: Path) -> dict[str, float]:
-    """What `evaluate` measured."""
-    return dict(
-        json.loads((root / "results" / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    )
-
-
-def shown(metrics: Mapping[str, float], arm: str) -> dict[str, float]:
-    """The few numbers that the table at the end has, by title."""
-    keys = {number.title: f"{arm}/{number.key}" for number in HEADLINES}
-    return {title: float(metrics[key]) for title, key in keys.items() if key in metrics}
+    md5 = registry.tags(store, version).get("dvc.model")
+    return bool(md5) and md5 == lineage.output_hash(store.root, BASE_MODEL)

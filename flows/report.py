@@ -1,11 +1,12 @@
 """How a retraining ends, in a few lines: before and after, promoted or not and why, what ran, where
 to look.
 
-The same record goes to the terminal, to Prefect as a table artifact, and to a file in the state
+The same ending goes to the terminal, to Prefect as a table artifact, and to a file in the state
 folder, from which a retraining that finds nothing to do shows the last result again.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from adapt import environment
-from adapt.tracking import store
-from flows.promote import Result
+from adapt.files import whole_file
+from adapt.metrics.headline import HEADLINES
+from adapt.tracking.store import uri, without_credentials
+from flows.promote import Promotion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,30 +30,29 @@ class Ending:
     """
 
     model: str
-    result: Result
+    promotion: Promotion
     stages: Mapping[str, str]
     seconds: float
     finished: str
     question: Mapping[str, Any]
 
     def rows(self) -> list[dict[str, str]]:
-        """The table: one row per measure."""
+        """The table: one row per headline metric."""
+        digits = {number.title: number.digits for number in HEADLINES}
         table = []
-        for title, after in self.result.after.items():
-            before = self.result.before.get(title, float("nan"))
-            digits = 3 if "/" in title else 1
-            numbers = {"before": f"{before:.{digits}f}", "after": f"{after:.{digits}f}"}
-            change = f"{after - before:+z.{digits}f}"
-            table.append({"": title, **numbers, "change": change})
+        for title, after in self.promotion.after.items():
+            before, places = self.promotion.before.get(title, math.nan), digits.get(title, 1)
+            numbers = {"before": f"{before:.{places}f}", "after": f"{after:.{places}f}"}
+            table.append({"": title, **numbers, "change": f"{after - before:+z.{places}f}"})
         return table
 
     def lines(self) -> list[str]:
         """What the table does not say, a sentence each."""
-        stages = ", ".join(f"{stage} {outcome}" for stage, outcome in self.stages.items())
+        stages = ", ".join(f"{stage} {took}" for stage, took in self.stages.items())
         return [
-            f"{self.result.sentence(self.model)}.",
-            *(f"  {reason}" for reason in self.result.reasons),
-            f"before = {self.result.against}; stages: {stages}; {duration(self.seconds)}",
+            f"{self.promotion.sentence(self.model)}.",
+            *(f"  {reason}" for reason in self.promotion.reasons),
+            f"before = {self.promotion.against}; stages: {stages}; {duration(self.seconds)}",
         ]
 
 
@@ -66,45 +68,38 @@ def duration(seconds: float) -> str:
 def show(root: Path, ending: Ending) -> None:
     """Print the ending to the terminal; a log file gets the same without colours."""
     console = Console(highlight=False, soft_wrap=True)
+    rows = ending.rows()
     table = Table(title="retraining, on the test split")
-    for name in ending.rows()[0] if ending.result.after else []:
+    for name in rows[0] if rows else []:
         table.add_column(name, justify="left" if name == "" else "right")
-    for row in ending.rows():
+    for row in rows:
         table.add_row(*row.values())
     console.print(table)
-    for line in ending.lines():
+    address = without_credentials(uri(root))
+    where = address if address.startswith("http") else "make ui"
+    for line in (*ending.lines(), f"Compare runs in MLflow: {where}"):
         console.print(line, markup=False)
-    address = store.without_credentials(store.uri(root))
-    place = address if address.startswith("http") else "make ui"
-    console.print(f"Compare runs in MLflow: {place}", markup=False)
 
 
 def artifact(ending: Ending) -> None:
     """Leave the table with the flow run in Prefect."""
-    create_table_artifact(
-        table=ending.rows(),
-        key="retraining",
-        description="\n".join(f"* {line.strip()}" for line in ending.lines()),
-    )
+    description = "\n".join(f"* {line.strip()}" for line in ending.lines())
+    create_table_artifact(table=ending.rows(), key="retraining", description=description)
 
 
 def save(root: Path, ending: Ending) -> None:
     """Keep the ending for the next retraining, which may have nothing to do."""
-    path = _path(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(ending), indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(_path(root)) as partial:
+        partial.write_text(json.dumps(asdict(ending), indent=2) + "\n", encoding="utf-8")
 
 
 def last(root: Path) -> Ending | None:
-    """The ending kept last; None when there is none, or one that an older version of this code has
-    written.
-    """
+    """The ending kept last; None when there is none, or one of an older version."""
     try:
-        content = json.loads(_path(root).read_text(encoding="utf-8"))
-        result = content.pop("result")
-        return Ending(result=Result(**result | {"reasons": tuple(result["reasons"])}), **content)
+        kept = json.loads(_path(root).read_text(encoding="utf-8"))
+        promotion = kept.pop("promotion")
+        reasons = tuple(promotion.pop("reasons"))
+        return Ending(promotion=Promotion(**promotion, reasons=reasons), **kept)
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return None
 

@@ -39,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adapt import environment
 from adapt.params import InputError
 from adapt.tracking import runs
+from adapt.tracking.store import Store
 from flows import plan, process, promote, report, tasks
 from flows.serve import keeper
 
@@ -80,8 +81,8 @@ def retrain(options: Retraining = Retraining()) -> State[Any]:  # noqa: B008 (fr
 def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
     """Run what is due inside one MLflow run, then promote, then report."""
     # 1. Open the run, of which the stages make theirs children.
-    config, tags = todo.config["tracking"], {"adapt.flow_run": str(flow_run.id or "")}
-    run_id = runs.start_retraining(root, config, tags)
+    store, tags = todo.store, {"adapt.flow_run": str(flow_run.id or "")}
+    run_id = runs.start_retraining(store, tags)
     env = process.child_environment(
         {"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]}
     )
@@ -89,40 +90,33 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
         # 2. Run what is due. A stage that fails ends the retraining; finished ones are kept.
         stages, failure = run_stages(root, todo, env, options.timeout_minutes * MINUTE)
         if failure:
-            runs.fail_retraining(root, run_id, failure.message or "")
+            runs.fail_retraining(store, run_id, failure.message or "")
             return failure
         # 3. Ask the gate, and put on the run what one compares between retrainings.
-        result, decision = promote_task(root, todo.config, run_id, options.promote)
+        promotion = promote_task(store, todo.config, run_id, options.promote)
         cached = {
             stage: "cached" if took == "unchanged" else "ran" for stage, took in stages.items()
         }
-        runs.finish_retraining(
-            root,
-            run_id,
-            root / "results",
-            decision,
-            cached,
-            {"adapt.model_version": result.version},
-        )
+        runs.finish_retraining(store, run_id, cached, promotion.run_tags())
     # A run must not stay open for ever, whatever ends the retraining.
     except Exception as error:
-        runs.fail_retraining(root, run_id, f"{type(error).__name__}: {error}")
+        runs.fail_retraining(store, run_id, f"{type(error).__name__}: {error}")
         raise
     except BaseException as error:  # Ctrl-C, cancellation, SIGTERM
-        runs.fail_retraining(root, run_id, f"stopped ({type(error).__name__})", killed=True)
+        runs.fail_retraining(store, run_id, f"stopped ({type(error).__name__})", killed=True)
         raise
     # 4. Keep the result for the table at the end, and for a retraining with nothing to do.
     ending = report.Ending(
-        model=config.model,
-        result=result,
+        model=store.config.model,
+        promotion=promotion,
         stages=stages,
         seconds=time.time() - psutil.Process().create_time(),
         finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        question=plan.question(root, todo.config, options.promote),
+        question=plan.question(store, todo.config, options.promote),
     )
     report.save(root, ending)
     report.artifact(ending)
-    return Completed(message=result.sentence(config.model))
+    return Completed(message=promotion.sentence(store.config.model))
 
 
 def run_stages(
@@ -156,14 +150,14 @@ def _failure(stage: str, state: State[Any]) -> State[Any]:
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
 def promote_task(
-    root: Path, config: dict[str, Any], run_id: str, move: bool
-) -> tuple[promote.Result, Any]:
+    store: Store, config: dict[str, Any], run_id: str, move: bool
+) -> promote.Promotion:
     """Register the tuned model and let the gate decide."""
-    result, decision = promote.promote(root, config, run_id, move)
+    promotion = promote.promote(store, config, run_id, move)
     log = get_run_logger()
-    for line in (result.sentence(config["tracking"].model), *result.reasons):
+    for line in (promotion.sentence(store.config.model), *promotion.reasons):
         log.info(line)
-    return result, decision
+    return promotion
 
 
 def nothing_to_do(root: Path, todo: plan.Plan, options: Retraining) -> report.Ending | None:
@@ -171,7 +165,7 @@ def nothing_to_do(root: Path, todo: plan.Plan, options: Retraining) -> report.En
     then.
     """
     previous = None if todo.due else report.last(root)
-    if previous and previous.question == plan.question(root, todo.config, options.promote):
+    if previous and previous.question == plan.question(todo.store, todo.config, options.promote):
         return previous
     return None
 

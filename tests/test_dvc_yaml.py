@@ -1,14 +1,15 @@
 """dvc.yaml says what the code says: import closures, parameters, and one word per stage."""
 
 import ast
-from pathlib import Path
 
 import pytest
 import yaml
 
 from adapt import params
 from adapt.launch import STAGES, configs, stage_module
+from tests.support import limits
 from tests.support.closure import ROOT, listed
+from tests.support.unread import unread
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -54,17 +55,34 @@ def test_every_section_of_params_yaml_loads():
     assert set(configs(content)) == set(content) - {"seed", "max_new_tokens"}
 
 
-def test_every_option_is_read_somewhere():
-    """No option that nothing reads: each key occurs as an attribute outside the class that declares
-    it.
-    """
-    source = "\n".join(
-        p.read_text() for folder in ("adapt", "flows") for p in Path(ROOT / folder).rglob("*.py")
+PLANTED = """
+class Planted(Settings):
+    used: Count
+    unused: Count
+    checked: Count
+    seed: Shared[Seed]
+    steer: Shared[SteerConfig]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        assert self.checked
+        return self
+
+
+def use(planted: Planted) -> int:
+    return planted.used
+"""
+
+
+@pytest.mark.timeout(limits.WHOLE_TEST_S)  # 20 s on a quiet machine
+def test_every_option_is_read_somewhere(tmp_path):
+    """No option that nothing reads; that the check can fail is seen from a class planted for it."""
+    imports = (
+        "from typing import Self",
+        "from pydantic import model_validator",
+        "from adapt.params import Seed",
     )
-    content = params.read(ROOT / "params.yaml")
-    keys = [key for section in content.values() if isinstance(section, dict) for key in section]
-    source = source.replace(
-        'getattr(config, f"{split}_images")', ".train_images .validation_images .test_images"
-    )
-    unread = [key for key in keys if f".{key}" not in source]
-    assert not unread
+    file = "adapt/generation/settings.py"
+    planted = {file: "\n".join([*imports, PLANTED])}
+    unused = [f"{file}: Planted.{name}" for name in ("unused", "checked", "seed", "steer")]
+    assert unread(ROOT, tmp_path, planted) == unused

@@ -12,7 +12,8 @@ from PIL import Image
 from adapt import environment
 from adapt.data import scenes
 from adapt.data.schema import Example, write_split, write_vocabulary
-from adapt.launch import launch, published
+from adapt.files import whole_folder
+from adapt.launch import launch
 from adapt.params import InputError
 from tests.support.closure import ROOT
 
@@ -93,13 +94,13 @@ def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
     [
         ("train", {"bata": 1.0}, "unknown key train.bata; did you mean train.beta?"),
         ("evaluate", {"panels": None}, "missing key evaluate.panels"),
-        ("train", {"workers": -1}, "train.workers: must not be negative, got -1"),
+        ("train", {"workers": -1}, "train.workers: must be at least 0, got -1"),
         (
             "train",
             {"workers": 5},
             "train.batch_pairs: 24 pairs do not divide into 1 passes of 5 workers",
         ),
-        ("train", {"steps": "many"}, "train.steps: expected int, got 'many'"),
+        ("train", {"steps": "many"}, "train.steps: expected a whole number, got 'many'"),
         ("gate", {"max_cover_drop": -1.0}, "gate.max_cover_drop"),
     ],
 )
@@ -129,13 +130,13 @@ def test_a_base_folder_without_weights_is_named(root, capsys, monkeypatch):
 
 def test_results_are_swapped_in_as_a_whole(tmp_path):
     target = tmp_path / "results" / "train"
-    with published(target) as out:
+    with whole_folder(target) as out:
         (out / "a").write_text("1")
-    with pytest.raises(InputError), published(target) as out:
+    with pytest.raises(InputError), whole_folder(target) as out:
         (out / "b").write_text("2")
         raise InputError("stop")
     assert [p.name for p in target.iterdir()] == ["a"]
-    with published(target) as out:
+    with whole_folder(target) as out:
         (out / "b").write_text("2")
     assert [p.name for p in target.iterdir()] == ["b"]
     assert [p.name for p in target.parent.iterdir()] == ["train"]

@@ -5,7 +5,7 @@ No torch here, so that configuration loads, and answers are judged, without it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from adapt.params import Count, Natural, Settings
 
@@ -17,12 +17,14 @@ def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
     except ValidationError:  # one line for each alternative of the type
+        shown = list(value) if isinstance(value, tuple) else value
         raise ValueError(
-            f"expected all, or layers counted from 0 such as [0, 1], got {value!r}"
+            f"expected all, or layers counted from 0 such as [0, 1], got {shown!r}"
         ) from None
 
 
-Layers = Annotated[Literal["all"] | tuple[Natural, ...], WrapValidator(_in_one_line)]
+_Listed = Annotated[tuple[Natural, ...], Field(min_length=1)]
+Layers = Annotated[Literal["all"] | _Listed, WrapValidator(_in_one_line)]
 """Decoder layers, counted from 0."""
 
 

@@ -1,20 +1,19 @@
 """One Ray job: submitted through a checked client, followed line by line, and stopped when its
 submitter leaves.
 
-A connection that breaks is opened again; only a cluster that stays away is given up. Used by
-`adapt.cluster`.
+Written here although Ray has `ray job submit`: that gives up at the first connection that breaks,
+loses its place in the log then, and leaves the job running when its own process is told to end
+(SIGTERM, a closed terminal). Here a broken connection is opened again, each line is printed once,
+and only a cluster that stays away is given up.
 """
 
 import asyncio
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,8 @@ LAST_LINES = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a job ended: Ray's status (SUCCEEDED, FAILED, STOPPED), its exit code if it ran, and its
-    last lines.
-    """
+class EndedJob:
+    """How a job ended: Ray's status, its exit code if it ran, and its last lines."""
 
     status: str
     exit_code: int | None
@@ -44,9 +41,8 @@ class Ended:
 def connect(url: str) -> Any:
     """A `JobSubmissionClient` whose connection and token have been checked."""
     if urlsplit(url).scheme not in ("http", "https"):
-        raise InputError(
-            f"{ADDRESS}: {url} is no http(s) address of a Ray dashboard, such as http://127.0.0.1:8265"
-        )
+        problem = "is no http(s) address of a Ray dashboard, such as http://127.0.0.1:8265"
+        raise InputError(f"{ADDRESS}: {url} {problem}")
     _use_token()
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -65,32 +61,19 @@ def connect(url: str) -> Any:
 
 
 def _use_token() -> None:
-    """Ray sends a token only in token mode, which it reads at import; a cluster without tokens
-    ignores it.
-    """
+    """Ray sends a token in token mode only, read at import; a cluster without tokens ignores it."""
     has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if has_token or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def run(
-    client: Any,
-    job_id: str,
-    entrypoint: str,
-    runtime_env: dict[str, Any],
-    metadata: Mapping[str, str],
-) -> Ended:
-    """Submit a job and print its log as it grows, until it ends; leaving earlier, for any reason,
-    stops it.
+def run(client: Any, job_id: str, **job: Any) -> EndedJob:
+    """Submit a job (`job` as `submit_job` takes it) and print its log as it grows, until it ends;
+    leaving earlier, for any reason, stops it.
     """
     ended = None
     try:
-        client.submit_job(
-            entrypoint=entrypoint,
-            submission_id=job_id,
-            runtime_env=runtime_env,
-            metadata=dict(metadata),
-        )
+        client.submit_job(submission_id=job_id, **job)
         print(f"job {job_id} on {host(client.get_address())}", flush=True)
         ended = _follow(client, job_id)
         return ended
@@ -99,7 +82,7 @@ def run(
             _stop(client, job_id)
 
 
-def _follow(client: Any, job_id: str) -> Ended:
+def _follow(client: Any, job_id: str) -> EndedJob:
     """Print each line once until the job has ended, however often the connection breaks."""
     from aiohttp import ClientError
 
@@ -111,9 +94,11 @@ def _follow(client: Any, job_id: str) -> Ended:
             info = client.get_job_info(job_id)
             last_contact = time.monotonic()
             if info.status.is_terminal():
+                # The stream may end before the log does: read what it has not brought.
                 printer.feed(client.get_job_logs(job_id), 0)
                 lines = printer.finish() or str(info.message).splitlines()
-                return Ended(status=str(info.status), exit_code=info.driver_exit_code, lines=lines)
+                code = info.driver_exit_code
+                return EndedJob(status=str(info.status), exit_code=code, lines=lines)
         except (ClientError, OSError, RuntimeError) as error:
             if time.monotonic() - last_contact > PATIENCE_S:
                 raise RuntimeError(f"lost the cluster while {job_id} ran: {error}") from error
@@ -121,7 +106,11 @@ def _follow(client: Any, job_id: str) -> Ended:
 
 
 async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
-    """Feed `printer` from the start of the log, until the stream or the job ends."""
+    """Feed `printer` from the start of the log, until the stream or the job ends.
+
+    Ray closes the stream late and never tells why a job waits, so the job is asked every `POLL_S`
+    whenever no line has come.
+    """
     position = 0
     chunks = aiter(client.tail_job_logs(job_id))
     while True:
@@ -139,28 +128,24 @@ async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
 
 
 class _Printer:
-    """Prints the whole lines of a growing text that may be read again from its start; keeps the
-    last lines.
-    """
+    """Prints the whole lines of a text that is read again from its start; keeps the last."""
 
     def __init__(self) -> None:
-        self._seen = 0
+        self._printed = 0  # characters
         self._rest = ""
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._reason = ""
 
     def state(self, info: Any) -> None:
-        """Tell, once, why a job has not started yet: the cluster has no room, or fetches an image."""
+        """Tell, once, why a job has not started yet: no room on the cluster, an image to fetch."""
         if info.status == "PENDING" and info.message not in (self._reason, None):
             self._reason = info.message
             print(f"waiting: {info.message}", flush=True)
 
     def feed(self, text: str, position: int) -> None:
-        """Take `text`, which starts at character `position` of the log, and print what of it is
-        new.
-        """
-        new = text[max(0, self._seen - position) :]
-        self._seen += len(new)
+        """Take `text`, which starts at character `position` of the log; print what is new."""
+        new = text[max(0, self._printed - position) :]
+        self._printed += len(new)
         *lines, self._rest = (self._rest + new).split("\n")
         for line in lines:
             self._last.append(line)
@@ -169,51 +154,23 @@ class _Printer:
     def finish(self) -> list[str]:
         """Print a last line that has no end; returns the last lines."""
         if self._rest:
-            self.feed("\n", self._seen)
+            self.feed("\n", self._printed)
         return list(self._last)
 
 
 def _stop(client: Any, job_id: str) -> None:
     """Stop a job for good: one that is still being set up ignores the first requests."""
     deadline = time.monotonic() + STOP_LIMIT_S
-    with suppress(
-        OSError, RuntimeError
-    ):  # RuntimeError: the cluster does not know it, so it never started
+    # RuntimeError: the cluster does not know the job, so it never started.
+    with suppress(OSError, RuntimeError):
         while not client.get_job_status(job_id).is_terminal():
             if time.monotonic() > deadline:
-                print(
-                    f"{job_id} has not ended; try `ray job stop {job_id}`",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                advice = f"{job_id} has not ended; try `ray job stop {job_id}`"
+                print(advice, file=sys.stderr, flush=True)
                 return
             client.stop_job(job_id)
             time.sleep(0.5)
         print(f"stopped {job_id}", flush=True)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal unwind the stack, as Ctrl-C does; by default they end
-    Python on the spot.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the stopping
-        raise SystemExit(128 + number)
-
-    previous = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in previous.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def host(url: str) -> str:

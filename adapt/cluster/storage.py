@@ -1,40 +1,44 @@
 """Folders between machines over shared storage: content-addressed inputs, and results that are
 complete or absent.
 
+Written here although Ray moves files, too: its `working_dir` is limited to some hundred MB and
+leaves out what .gitignore names, as results are, and Ray Train's storage does not mark a folder as
+complete, so that one whose upload broke off looks like any other.
+
 Storage is whatever fsspec opens: a path that every node mounts, `s3://bucket/prefix`, `gs://...`.
 Layout below it:
 
-    inputs/<digest>/<files>      what a stage reads; <digest> is the sha256 of its names and contents
-    inputs/<digest>.json         written last: the names and sizes; without it the folder counts as absent
-    jobs/<job>/...               one submission: its description, its result (see `adapt.cluster`)
+    inputs/<digest>/<files>   what a stage reads; <digest> is the sha256 of its names and contents
+    inputs/<digest>.json      written last: names and sizes; without it the folder counts as absent
+    jobs/<job>/...            one submission: its description, its result (see `submit`)
 
 An input that is there is never uploaded again, and a node downloads it once. Everything below
 `inputs/` may be deleted while no job runs.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adapt.files import locked, whole_file
 from adapt.params import InputError
 
 COMPLETE = "result.json"
-ADVICE = "set ADAPT_RAY_STORAGE to storage that both this machine and the cluster reach, such as s3://bucket/prefix"
+ADVICE = (
+    "set ADAPT_RAY_STORAGE to storage that both this machine and the cluster reach,"
+    " such as s3://bucket/prefix"
+)
 
 
 def files_of(path: Path) -> dict[str, Path]:
-    """Relative name of each file below a folder, in order; a single file is a folder that holds
-    only that file.
-    """
+    """Relative name of each file below a folder, in order; of a single file, its own."""
     if path.is_file():
         return {path.name: path}
     return {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
@@ -50,25 +54,23 @@ def digest(files: Mapping[str, Path]) -> str:
 
 
 def share(path: Path, storage: str) -> str:
-    """Make a file or folder readable by every node: the URI for `fetch`. Uploads only what is not
-    there yet.
-    """
+    """The URI of a file or folder for `fetch` on every node; uploads what is not there."""
     files = files_of(path)
     if not files:
         raise InputError(f"{path}: not found, or an empty folder")
     key = digest(files)
     fs, root = _open(storage)
     folder = f"{root}/inputs/{key}"
-    size = sum(p.stat().st_size for p in files.values())
-    what = f"{path.name}: {len(files)} file{'s' if len(files) > 1 else ''}, {size / 1e6:.1f} MB"
+    sizes = _sizes(files)
+    plural = "s" if len(files) > 1 else ""
+    label = f"{path.name}: {len(files)} file{plural}, {sum(sizes.values()) / 1e6:.1f} MB"
     if fs.exists(f"{folder}.json"):
-        print(f"{what}: already on the storage", flush=True)
+        print(f"{label}: already on the storage", flush=True)
     else:
-        print(f"{what}: uploading to {storage}", flush=True)
+        print(f"{label}: uploading to {storage}", flush=True)
         _upload(fs, files, folder)
-        _write(
-            fs, f"{folder}.json", _as_json({name: p.stat().st_size for name, p in files.items()})
-        )
+        # Last: what it names is there, whenever the upload broke off.
+        _write(fs, f"{folder}.json", _as_json(sizes))
     uri = f"{storage.rstrip('/')}/inputs/{key}"
     return f"{uri}/{path.name}" if path.is_file() else uri
 
@@ -86,16 +88,14 @@ def fetch(uri: str) -> Path:
     parent, _, rest = path.rpartition("/inputs/")
     key, _, name = rest.partition("/")
     target = _cache() / key
-    with _locked(target.with_name(f"{key}.lock")):
+    with locked(target.with_name(f"{key}.lock")):
         if not target.exists():
             _fetch_folder(fs, f"{parent}/inputs/{key}", target)
     return target / name if name else target
 
 
 def _fetch_folder(fs: Any, folder: str, target: Path) -> None:
-    """Download into a folder beside `target`, and rename it once its digest, the name of `target`,
-    is right.
-    """
+    """Download beside `target`, and rename once the digest is right, which is its name."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     _download(fs, folder, json.loads(fs.cat_file(f"{folder}.json")), partial)
@@ -107,14 +107,12 @@ def _fetch_folder(fs: Any, folder: str, target: Path) -> None:
 
 
 def publish(folder: Path, uri: str, content: Mapping[str, Any]) -> None:
-    """Upload `folder` below `uri`, then mark it complete with `content`, both or nothing as far as
-    `collect` sees.
-    """
+    """Upload `folder` below `uri`, then `content`, which marks it complete for `collect`."""
     files = files_of(folder)
     fs, root = _open(uri)
     _upload(fs, files, f"{root}/out")
-    sizes = {name: p.stat().st_size for name, p in files.items()}
-    _write(fs, f"{root}/{COMPLETE}", _as_json({**content, "files": sizes, "digest": digest(files)}))
+    result = {**content, "files": _sizes(files), "digest": digest(files)}
+    _write(fs, f"{root}/{COMPLETE}", _as_json(result))
 
 
 def collect(uri: str, folder: Path) -> dict[str, Any]:
@@ -128,15 +126,12 @@ def collect(uri: str, folder: Path) -> dict[str, Any]:
 
 
 def as_arrow(uri: str) -> dict[str, Any]:
-    """`uri` as Ray Train takes it, opened by the same driver with the same credentials as
-    everything else here.
-    """
+    """`uri` as Ray Train takes it, opened by the same driver as everything else here."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     fs, path = _open(uri)
-    return {"storage_path": path} | (
-        {} if _is_local(fs) else {"storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
-    )
+    driver = {} if _is_local(fs) else {"storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+    return {"storage_path": path, **driver}
 
 
 def write_json(uri: str, content: Mapping[str, Any]) -> None:
@@ -160,23 +155,18 @@ def remove(uri: str) -> None:
 
 @contextmanager
 def named(storage: str) -> Iterator[None]:
-    """Turn what goes wrong with the storage itself into one line that names the variable it was
-    given in.
-    """
+    """Turn trouble with the storage itself into one line that names its variable."""
     try:
         yield
     except InputError:
         raise
     except _storage_errors() as error:
-        raise InputError(
-            f"ADAPT_RAY_STORAGE: {storage}: {str(error).strip() or type(error).__name__}"
-        ) from error
+        problem = str(error).strip() or type(error).__name__
+        raise InputError(f"ADAPT_RAY_STORAGE: {storage}: {problem}") from error
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """Unknown protocol, missing driver, no access; botocore's own errors (no credentials) are no
-    OSErrors.
-    """
+    """Unknown protocol, missing driver, no access; botocore's own are no OSErrors."""
     kinds: list[type[Exception]] = [OSError, ImportError, ValueError]
     if "botocore" in sys.modules:
         from botocore.exceptions import BotoCoreError
@@ -202,17 +192,18 @@ def _as_json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=2, sort_keys=True).encode()
 
 
+def _sizes(files: Mapping[str, Path]) -> dict[str, int]:
+    return {name: path.stat().st_size for name, path in files.items()}
+
+
 def _upload(fs: Any, files: Mapping[str, Path], folder: str) -> None:
     """Put each file as a whole: object stores do; on a mounted file system a rename does."""
     if not _is_local(fs):
-        fs.put(
-            [str(p) for p in files.values()],
-            [f"{folder}/{name}" for name in files],
-            callback=_progress("upload"),
-        )
+        sources, targets = [str(p) for p in files.values()], [f"{folder}/{name}" for name in files]
+        fs.put(sources, targets, callback=_progress("upload"))
         return
     for name, path in files.items():
-        with _renamed_to(Path(folder, name)) as partial:
+        with whole_file(Path(folder, name)) as partial:
             shutil.copyfile(path, partial)
 
 
@@ -220,56 +211,30 @@ def _download(fs: Any, folder: str, names: Iterable[str], into: Path) -> None:
     targets = [into / name for name in names]
     for parent in {target.parent for target in targets}:
         parent.mkdir(parents=True, exist_ok=True)
-    fs.get(
-        [f"{folder}/{name}" for name in names],
-        [str(t) for t in targets],
-        callback=_progress("download"),
-    )
+    sources = [f"{folder}/{name}" for name in names]
+    fs.get(sources, [str(target) for target in targets], callback=_progress("download"))
 
 
 def _write(fs: Any, path: str, data: bytes) -> None:
     if not _is_local(fs):
         fs.pipe_file(path, data)
         return
-    with _renamed_to(Path(path)) as partial:
+    with whole_file(Path(path)) as partial:
         partial.write_bytes(data)
 
 
-@contextmanager
-def _renamed_to(target: Path) -> Iterator[Path]:
-    """A path beside `target` that becomes `target` when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
-    try:
-        yield partial
-        partial.rename(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _progress(what: str) -> Any:
+def _progress(label: str) -> Any:
     """A bar on a terminal, nothing in a log."""
     from fsspec.callbacks import TqdmCallback
 
-    return TqdmCallback(tqdm_kwargs={"desc": what, "unit": "file", "disable": None, "leave": False})
+    bar = {"desc": label, "unit": "file", "disable": None, "leave": False}
+    return TqdmCallback(tqdm_kwargs=bar)
 
 
 def _cache() -> Path:
-    """This user's folder for inputs on this node; on the node's own disk even where homes are
-    shared.
-    """
+    """This user's folder for inputs, on the node's own disk even where homes are shared."""
     folder = Path(tempfile.gettempdir()) / f"adapt-inputs-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise RuntimeError(f"{folder}: belongs to another user")
     return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold `path` as a lock between the processes of this node; the kernel drops it with its
-    holder.
-    """
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

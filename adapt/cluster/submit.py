@@ -6,23 +6,19 @@ everything runs here. `ADAPT_RAY_STORAGE` names the storage that both sides reac
 `adapt.cluster.storage`). A stage that can go there asks:
 
     if submit.address():
-        return submit.submit("train", config, ["base/model", "pairs/pairs.parquet"], results, out,
-        log)
+        return submit.submit("train", config, ["base/model"], results, out, log)
 
-The job is this module again (`python -m adapt.cluster.submit train <uri>`): it fetches the inputs,
-calls the stage's `run` and publishes what it wrote, so DVC sees the same files as after a run on
-this machine. The job's environment and metadata are readable by everybody who reaches the
-dashboard, so no secret is sent: credentials of the storage and of MLflow belong into the
-environment of the cluster's nodes.
+The job is `adapt.cluster.remote`: it fetches the inputs, calls the stage's `run` and publishes what
+it wrote, so DVC sees the same files as after a run on this machine. The job's environment and
+metadata are readable by everybody who reaches the dashboard, so no secret is sent: credentials of
+the storage and of MLflow belong into the environment of the cluster's nodes.
 """
 
 import dataclasses
-import importlib
 import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,37 +28,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adapt import environment, params
-from adapt.cluster import jobs, storage
+from adapt.cluster import jobs, remote, storage
+from adapt.cluster.remote import StageJob
 from adapt.params import InputError
 from adapt.progress import Log
-from adapt.tracking.store import SQLITE, StepLogger, without_credentials
+from adapt.tracking.store import StepLogger, without_credentials
 
 STORAGE = "ADAPT_RAY_STORAGE"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """What the cluster is told: plain values only, stored as JSON beside the result."""
-
-    stage: str
-    params: dict[
-        str, Any
-    ]  # as in params.yaml: the stage's section, and what it reads from the top level
-    inputs: dict[str, str]  # path below results/ -> URI
-    logger: dict[str, str] | None  # arguments of StepLogger
-
-
 def address() -> str | None:
-    """Address of the Jobs API that stages go to; None: run here (also inside a job, which must not
-    submit itself).
-    """
+    """Address of the Jobs API that stages go to; None: run here, as inside a job."""
     return None if inside() else os.environ.get(jobs.ADDRESS) or None
 
 
 def inside() -> bool:
-    """Whether this process already belongs to a Ray cluster: Ray sets these variables for jobs and
-    workers.
-    """
+    """Whether this process is a job or worker of a Ray cluster, for which Ray sets these."""
     return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
 
 
@@ -76,13 +57,10 @@ fetch = storage.fetch
 
 
 def checkpoints(default: Path) -> dict[str, Any]:
-    """Where Ray Train keeps checkpoints, as arguments of its `RunConfig`: `default`, or on a
-    cluster its storage.
-    """
+    """Arguments of Ray Train's `RunConfig`: checkpoints go to `default`, or the storage."""
     exchange = os.environ.get(STORAGE)
-    return storage.as_arrow(
-        f"{exchange}/checkpoints" if exchange and inside() else str(default.resolve())
-    )
+    is_shared = exchange and inside()
+    return storage.as_arrow(f"{exchange}/checkpoints" if is_shared else str(default.resolve()))
 
 
 def submit(
@@ -95,22 +73,24 @@ def submit(
     raised here as the same `InputError`; any other failure as `RuntimeError` with the last lines of
     the job's log. Leaving early, be it through Ctrl-C or SIGTERM, stops the job.
     """
+    # 1. Refuse what the cluster cannot reach, before it is asked.
     url = address()
     assert url, f"{jobs.ADDRESS} is not set"
     exchange = _storage(url, results.parent)
     logger = _logger(url, log)
     job_id = f"adapt-{stage}-{uuid.uuid4().hex[:12]}"
     folder = f"{exchange}/jobs/{job_id}"
-    with jobs.terminable():
+    with environment.terminable():
         client = jobs.connect(url)
+        # 2. Put the inputs on the storage, and beside them what the job is to do.
         with storage.named(exchange):
-            uris = {
+            inputs_there = {
                 Path(name).as_posix(): storage.share(results / name, exchange) for name in inputs
             }
-            job = Job(
-                stage=stage, params=params.as_params(stage, config), inputs=uris, logger=logger
-            )
+            content = params.as_params(stage, config)
+            job = StageJob(stage=stage, params=content, inputs=inputs_there, logger=logger)
             storage.write_json(f"{folder}/job.json", dataclasses.asdict(job))
+        # 3. Run it, and take its result; nothing of the submission stays, however it ends.
         try:
             _run(client, job_id, job, exchange)
             return storage.collect(folder, out)["metrics"]
@@ -118,18 +98,23 @@ def submit(
             storage.remove(folder)
 
 
-def _run(client: Any, job_id: str, job: Job, exchange: str) -> None:
-    """Submit this module with this code, follow it, and turn a failed job into the right exception."""
-    entrypoint = f"python -m adapt.cluster.submit {job.stage} {shlex.quote(f'{exchange}/jobs/{job_id}/job.json')}"
-    metadata = {"stage": job.stage, "git_revision": _git_revision()}
+def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
+    """Submit `remote` with this code, follow it, and raise the right error when it fails."""
+    uri = shlex.quote(f"{exchange}/jobs/{job_id}/job.json")
+    variables = _job_environment(exchange, job.logger)
     with _code() as code:
-        runtime_env = {"working_dir": str(code), "env_vars": _job_environment(exchange, job.logger)}
-        ended = jobs.run(client, job_id, entrypoint, runtime_env, metadata)
+        ended = jobs.run(
+            client,
+            job_id,
+            entrypoint=f"python -m adapt.cluster.remote {job.stage} {uri}",
+            runtime_env={"working_dir": str(code), "env_vars": variables},
+            metadata={"stage": job.stage, "git_revision": _git_revision()},
+        )
     if ended.status == "SUCCEEDED":
         return
-    mistakes = [line for line in ended.lines if line.startswith(_prefix(job.stage))]
+    mistakes = [line for line in ended.lines if line.startswith(remote.prefix(job.stage))]
     if ended.exit_code == 2 and mistakes:
-        raise InputError(mistakes[-1].removeprefix(_prefix(job.stage)))
+        raise InputError(mistakes[-1].removeprefix(remote.prefix(job.stage)))
     if ended.status == "STOPPED":
         raise RuntimeError(f"{job_id} was stopped on the cluster")
     lines = "\n".join(ended.lines)
@@ -142,153 +127,56 @@ def _run(client: Any, job_id: str, job: Job, exchange: str) -> None:
 
 
 def _storage(url: str, root: Path) -> str:
-    """Where inputs and results are exchanged; only a cluster on this machine can do without the
-    variable.
-    """
+    """Where both sides exchange files; a cluster on this machine needs no variable."""
     given = os.environ.get(STORAGE, "").rstrip("/")
-    if not given and not jobs.is_loopback(url):
-        raise InputError(
-            f"{STORAGE}: not set, and {jobs.host(url)} is another machine; {storage.ADVICE}"
-        )
-    if without_credentials(given) != given:
-        raise InputError(
-            f"{STORAGE}: must not carry credentials, which would show in the job; set them on the nodes"
-        )
+    problem = f"not set, and {jobs.host(url)} is another machine; {storage.ADVICE}"
+    params.require(bool(given) or jobs.is_loopback(url), STORAGE, problem)
+    problem = "must not carry credentials, which would show in the job; set them on the nodes"
+    params.require(without_credentials(given) == given, STORAGE, problem)
     given = given or str(environment.state_dir(root) / "ray" / "storage")
     return given if "://" in given else str(Path(given).resolve())
 
 
 def _logger(url: str, log: Log) -> dict[str, str] | None:
-    """How the job writes its curves into the MLflow run of this process, which the cluster must be
-    able to reach.
-    """
+    """How the job writes its curves into this process's MLflow run; it must reach it."""
     if not isinstance(log, StepLogger):
         return None
-    variable = f"MLFLOW_TRACKING_URI: {without_credentials(log.uri)}"
-    if without_credentials(log.uri) != log.uri:
-        raise InputError(
-            f"{variable} carries a password, which would show in the job; set MLFLOW_TRACKING_USERNAME "
-            "and MLFLOW_TRACKING_PASSWORD instead, here and on the nodes"
-        )
+    shown = without_credentials(log.uri)
+    problem = (
+        f"{shown} carries a password, which would show in the job; set MLFLOW_TRACKING_USERNAME"
+        " and MLFLOW_TRACKING_PASSWORD instead, here and on the nodes"
+    )
+    params.require(shown == log.uri, "MLFLOW_TRACKING_URI", problem)
     is_file = urlsplit(log.uri).scheme in ("", "file", "sqlite")
-    if not jobs.is_loopback(url) and (is_file or jobs.is_loopback(log.uri)):
-        raise InputError(
-            f"{variable} is on this machine only; {jobs.host(url)} needs a tracking server that it "
-            "reaches: start `mlflow server` and give its http address"
-        )
+    is_reached = jobs.is_loopback(url) or not (is_file or jobs.is_loopback(log.uri))
+    problem = (
+        f"{shown} is on this machine only; {jobs.host(url)} needs a tracking server that it"
+        " reaches: start `mlflow server` and give its http address"
+    )
+    params.require(is_reached, "MLFLOW_TRACKING_URI", problem)
     return {"uri": log.uri, "run_id": log.run_id, "prefix": log.prefix}
 
 
 def _job_environment(exchange: str, logger: Mapping[str, str] | None) -> dict[str, str]:
-    shown = {key: os.environ.get(key, value) for key, value in environment.DEFAULTS.items()}
-    return {
-        **shown,
-        STORAGE: exchange,
-        **({"MLFLOW_TRACKING_URI": logger["uri"]} if logger else {}),
-    }
+    defaults = {key: os.environ.get(key, value) for key, value in environment.DEFAULTS.items()}
+    tracking = {"MLFLOW_TRACKING_URI": logger["uri"]} if logger else {}
+    return {**defaults, STORAGE: exchange, **tracking}
 
 
 @contextmanager
 def _code() -> Iterator[Path]:
-    """A folder with this package alone: Ray would leave out what .gitignore names, and take
-    everything else.
-    """
+    """A folder with this package alone: Ray would take all but what .gitignore names."""
     with tempfile.TemporaryDirectory(prefix="adapt-code-") as folder:
-        shutil.copytree(
-            Path(__file__).parents[1],
-            Path(folder, "adapt"),
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+        code, caches = Path(__file__).parents[1], shutil.ignore_patterns("__pycache__")
+        shutil.copytree(code, Path(folder, "adapt"), ignore=caches)
         yield Path(folder)
 
 
 def _git_revision() -> str:
-    """The commit of the code that is sent, for whoever looks at the job; the job itself has no
-    repository.
-    """
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    """The commit of the code that is sent, for the job's metadata: it has no repository."""
+    folder = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     with suppress(FileNotFoundError):
-        return (
-            subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-            or "unknown"
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or "unknown"
     return "unknown"
-
-
-def _prefix(stage: str) -> str:
-    return f"adapt {stage}: "
-
-
-# ---- the job, on the cluster -------------------------------------------------------------------
-
-
-def main(stage: str, uri: str) -> None:
-    """Entry point of the job: the stage's `run` between a fetch and a publish; exit code 2 for a
-    user's mistake.
-    """
-    with jobs.terminable():
-        try:
-            execute(stage, uri)
-        except InputError as error:
-            print(f"{_prefix(stage)}{error}", file=sys.stderr, flush=True)
-            raise SystemExit(2) from None
-
-
-def execute(stage: str, uri: str) -> None:
-    """Run the stage that the description at `uri` asks for, and publish its result beside it."""
-    with tempfile.TemporaryDirectory(prefix=f"adapt-{stage}-") as scratch:
-        results, out = Path(scratch, "results"), Path(scratch, "results", stage)
-        out.mkdir(parents=True)
-        with storage.named(uri):
-            job = _arrive(uri, results)
-        log = _open_logger(job.logger)
-        module = importlib.import_module(f"adapt.stages.{stage}")
-        metrics = module.run(params.load(job.params, stage, module.Config), results, out, log)
-        storage.publish(out, uri.rpartition("/")[0], {"metrics": metrics})
-
-
-def _arrive(uri: str, results: Path) -> Job:
-    """Read the description, and lay its inputs out below `results` as they lie in the workspace."""
-    try:
-        job = Job(**storage.read_json(uri))
-    except FileNotFoundError:
-        raise InputError(f"{uri}: not visible on the cluster; {storage.ADVICE}") from None
-    for name, source in job.inputs.items():
-        link = results / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(fetch(source))
-    return job
-
-
-def _open_logger(arguments: Mapping[str, str] | None) -> Log:
-    if arguments is None:
-        return _discard
-    if (
-        arguments["uri"].startswith(SQLITE)
-        and not Path(arguments["uri"].removeprefix(SQLITE)).exists()
-    ):
-        raise InputError(
-            f"MLFLOW_TRACKING_URI: {arguments['uri']} is not visible on the cluster, which needs a "
-            "tracking server: start `mlflow server` and give its http address"
-        )
-    return StepLogger(arguments["uri"], arguments["run_id"], arguments["prefix"])
-
-
-def _discard(step: int, metrics: Mapping[str, float]) -> None:
-    """Nobody follows this run."""
-
-
-if __name__ == "__main__":
-    from adapt.cluster import (
-        submit as this,
-    )  # so that nothing that is pickled for workers belongs to __main__
-
-    this.main(*sys.argv[1:])

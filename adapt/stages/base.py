@@ -42,8 +42,9 @@ def _resolve(source: str, root: Path, folder: Path) -> tuple[str | Path, str]:
     if not source.startswith("models:/"):
         return source, ""
     from adapt.tracking.registry import download
+    from adapt.tracking.store import client
 
-    return download(root, source, folder)
+    return download(client(root), source, folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,8 @@
+"""Runs and models in MLflow: what was computed, from what, how it ended, and which model is the
+champion.
+
+`store` is opened once and handed on; `runs` are of stages and of whole retrainings, `results` what
+a results folder puts into one, `lineage` where it came from, `registry` the models. Stages know
+`progress.Log` only, and `registry` where a model is their source. Import from `adapt.launch`,
+`flows`, `adapt.cluster`.
+"""

@@ -13,57 +13,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.params import InputError
-from adapt.tracking.store import TrackingConfig, client, uri, without_credentials
+from adapt.tracking.store import Store, without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from adapt.tracking.runs import Verdict
-
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 MODEL = "results/train/model"
-UNSAFE = {
-    ".bin",
-    ".ckpt",
-    ".joblib",
-    ".pickle",
-    ".pkl",
-    ".pt",
-    ".pth",
-}  # loading one of these can run code
-MISSING = (
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_PARAMETER_VALUE",
-)  # the second: a model without that alias
+# Loading one of these can run code.
+UNSAFE = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+# What MLflow answers where nothing is; the second: a model without that alias.
+MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
-def register(
-    root: Path, cfg: TrackingConfig, model_dir: Path, run_id: str, tags: Mapping[str, str]
-) -> str:
-    """Upload `model_dir` as a new version that belongs to the run `run_id`; returns the version.
+def register(store: Store, folder: Path, run_id: str, tags: Mapping[str, str]) -> str:
+    """Upload `folder` as a new version that belongs to the run `run_id`; returns the version.
 
     `tags` say where it is from (git revision, DVC's hash of the model); the run is added to them.
     """
     from mlflow.exceptions import MlflowException
 
-    check_weights(model_dir)
-    store = client(root)
+    # 1. Nothing goes in that would run code on its way out.
+    check_weights(folder)
+    client, name = store.client, store.config.model
     try:
-        store.create_registered_model(cfg.model)
+        client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             raise
-    # A logged model of its own rather than an artifact of the run: a server takes only this as
-    # source of a version.
-    experiment_id = store.get_run(run_id).info.experiment_id
-    logged = store.create_logged_model(experiment_id, cfg.model, run_id, model_type="checkpoint")
-    store.log_model_artifacts(logged.model_id, str(model_dir))
-    store.finalize_logged_model(logged.model_id, "READY")
+    # 2. Upload it as a logged model of its own rather than as an artifact of the run: a server
+    #    takes only this as source of a version.
+    experiment_id = client.get_run(run_id).info.experiment_id
+    logged = client.create_logged_model(experiment_id, name, run_id, model_type="checkpoint")
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    # 3. Make the version only now, so that none has half a model.
     origin = {"adapt.run_id": run_id, **tags}
-    version = store.create_model_version(
-        cfg.model,
+    version = client.create_model_version(
+        name,
         source=logged.artifact_location,
         run_id=run_id,
         model_id=logged.model_id,
@@ -74,52 +63,58 @@ def register(
 
 def check_weights(folder: Path) -> None:
     """`InputError` unless `folder` holds safetensors and no file that is loaded by unpickling."""
-    files = (
-        [path for path in sorted(folder.rglob("*")) if path.is_file()] if folder.is_dir() else []
-    )
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     unsafe = [str(path.relative_to(folder)) for path in files if path.suffix.lower() in UNSAFE]
     if unsafe:
+        names = ", ".join(unsafe)
         raise InputError(
-            f"{folder}: {', '.join(unsafe)} may hold pickled code; keep weights as safetensors only"
+            f"{folder}: {names} may hold pickled code; keep weights as safetensors only"
         )
     if not any(path.suffix == ".safetensors" for path in files):
         raise InputError(f"{folder}: no weights (*.safetensors) in it")
 
 
-def set_alias(root: Path, cfg: TrackingConfig, alias: str, version: str) -> None:
+def set_alias(store: Store, alias: str, version: str) -> None:
     """Let `alias` point to `version` and to nothing else."""
-    client(root).set_registered_model_alias(cfg.model, alias, version)
+    store.client.set_registered_model_alias(store.config.model, alias, version)
 
 
-def tag_decision(root: Path, cfg: TrackingConfig, version: str, decision: "Verdict") -> None:
-    """Write on a version whether the gate let it pass, and every reason."""
-    store = client(root)
-    store.set_model_version_tag(
-        cfg.model, version, "adapt.decision", "promoted" if decision.promote else "refused"
-    )
-    store.set_model_version_tag(cfg.model, version, "adapt.reasons", "\n".join(decision.reasons))
-
-
-def champion(root: Path, cfg: TrackingConfig) -> str | None:
+def champion(store: Store) -> str | None:
     """The version that `champion` points to, None before the first promotion."""
-    found = _find(client(root), cfg.model, CHAMPION)
-    return str(found.version) if found else None
+    return version_behind(store, store.config.model, CHAMPION)
 
 
-def version_with_tag(root: Path, cfg: TrackingConfig, key: str, value: str) -> str | None:
-    """The newest version whose tag `key` is `value`, for instance `dvc.model`: the same weights are
-    registered once.
-    """
+def version_behind(store: Store, model: str, alias: str) -> str | None:
+    """The version that an alias of a registered model points to, None where there is none."""
+    version = _find(store.client, model, alias)
+    return str(version.version) if version else None
+
+
+def version_with_tag(store: Store, key: str, value: str) -> str | None:
+    """The newest version with this tag, such as `dvc.model`: same weights, same version."""
     quoted = value.replace("'", "")
-    found = client(root).search_model_versions(
-        f"name = '{cfg.model}' and tags.`{key}` = '{quoted}'"
-    )
-    return str(max(int(version.version) for version in found)) if found else None
+    query = f"name = '{store.config.model}' and tags.`{key}` = '{quoted}'"
+    versions = [int(version.version) for version in store.client.search_model_versions(query)]
+    return str(max(versions)) if versions else None
 
 
-def download(root: Path, source: str, to: Path) -> tuple[Path, str]:
+def tags(store: Store, version: str) -> dict[str, str]:
+    """The tags of a version."""
+    return dict(store.client.get_model_version(store.config.model, version).tags)
+
+
+def tag(store: Store, version: str, tags: Mapping[str, str]) -> None:
+    """Write tags on a version, such as whether the gate let it pass."""
+    for key, value in tags.items():
+        store.client.set_model_version_tag(store.config.model, version, key, value)
+
+
+def download(client: "MlflowClient", source: str, to: Path) -> tuple[Path, str]:
     """Fetch `models:/NAME@ALIAS` or `models:/NAME/VERSION` into the folder `to`; returns it and the
     version.
+
+    `InputError` where there is no such model, or where loading it could run code; `to` then stays
+    as it was.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -127,37 +122,33 @@ def download(root: Path, source: str, to: Path) -> tuple[Path, str]:
     if not parts:
         raise InputError(f"{source}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, number = parts.groups()
-    store = client(root)
-    found = _find(store, name, alias, number)
-    if found is None:
-        raise InputError(
-            f"{source}: no such model in the registry {without_credentials(uri(root))}"
-        )
-    # Resolved here and not by MLflow, which asks the process-wide registry address for a models:/
-    # URI.
-    where = store.get_model_version_download_uri(name, str(found.version))
+    address = client.tracking_uri
+    version = _find(client, name, alias, number)
+    if version is None:
+        where = without_credentials(address)
+        raise InputError(f"{source}: no such model in the registry {where}")
+    # Resolved here and not by MLflow, which asks the process-wide registry for a models:/ address.
+    origin = client.get_model_version_download_uri(name, str(version.version))
     scratch = to.parent / f".{to.name}.parts"
     try:
-        fetched = Path(download_artifacts(where, dst_path=str(scratch), tracking_uri=uri(root)))
+        fetched = Path(download_artifacts(origin, dst_path=str(scratch), tracking_uri=address))
         check_weights(fetched)
         shutil.rmtree(to, ignore_errors=True)
         fetched.rename(to)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return to, str(found.version)
+    return to, str(version.version)
 
 
 def _find(
-    store: "MlflowClient", name: str, alias: str | None, number: str | None = None
+    client: "MlflowClient", name: str, alias: str, number: str | None = None
 ) -> "ModelVersion | None":
     from mlflow.exceptions import MlflowException
 
     try:
-        return (
-            store.get_model_version(name, number)
-            if number
-            else store.get_model_version_by_alias(name, alias)
-        )
+        if number:
+            return client.get_model_version(name, number)
+        return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in MISSING:
             return None

@@ -1,12 +1,11 @@
-"""Where runs are kept: the MLflow store of a workspace, and a logger of steps that survives
-restarts.
+"""Where runs are kept: the MLflow store of a workspace, opened once, and a logger of steps that
+survives restarts.
 
-Nothing has to be started: without `MLFLOW_TRACKING_URI` the store is an sqlite file under the state
+Nothing has to be started: without `MLFLOW_TRACKING_URI` the store is an SQLite file under the state
 folder, opened by every process that logs; with it, the same code talks to a server. Only absolute
 addresses leave this file, because Ray workers and services run in other folders.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -15,12 +14,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from adapt import environment
+from adapt.files import locked
 from adapt.params import InputError, Settings, require
 
 if TYPE_CHECKING:
@@ -33,14 +34,55 @@ BATCH = 1000  # metrics in one request, MLflow's limit
 class TrackingConfig(Settings):
     """Section `tracking`: the experiment that runs belong to, the name of the registered model."""
 
-    experiment: Annotated[str, Field(pattern=r"\S")]
-    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w. -]*$")]
+    experiment: Annotated[str, Field(pattern=r"\S", description="a name that is not empty")]
+    model: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][\w. -]*$", description="letters, digits, spaces and . _ - only"
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store of the workspace `root`: handed on, it is opened at the first question, and once.
+
+    A dry run that asks nothing therefore makes no file and reaches no server.
+    """
+
+    root: Path
+    config: TrackingConfig
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """A client whose store exists and answers; `InputError` naming the address else."""
+        return client(self.root)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """Id of the experiment, which is made where it is missing; `InputError` if deleted."""
+        from mlflow.exceptions import MlflowException
+
+        name = self.config.experiment
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                folder = _artifacts(self.root)
+                return str(self.client.create_experiment(name, artifact_location=folder))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                experiment = self.client.get_experiment_by_name(name)  # another process was faster
+        identity = str(experiment.experiment_id)
+        problem = (
+            f"{name} was deleted; bring it back with `mlflow experiments restore -x {identity}`"
+        )
+        require(experiment.lifecycle_stage == "active", "tracking.experiment", problem)
+        return identity
 
 
 def uri(root: Path) -> str:
-    """Address of the store: `MLFLOW_TRACKING_URI` (a relative sqlite path counts from `root`), or
-    our sqlite file.
-    """
+    """`MLFLOW_TRACKING_URI`, relative SQLite paths from `root`, or our own SQLite file."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not given:
         return f"{SQLITE}{environment.state_dir(root) / 'mlflow' / 'mlflow.db'}"
@@ -50,9 +92,7 @@ def uri(root: Path) -> str:
 
 
 def client(root: Path) -> "MlflowClient":
-    """A client of the store, which exists and answers afterwards; `InputError` naming the address
-    when it does not.
-    """
+    """A client whose store exists and answers; `InputError` naming the address else."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -60,75 +100,40 @@ def client(root: Path) -> "MlflowClient":
     address = uri(root)
     try:
         with _creation_lock(address):
-            store = MlflowClient(address)  # makes the tables of a new file
-            store.search_experiments(max_results=1)
+            opened = MlflowClient(address)  # makes the tables of a new file
+            opened.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:
         reason = without_credentials(str(error).strip().partition("\n")[0])[:200]
-        raise InputError(
-            f"MLflow store {without_credentials(address)} cannot be used: {reason}"
-        ) from None
-    return store
+        where = without_credentials(address)
+        raise InputError(f"MLflow store {where} cannot be used: {reason}") from None
+    return opened
 
 
 @contextmanager
 def _creation_lock(address: str) -> Iterator[None]:
-    """Let one process at a time open an sqlite store: two that both create the tables of a new file
-    both fail.
-    """
+    """One process at a time: two that both create the tables of a new file both fail."""
     if not address.startswith(SQLITE):
         yield
         return
     database = Path(address.removeprefix(SQLITE))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("mlflow.store.db.utils").setLevel(
-        logging.WARNING
-    )  # two lines about tables at every creation
-    with (database.parent / f".{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # MLflow tells of its tables in two lines at every creation.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    with locked(database.with_name(f".{database.name}.lock")):
         is_new = not database.exists()
         yield
         if is_new:
             with closing(sqlite3.connect(database)) as connection:
-                connection.execute(
-                    "PRAGMA journal_mode=WAL"
-                )  # readers do not wait for the writer; kept in the file
+                # Readers do not wait for the writer; the file keeps the mode.
+                connection.execute("PRAGMA journal_mode=WAL")
 
 
-def experiment(store: "MlflowClient", config: TrackingConfig, root: Path) -> str:
-    """Id of the experiment, created with an absolute artifact folder; a server chooses the place
-    itself.
-    """
-    from mlflow.exceptions import MlflowException
-
-    found = store.get_experiment_by_name(config.experiment)
-    if found is None:
-        try:
-            return str(
-                store.create_experiment(
-                    config.experiment, artifact_location=_artifact_location(root)
-                )
-            )
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = store.get_experiment_by_name(config.experiment)  # another process was faster
-    require(
-        found.lifecycle_stage == "active",
-        "tracking.experiment",
-        f"{config.experiment} was deleted; bring it back with `mlflow experiments restore -x {found.experiment_id}`",
-    )
-    return str(found.experiment_id)
-
-
-def _artifact_location(root: Path) -> str | None:
+def _artifacts(root: Path) -> str | None:
+    """Absolute folder for a new experiment's files; None: a server chooses the place itself."""
     address = uri(root)
     if address.startswith(SQLITE):
         return str(Path(address.removeprefix(SQLITE)).parent / "artifacts")
-    return (
-        None
-        if address.startswith("http")
-        else str(environment.state_dir(root) / "mlflow" / "artifacts")
-    )
+    is_server = address.startswith("http")
+    return None if is_server else str(environment.state_dir(root) / "mlflow" / "artifacts")
 
 
 def without_credentials(text: str) -> str:
@@ -139,7 +144,8 @@ def without_credentials(text: str) -> str:
     'from s3://host/data?X-Amz-Signature=***&part=1'
     """
     text = re.sub(r"([A-Za-z][\w+.-]*://)[^/\s]*@", r"\1", text)
-    secret = r"([?&;][^=&\s]*(?:key|token|secret|password|passwd|signature|credential|sig)[^=&\s]*=)[^&;\s'\"]+"
+    names = "key|token|secret|password|passwd|signature|credential|sig"
+    secret = rf"([?&;][^=&\s]*(?:{names})[^=&\s]*=)[^&;\s'\"]+"
     return re.sub(secret, r"\1***", text, flags=re.IGNORECASE)
 
 
@@ -162,18 +168,10 @@ class StepLogger:
 
     def __getstate__(self) -> dict[str, Any]:
         # What was read here may be out of date where this is unpickled.
-        return {
-            "uri": self.uri,
-            "run_id": self.run_id,
-            "prefix": self.prefix,
-            "_client": None,
-            "_last": {},
-        }
+        return {**self.__dict__, "_client": None, "_last": {}}
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the values of `metrics` (anything `float` takes, NaN too) at `step`, but for steps
-        the run has.
-        """
+        """Write `metrics` (anything `float` takes) at `step`, unless the run has it."""
         self.extend([(step, metrics)])
 
     def extend(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
@@ -183,6 +181,7 @@ class StepLogger:
         now = int(time.time() * 1000)
         fresh: list[Any] = []
         last: dict[str, int | None] = {}
+        # 1. Keep the points that lie behind the last one of their curve.
         for step, metrics in points:
             for name, value in metrics.items():
                 key = self.prefix + name
@@ -190,15 +189,12 @@ class StepLogger:
                 if before is None or step > before:
                     fresh.append(Metric(key, float(value), now, int(step)))
                     last[key] = int(step)
+        # 2. Write them. Should that fail half-way, what the run has is looked up again.
         for key in last:
-            del self._last[key]  # should writing fail half-way, what the run has is looked up again
+            del self._last[key]
         for start in range(0, len(fresh), BATCH):
             self._client.log_batch(self.run_id, metrics=fresh[start : start + BATCH])
         self._last.update(last)
-
-    def has(self, key: str) -> bool:
-        """Whether the run has points of the curve `key` (without the prefix)."""
-        return self._last_step(self.prefix + key) is not None
 
     def _last_step(self, key: str) -> int | None:
         if self._client is None:
@@ -206,7 +202,6 @@ class StepLogger:
 
             self._client = MlflowClient(self.uri)
         if key not in self._last:
-            self._last[key] = max(
-                (p.step for p in self._client.get_metric_history(self.run_id, key)), default=None
-            )
+            history = self._client.get_metric_history(self.run_id, key)
+            self._last[key] = max((point.step for point in history), default=None)
         return self._last[key]

@@ -1,0 +1,6 @@
+"""The comparison of arms: which part of the method does the work, over several worlds.
+
+`python -m flows.compare --help`. `arms` says what is compared, `cells` and `pool` compute it once
+and several at a time, `scoring` scores an arm, `rates` chooses its learning rate, `table` writes
+the result, `ablate` is the flow. Nothing outside imports from here.
+"""

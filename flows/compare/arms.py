@@ -1,7 +1,9 @@
-"""Arms of a comparison: named changes of the sections `train` and `steer`, each a way to hallucinate less.
+"""Arms of a comparison: named changes of the sections `train` and `steer`, each a way to
+hallucinate less.
 
-`flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every trained arm may choose
-from on the validation split (the same budget for all), and what an arm changes:
+`flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every
+trained arm may choose from on the validation split (the same budget for all), and what an arm
+changes:
 
     sft: {train: {w_vag: 0.0, w_attn: 0.0}}     trained with these changes, answers plainly
     full_steered: {train: {}, steer: {}}        trained and steered exactly as params.yaml says
@@ -62,13 +64,29 @@ class Arm:
     changes: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared: the workspace `root`, its read params.yaml, the file of arms, and how many
+    things are computed at a time.
+    """
+
+    root: Path
+    content: Mapping[str, Any]
+    arms: ArmsConfig
+    jobs: int
+
+    def arm(self, name: str) -> Arm:
+        """The arm `name`; see `arm_of`."""
+        return arm_of(self.content, self.arms, name)
+
+
 def read(path: Path = FILE) -> ArmsConfig:
     """The arms of a file; InputError names the file and the key."""
     return params.load(params.read(path), "arms", ArmsConfig, file=path.name)
 
 
 def arm_of(content: Mapping[str, Any], arms: ArmsConfig, name: str) -> Arm:
-    """The arm `name` over a read params.yaml; InputError names the arm and the key where either is unknown."""
+    """The arm `name` over a read params.yaml; InputError names the arm and the key."""
     if name not in arms.named:
         raise InputError(f"arms.yaml: unknown arm {name}; known: {', '.join(arms.named)}")
     given = arms.named[name]

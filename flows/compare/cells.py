@@ -26,9 +26,7 @@ from adapt.files import whole_folder
 
 @dataclass(frozen=True)
 class Cell:
-    """A result and how to come by it: `make` fills the folder it is given, once every cell of
-    `after` is there.
-    """
+    """A result and how to come by it: `make` fills a folder, once all of `after` is there."""
 
     title: str
     folder: Path

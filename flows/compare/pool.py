@@ -12,9 +12,8 @@ import psutil
 from adapt import environment
 from flows.compare.cells import Cell
 
-MEMORY = (
-    3 * 2**30
-)  # bytes that a job may take, generously: a process with torch and a small model needs half
+# Bytes that a job may take, generously: a process with torch and a small model needs half.
+MEMORY = 3 * 2**30
 
 
 def default_jobs() -> int:
@@ -44,10 +43,7 @@ def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, in
         gpu = ray.cluster_resources().get("GPU", 0) / jobs
         compute = ray.remote(num_cpus=1, num_gpus=min(gpu, 1), max_retries=0)(_compute)
         refs: dict[Path, ray.ObjectRef] = {}
-        for (
-            folder,
-            cell,
-        ) in missing.items():  # in an order in which what a cell needs comes before it
+        for folder, cell in missing.items():  # what a cell needs comes before it
             needed = [refs[before.folder] for before in cell.after if before.folder in refs]
             refs[folder] = compute.remote(cell, shared, *needed)
         waiting = {ref: missing[folder] for folder, ref in refs.items()}
@@ -69,16 +65,16 @@ def _missing(cells: Iterable[Cell]) -> dict[Path, Cell]:
     >>> [path.name for path in _missing(arms)]
     ['data', 'a', 'b']
     """
-    found: dict[Path, Cell] = {}
+    missing: dict[Path, Cell] = {}
     for cell in cells:
         if not cell.done:
-            found |= _missing(cell.after)
-            found.setdefault(cell.folder, cell)
-    return found
+            missing |= _missing(cell.after)
+            missing.setdefault(cell.folder, cell)
+    return missing
 
 
 def _compute(cell: Cell, shared: dict[str, str], *_before: None) -> None:
-    """In a process of Ray's; it takes the results of the cells before so that Ray waits for them."""
+    """In a process of Ray's, which waits for the cells before because it takes their results."""
     import torch
 
     os.environ.update(shared)

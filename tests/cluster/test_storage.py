@@ -166,10 +166,10 @@ def test_nothing_to_share(tmp_path: Path) -> None:
         storage.share(tmp_path / "model", str(tmp_path))
 
 
-@pytest.mark.parametrize("storage", ["nosuch://bucket", "/proc/nowhere"])
-def test_a_storage_that_cannot_be_used_is_named(storage: str, model: Path) -> None:
-    with pytest.raises(InputError, match=f"ADAPT_RAY_STORAGE: {storage}: "), storage.named(storage):
-        storage.share(model, storage)
+@pytest.mark.parametrize("place", ["nosuch://bucket", "/proc/nowhere"])
+def test_a_storage_that_cannot_be_used_is_named(place: str, model: Path) -> None:
+    with pytest.raises(InputError, match=f"ADAPT_RAY_STORAGE: {place}: "), storage.named(place):
+        storage.share(model, place)
 
 
 def test_checkpoints_go_through_the_same_driver(remote: str, tmp_path: Path) -> None:

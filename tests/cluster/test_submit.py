@@ -2,7 +2,6 @@
 before submitting.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ import pytest
 import adapt
 from adapt import params
 from adapt.cluster import jobs, submit
-from adapt.params import InputError, shared
+from adapt.params import InputError, Settings, Shared
 from adapt.tracking.store import StepLogger
 from tests.support import limits
 from tests.support.ray_head import RayHead, ray_head
@@ -27,17 +26,15 @@ from tests.support.ray_head import RayHead, ray_head
 ECHO = '''
 """A stage that copies what it reads."""
 
-import dataclasses
 import time
 
-from adapt.params import InputError, shared
+from adapt.params import InputError, Settings, Shared
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Settings):
     mode: str
     layers: tuple[int, ...]
-    seed: int = shared()
+    seed: Shared[int]
 
 
 def run(config, results, out, log):
@@ -49,7 +46,8 @@ def run(config, results, out, log):
     if config.mode == "hang":
         time.sleep(600)
     (out / "model").mkdir()
-    (out / "model" / "weights.bin").write_bytes((results / "base/model/weights.bin").read_bytes() * 2)
+    weights = (results / "base/model/weights.bin").read_bytes()
+    (out / "model" / "weights.bin").write_bytes(weights * 2)
     (out / "history.csv").write_text((results / "pairs/pairs.parquet").read_text())
     log(1, {"loss": 0.5})
     log(2, {"loss": 0.25})
@@ -60,7 +58,8 @@ def run(config, results, out, log):
 SUBMIT = """
 import json, sys
 from pathlib import Path
-from adapt import cluster, environment, params
+from adapt import environment, params
+from adapt.cluster import submit
 from adapt.stages.echo import Config
 from adapt.tracking.store import StepLogger
 
@@ -71,7 +70,8 @@ out = Path("out")
 out.mkdir(exist_ok=True)
 try:
     inputs = ["base/model", Path("pairs/pairs.parquet")]
-    metrics = submit.submit("echo", params.load(content, "echo", Config), inputs, Path("results").resolve(), out, log)
+    config, results = params.load(content, "echo", Config), Path("results").resolve()
+    metrics = submit.submit("echo", config, inputs, results, out, log)
 except params.InputError as error:
     print(f"adapt echo: {error}", file=sys.stderr)
     raise SystemExit(2)
@@ -88,7 +88,7 @@ def head() -> Iterator[RayHead]:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A project with one stage more than ours, and results of earlier stages that git would ignore."""
+    """A project with one stage more than ours, and earlier results that git would ignore."""
     shutil.copytree(
         Path(adapt.__file__).parent,
         tmp_path / "adapt",
@@ -136,9 +136,9 @@ def test_a_result_comes_back_and_the_second_time_nothing_is_uploaded(
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{workspace}/mlflow.db"
-    store = MlflowClient(uri)
-    run_id = store.create_run(
-        store.create_experiment("e", str(workspace / "artifacts"))
+    client = MlflowClient(uri)
+    run_id = client.create_run(
+        client.create_experiment("e", str(workspace / "artifacts"))
     ).info.run_id
     first = submitted(head, workspace, "copy", uri, run_id)
     assert first.returncode == 0, first.stderr + first.stdout
@@ -146,7 +146,7 @@ def test_a_result_comes_back_and_the_second_time_nothing_is_uploaded(
     assert (workspace / "out/model/weights.bin").read_bytes() == b"\0\1\0\1"
     assert (workspace / "out/history.csv").read_text() == "pairs"
     assert json.loads((workspace / "out/metrics.json").read_text()) == {"sum": 5.0, "seed": 3.0}
-    assert [(p.step, p.value) for p in store.get_metric_history(run_id, "echo/loss")] == [
+    assert [(p.step, p.value) for p in client.get_metric_history(run_id, "echo/loss")] == [
         (1, 0.5),
         (2, 0.25),
     ]
@@ -208,15 +208,16 @@ def test_a_killed_submitter_leaves_no_job(head: RayHead, workspace: Path) -> Non
 
 def test_without_the_right_token_one_line_says_so(head: RayHead, workspace: Path) -> None:
     done = submitted(head, workspace, "copy", RAY_AUTH_TOKEN="0" * 32)
-    line = f"adapt echo: RAY_API_SERVER_ADDRESS: {jobs.host(head.address)} wants its own token; set RAY_AUTH_TOKEN or "
-    assert (done.returncode, done.stderr) == (2, f"{line}RAY_AUTH_TOKEN_PATH\n")
+    problem = f"RAY_API_SERVER_ADDRESS: {jobs.host(head.address)} wants its own token"
+    advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    assert (done.returncode, done.stderr) == (2, f"adapt echo: {problem}; {advice}\n")
 
 
 def jobs_of(head: RayHead) -> list[str]:
     return [
         line
         for line in head.commands()
-        if "-m adapt.cluster.submit" in line and "kill -s 0" not in line
+        if "-m adapt.cluster.remote" in line and "kill -s 0" not in line
     ]
 
 
@@ -230,26 +231,23 @@ def wait_for(condition: Callable[[], bool], limit: float = limits.STEP_S) -> Non
 # ---- without a cluster -------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Anchor:
-    tokens: int
-    seed: int = shared()
+class Anchor(Settings):
+    anchor_tokens: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Settings):
     layers: tuple[int, ...]
-    name: str | None
-    anchor: Anchor = shared()
-    seed: int = shared()
+    name: str | None = None
+    anchor: Shared[Anchor]
+    seed: Shared[int]
 
 
 def test_a_config_survives_the_journey() -> None:
-    config = Config(layers=(1, 2), name=None, anchor=Anchor(tokens=5, seed=7), seed=7)
-    content = submit._as_params("train", config)
+    config = Config(layers=(1, 2), anchor=Anchor(anchor_tokens=5), seed=7)
+    content = params.as_params("train", config)
     assert content == {
-        "train": {"layers": (1, 2), "name": None},
-        "anchor": {"tokens": 5},
+        "train": {"layers": [1, 2]},
+        "anchor": {"anchor_tokens": 5},
         "seed": 7,
     }
     assert params.load(json.loads(json.dumps(content)), "train", Config) == config
@@ -400,7 +398,7 @@ class Flaky:
 
 def test_a_connection_that_breaks_is_opened_again(capsys: pytest.CaptureFixture[str]) -> None:
     client = Flaky()
-    assert jobs._follow(client, "job") == jobs.Ended(
+    assert jobs._follow(client, "job") == jobs.EndedJob(
         status="SUCCEEDED", exit_code=0, lines=["one", "two", "three"]
     )
     assert (client.streams, capsys.readouterr().out) == (3, "one\ntwo\nthree\n")

@@ -7,8 +7,9 @@ import pytest
 
 from adapt import params
 from adapt.params import InputError
-from flows.compare import ablate, cells, pool
-from flows.compare.arms import ArmsConfig, arm_of
+from flows.compare import arms, cells, pool, scoring, table
+from flows.compare.__main__ import main
+from flows.compare.arms import Comparison
 from flows.compare.cells import Cell
 from tests.support import workspace
 
@@ -46,21 +47,22 @@ def test_a_cell_is_computed_once_and_named_by_what_it_depends_on(root, monkeypat
 def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypatch):
     monkeypatch.setenv("ADAPT_STATE", str(root / ".state"))
     content = params.read(root / "params.yaml")
-    arms = [arm_of(content, name) for name in ("base", "steering")]
-    wanted = [ablate.measurement(root, content, arm, 3, "test") for arm in arms]
+    comparison = Comparison(root=root, content=content, arms=arms.read(), jobs=2)
+    pair = [comparison.arm(name) for name in ("base", "steering")]
+    wanted = [scoring.scoring(comparison, arm, 3, "test") for arm in pair]
     made = [cell.title for cell, _ in pool.run([one.cell for one in wanted], 2, root)]
     assert made[:2] == ["data, seed 3", "base, seed 3"]
     assert sorted(made[2:]) == [
-        "measuring base on test, seed 3",
-        "measuring steering on test, seed 3",
+        "scoring base on test, seed 3",
+        "scoring steering on test, seed 3",
     ]
     assert list(pool.run([one.cell for one in wanted], 2, root)) == []
-    results = [one.result for one in wanted]
-    assert results[0].metrics["length"] > 0 and "fire_rate" in results[1].metrics
-    table = ablate.report(root, content, params.load(content, "arms", ArmsConfig), results)
-    assert "| steering |" in table and "Hal against base" in table
+    scores = [one.scores for one in wanted]
+    assert scores[0].metrics["length"] > 0 and "fire_rate" in scores[1].metrics
+    text = table.write(comparison, scores)
+    assert "| steering |" in text and "Hal against base" in text
     made = root / "results" / "arms"
-    assert (made / "table.md").read_text() == table and (made / "arms.png").exists()
+    assert (made / "table.md").read_text() == text and (made / "arms.png").exists()
     assert pd.read_csv(made / "table.csv").arm.tolist() == ["base", "steering"]
 
 
@@ -80,9 +82,12 @@ def test_the_first_error_is_raised_as_it_was_and_leaves_nothing_half_made(tmp_pa
     [
         (["--arms", "bse"], "unknown arm bse"),
         (["--seeds", "seven"], "--seeds: 'seven' is not a whole number"),
+        (["--seeds", "7,4294967296"], "--seeds: must be less than 4294967296"),
+        (["--jobs", "0"], "--jobs: must be at least 1"),
+        (["--file", "nowhere.yaml"], "nowhere.yaml: not found"),
     ],
 )
 def test_a_mistake_is_one_line(root, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(root)
-    assert ablate.main(arguments) == 2
+    assert main(arguments) == 2
     assert message in capsys.readouterr().err

@@ -1,68 +1,71 @@
-"""Arms: what params.yaml may say of them, and what is said of a mistake."""
+"""Arms: what arms.yaml may say of them, and what is said of a mistake."""
 
-import copy
+import re
+from typing import Any
 
 import pytest
 
-from adapt import launch, params
+from adapt import params
 from adapt.params import InputError
+from flows.compare import arms
 from flows.compare.arms import ArmsConfig, arm_of
 from tests.support.closure import ROOT
 
 CONTENT = params.read(ROOT / "params.yaml")
+ARMS = params.read(arms.FILE)["arms"]
 
 
-def with_arm(name, given):
-    content = copy.deepcopy(CONTENT)
-    content["arms"]["named"][name] = given
-    return content
+def loaded(**changes: Any) -> ArmsConfig:
+    return params.load({"arms": {**ARMS, **changes}}, "arms", ArmsConfig, file="arms.yaml")
 
 
 def test_every_shipped_arm_can_be_read():
-    arms = {name: arm_of(CONTENT, name) for name in CONTENT["arms"]["named"]}
-    assert arms["base"].train is None and arms["base"].steer is None
-    assert (
-        arms["sft"].train.w_vag == 0 and arms["sft"].train.w_sft == 2 and arms["sft"].steer is None
-    )
-    assert arms["full_steered"].train.w_vag == CONTENT["train"]["w_vag"]
-    assert arms["full_steered"].steer.alpha == CONTENT["steer"]["alpha"]
-    assert arms["paper_rule"].steer.trigger == "match"
+    shipped = arms.read()
+    by_name = {name: arm_of(CONTENT, shipped, name) for name in shipped.named}
+    assert by_name["base"].train is None and by_name["base"].steer is None
+    assert by_name["sft"].train.w_vag == 0 and by_name["sft"].train.w_sft == 2
+    assert by_name["sft"].steer is None
+    assert by_name["full_steered"].train.w_vag == CONTENT["train"]["w_vag"]
+    assert by_name["full_steered"].steer.alpha == CONTENT["steer"]["alpha"]
+    assert by_name["paper_rule"].steer.trigger == "amc"
+    assert by_name["paper_rule"].steer.layers == "all"
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    ("given", "message"),
     [
         (
             {"train": {"w_vga": 1.0}},
-            "arms.named.mine: unknown key train.w_vga; did you mean train.w_vag",
+            "arms.named.mine: unknown key train.w_vga; did you mean train.w_vag?",
         ),
         (
             {"steer": {"trigger": "focus"}},
-            "arms.named.mine: steer.trigger: focus is not one of mass, amc",
+            "arms.named.mine: steer.trigger: must be 'mass' or 'amc', got 'focus'",
         ),
-        ({"data": {}}, "arms.named.mine.data: an arm changes train or steer"),
-        ({"train": None}, "arms.named.mine.train: must be keys and values"),
+        ({"data": {}}, "unknown key arms.named.mine.data; known: steer, train"),
+        ({"train": 3}, "arms.named.mine.train: expected keys and values, got 3"),
     ],
 )
 def test_a_mistake_names_the_arm_and_the_key(given, message):
-    with pytest.raises(InputError, match=message.replace(".", r"\.")):
-        launch.configs(with_arm("mine", given))
+    with pytest.raises(InputError, match=f"^arms.yaml: {re.escape(message)}$"):
+        arm_of(CONTENT, loaded(named={**ARMS["named"], "mine": given}), "mine")
 
 
 def test_an_unknown_arm_is_refused():
     with pytest.raises(InputError, match="unknown arm bse; known: base, steering"):
-        arm_of(CONTENT, "bse")
+        arm_of(CONTENT, arms.read(), "bse")
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
-        ({"named": {"other": {}}}, "must have the arm base"),
-        ({"references": ["nobody"]}, "references: nobody is not one of"),
-        ({"seeds": []}, "seeds: must name at least one seed"),
-        ({"learning_rates": [0.0]}, "learning_rates: must be positive"),
+        ({"named": {"other": {}}}, "arms.named: must have the arm base"),
+        ({"references": ["nobody"]}, "arms.references: ['nobody'] is not among base, "),
+        ({"seeds": []}, "arms.seeds: must name at least one, got []"),
+        ({"seeds": [-1]}, "arms.seeds[0]: must be at least 0, got -1"),
+        ({"learning_rates": [0.0]}, "arms.learning_rates[0]: must be greater than 0, got 0.0"),
     ],
 )
 def test_section_arms_is_checked(changes, message):
-    with pytest.raises(InputError, match=message):
-        params.load({"arms": {**CONTENT["arms"], **changes}}, "arms", ArmsConfig)
+    with pytest.raises(InputError, match=f"^arms.yaml: {re.escape(message)}"):
+        loaded(**changes)

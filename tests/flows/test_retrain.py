@@ -23,10 +23,11 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from adapt import params
+from adapt.evaluation.judge import Judged
 from adapt.params import InputError
 from adapt.tracking import registry, store
-from flows import plan, report, retrain
-from tests.support import limits, quick, workspace
+from flows import plan, promote, report, retrain
+from tests.support import limits, quick, tracked, workspace
 
 STAGES = ("data", "base", "pairs", "train", "evaluate")
 
@@ -44,11 +45,12 @@ def prefect() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class First:
-    """The first retraining of a workspace."""
+    """The first retraining of a workspace, and how often it opened the MLflow store."""
 
     root: Path
     state: Any
     shown: str
+    openings: int
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,11 @@ def first(prefect: None, tmp_path_factory: pytest.TempPathFactory) -> First:
     root = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as shown:
         enter(root, patch)
+        openings = tracked.openings(patch)
         quick.make(root)
         state = run()
         show(root)
-    return First(root, state, shown.getvalue())
+    return First(root, state, shown.getvalue(), len(openings))
 
 
 @pytest.fixture
@@ -86,8 +89,9 @@ def enter(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(root)
 
 
-def config(root: Path) -> store.TrackingConfig:
-    return params.load(params.read(root / "params.yaml"), "tracking", store.TrackingConfig)
+def opened(root: Path) -> store.Store:
+    config = params.load(params.read(root / "params.yaml"), "tracking", store.TrackingConfig)
+    return store.Store(root, config)
 
 
 def run(**options: Any) -> Any:
@@ -117,11 +121,15 @@ def test_a_better_model_becomes_champion(first: First, trained: Path) -> None:
         "adapt version 1 was promoted to champion",
     )
     assert stages(trained) == dict.fromkeys(STAGES, "ran")
-    assert registry.champion(trained, config(trained)) == "1"
+    assert registry.champion(opened(trained)) == "1"
     # Of 200 answers 80 hallucinate before and 20 after.
     assert re.search(r"Hal %\W+40\.0\W+10\.0\W+-30\.0", first.shown), first.shown
     assert "before = base model" in first.shown
     assert "make ui" in first.shown
+
+
+def test_a_retraining_opens_the_store_once(first: First) -> None:
+    assert first.openings == 1
 
 
 def test_a_second_one_runs_nothing(trained: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -159,14 +167,17 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stands for measuring a downloaded champion, whose folder holds how well it does."""
     models: list[Path] = []
 
-    def measure(config: Any, model: Path, results: Path) -> tuple[pd.DataFrame, dict[str, float]]:
+    def judge_model(config: Any, model: Path, splits: Path) -> Judged:
         models.append(model)
         script: dict[str, Any] = {}
         exec(quick.STAGE.split("stage = sys.argv")[0], script)
         quality = float((model / "quality").read_text())
-        return script["answers"]("tuned", quality), script["scores"]("tuned", quality)
+        answers = script["answers"]("tuned", quality)
+        scores = script["scores"]("tuned", quality).items()
+        metrics = {key.removeprefix("tuned/"): value for key, value in scores}
+        return Judged(responses=answers, tokens=pd.DataFrame(), metrics=metrics)
 
-    monkeypatch.setattr("adapt.stages.evaluate.measure", measure)
+    monkeypatch.setattr(promote, "judge_model", judge_model)
     return models
 
 
@@ -181,7 +192,7 @@ def test_a_refusal_is_a_normal_ending_and_is_judged_against_the_champion(
         "evaluate": "ran",
     }
     assert len(measured) == 1 and not measured[0].exists()
-    assert registry.champion(trained, config(trained)) == "1"
+    assert registry.champion(opened(trained)) == "1"
     show(trained)
     shown = capfd.readouterr().out
     assert "failed: Hal 10.0 % -> 15.0 %" in shown
@@ -205,9 +216,9 @@ def test_other_rules_ask_the_gate_again_and_run_no_stage(
 ) -> None:
     quick.tuned(trained, 1.0)
     assert run(promote=False).message == "adapt version 2 was not promoted"
-    assert registry.champion(trained, config(trained)) == "1"
+    assert registry.champion(opened(trained)) == "1"
     ending = report.last(trained)
-    assert ending is not None and ending.result.reasons[-1].startswith("passed, but")
+    assert ending is not None and ending.promotion.reasons[-1].startswith("passed, but")
     for least, message in (
         (90.0, "adapt version 2 was not promoted"),
         (2.0, "adapt version 2 was promoted to champion"),
@@ -228,15 +239,15 @@ def test_a_moved_alias_makes_base_due(trained: Path) -> None:
 
 
 def test_an_alias_without_a_model_is_left_to_the_stage(root: Path) -> None:
-    assert plan.alias_moved(root, "models:/nothing@champion") == ""
-    assert plan.alias_moved(root, "models:/nothing/3") == ""
-    assert plan.alias_moved(root, "scratch") == ""
+    assert plan.alias_moved(opened(root), "models:/nothing@champion") == ""
+    assert plan.alias_moved(opened(root), "models:/nothing/3") == ""
+    assert plan.alias_moved(opened(root), "scratch") == ""
 
 
 def test_a_mistake_is_one_line_and_keeps_what_was_finished(
     trained: Path, measured: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    workspace.override(trained / "params.yaml", {"data": {"test_images": 501}})
+    workspace.override(trained / "params.yaml", {"data": {"scenes": {"test_images": 501}}})
     quick.tuned(trained, 1.0)
     (trained / "train.mistake").touch()
     state = run()

@@ -23,7 +23,7 @@ from adapt.preference.fit import fit
 from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
 from adapt.tracking.runs import stage_run
-from adapt.tracking.store import TrackingConfig
+from adapt.tracking.store import Store, TrackingConfig
 from tests.support import limits, tiny_world
 from tests.support.preference_rows import pairs
 
@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
     where = TrackingConfig(experiment="nan", model="nan")
     with (
         pytest.raises(FloatingPointError) as error,
-        stage_run("train", config, where, tmp_path) as run,
+        stage_run(Store(tmp_path, where), "train", config) as run,
     ):
         train(inputs, tmp_path, config, run.log_step)
     (checkpoint,) = (tmp_path / "state").glob("train-*/checkpoint")
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
         r"the loss is nan at step (\d), in the rows (row-\d+, )+row-\d+; ", str(error.value)
     )
     assert found and str(checkpoint) in str(error.value)
-    failed = run.store.get_run(run.run_id)
+    failed = run.writer.client.get_run(run.writer.run_id)
     assert failed.info.status == "FAILED" and "the loss is nan" in failed.data.tags["adapt.error"]
     before = int(found[1]) - 1
     assert points(tmp_path / "runs.db", "train/loss") == list(range(1, before + 1))

@@ -28,7 +28,7 @@ stages:
   evaluate:
     cmd: python quick_stage.py evaluate
     deps: [results/base/model, results/train/model]
-    outs: [results/evaluate/responses.parquet, results/evaluate/metrics.json]
+    outs: [results/evaluate/judged.parquet, results/evaluate/metrics.json]
 """
 
 STAGE = """
@@ -77,7 +77,7 @@ else:
         quality = float(Path("results", name, "model", "quality").read_text())
         tables.append(answers(arm, quality))
         metrics |= scores(arm, quality)
-    pd.concat(tables, ignore_index=True).to_parquet("results/evaluate/responses.parquet")
+    pd.concat(tables, ignore_index=True).to_parquet("results/evaluate/judged.parquet")
     Path("results/evaluate/metrics.json").write_text(json.dumps(metrics))
 """
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,9 @@ import pytest
 
 from adapt import params
 from adapt.evaluation import plots
-from adapt.tracking import store
+from adapt.tracking.store import Store, TrackingConfig, client
 
-CONFIG = store.TrackingConfig(experiment="adapt", model="adapt")
+CONFIG = TrackingConfig(experiment="adapt", model="adapt")
 PARAMS = (
     "seed: 7\ntrain: {beta: 0.5, steps: 2}\nevaluate: {bootstrap: 10}\nanchor: {anchor_tokens: 5}\n"
 )
@@ -26,6 +27,7 @@ STAGES = {
     "base": "cached",
     "pairs": "cached",
     "train": "ran",
+    "answer": "cached",
     "evaluate": "cached",
 }
 OUTPUTS = {
@@ -40,11 +42,11 @@ _kept: list[tempfile.TemporaryDirectory] = []  # as long as the process lives
 def _empty_store() -> Path:
     _kept.append(tempfile.TemporaryDirectory())
     root = Path(_kept[-1].name)
-    store.client(root)
+    client(root)
     return root / ".state"
 
 
-def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A folder with params.yaml, dvc.lock and an empty store; the environment has no say in it."""
     for name in (
         "MLFLOW_TRACKING_URI",
@@ -63,7 +65,19 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "outs": [{"path": path, "md5": f"{number:032x}.dir"}],
         }  # type: ignore[index]
     (root / "dvc.lock").write_text(json.dumps(lock))
-    return root
+    return Store(root, CONFIG)
+
+
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A list that grows by the workspace's root whenever its MLflow store is opened."""
+    roots: list[Path] = []
+
+    def counted(root: Path) -> Any:
+        roots.append(root)
+        return client(root)
+
+    monkeypatch.setattr("adapt.tracking.store.client", counted)
+    return roots
 
 
 def results(root: Path) -> Path:
@@ -103,7 +117,7 @@ def results(root: Path) -> Path:
     plots.save(plots.before_after_figure(metrics), evaluate / "figures" / "before_after.png")
     shutil.copytree(evaluate / "figures", evaluate / "panels")
     (evaluate / "panels" / "before_after.png").rename(evaluate / "panels" / "scene#1.png")
-    responses().to_parquet(evaluate / "responses.parquet")
+    responses().to_parquet(evaluate / "judged.parquet")
     return folder
 
 

@@ -20,16 +20,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 SMOKE: dict[str, Any] = {
-    "data": {"train_images": 120, "validation_images": 12, "test_images": 24},
+    "data": {"scenes": {"train_images": 120, "validation_images": 12, "test_images": 24}},
     "base": {
-        "vision_steps": 12,
-        "vision_batch": 16,
-        "language_steps": 12,
-        "language_batch": 8,
-        "width": 16,
-        "heads": 2,
-        "vision_layers": 1,
-        "text_layers": 2,
+        "scratch": {
+            "vision_steps": 12,
+            "vision_batch": 16,
+            "language_steps": 12,
+            "language_batch": 8,
+            "width": 16,
+            "heads": 2,
+            "vision_layers": 1,
+            "text_layers": 2,
+        }
     },
     "pairs": {"images": 24, "samples": 3, "min_gap": 0.01},
     "train": {"workers": 0, "batch_pairs": 4, "steps": 4, "checkpoint_every": 2},
@@ -75,15 +77,17 @@ def override(path: Path, settings: Mapping[str, Any]) -> None:
     the test.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for section, value in settings.items():
-        if isinstance(value, Mapping):
-            unknown = set(value) - set(content[section])
-            assert not unknown, f"{section} has no {unknown}"
-            content[section] |= value
-        else:
-            assert section in content, section
-            content[section] = value
+    _override(content, settings)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _override(content: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        assert key in content, key
+        if isinstance(value, Mapping):
+            _override(content[key], value)
+        else:
+            content[key] = value
 
 
 def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:

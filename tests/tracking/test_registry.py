@@ -1,22 +1,17 @@
 """Registered models: in and out without being loaded, aliases, and what is refused."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from adapt.params import InputError
-from adapt.tracking import registry, runs, store
+from adapt.tracking import registry, runs
+from adapt.tracking.store import Store
 from tests.support import tracked
 
 
-class Verdict(NamedTuple):
-    promote: bool
-    reasons: tuple[str, ...]
-
-
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return tracked.workspace(tmp_path, monkeypatch)
 
 
@@ -30,86 +25,90 @@ def model(folder: Path, weights: str = "w") -> Path:
     return folder
 
 
-def register(root: Path, weights: str = "w") -> tuple[str, str]:
-    run_id = runs.start_retraining(root, tracked.CONFIG, {})
-    folder = model(root / f"model-{weights}", weights)
+def register(store: Store, weights: str = "w") -> tuple[str, str]:
+    run_id = runs.start_retraining(store, {})
+    folder = model(store.root / f"model-{weights}", weights)
     tags = {"origin": "s3://me:hunter2@bucket", "dvc.model": HASH}
-    return registry.register(root, tracked.CONFIG, folder, run_id, tags), run_id
+    return registry.register(store, folder, run_id, tags), run_id
 
 
-def test_register_alias_download(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_register_alias_download(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = store.root
     monkeypatch.chdir(root)
-    assert registry.champion(root, tracked.CONFIG) is None
-    (first, run_id), (second, _) = register(root, "old"), register(root, "new")
+    assert registry.champion(store) is None
+    (first, run_id), (second, _) = register(store, "old"), register(store, "new")
     assert (first, second) == ("1", "2")
-    registry.set_alias(root, tracked.CONFIG, registry.CHALLENGER, second)
-    assert registry.champion(root, tracked.CONFIG) is None
-    registry.set_alias(root, tracked.CONFIG, registry.CHAMPION, first)
-    assert registry.champion(root, tracked.CONFIG) == "1"
+    registry.set_alias(store, registry.CHALLENGER, second)
+    assert registry.champion(store) is None
+    registry.set_alias(store, registry.CHAMPION, first)
+    assert registry.champion(store) == "1"
 
-    version = store.client(root).get_model_version("adapt", first)
+    version = store.client.get_model_version("adapt", first)
     assert version.run_id == version.tags["adapt.run_id"] == run_id
     assert version.tags["dvc.model"] == HASH
     assert version.tags["origin"] == "s3://bucket"
-    assert registry.version_with_tag(root, tracked.CONFIG, "dvc.model", HASH) == "2"  # the newest
-    assert registry.version_with_tag(root, tracked.CONFIG, "dvc.model", "other") is None
+    assert registry.version_with_tag(store, "dvc.model", HASH) == "2"  # the newest
+    assert registry.version_with_tag(store, "dvc.model", "other") is None
 
-    to = model(root / "fetched", "of an earlier time")
-    assert registry.download(root, "models:/adapt@champion", to) == (to, "1")
+    to = model(store.root / "fetched", "of an earlier time")
+    assert registry.download(store.client, "models:/adapt@champion", to) == (to, "1")
     assert (to / "model.safetensors").read_text() == "old"
     assert sorted(p.name for p in to.rglob("*")) == [
         "model.safetensors",
         "tokenizer",
         "vocabulary.json",
     ]
-    assert registry.download(root, "models:/adapt/2", root / "b")[1] == "2"
+    assert registry.download(store.client, "models:/adapt/2", root / "b")[1] == "2"
     assert (root / "b" / "model.safetensors").read_text() == "new"
     assert (
         not (root / "mlflow.db").exists() and not (root / "mlruns").exists()
     )  # no second store in the folder
 
 
-def test_decision_is_written_on_the_version(root: Path) -> None:
-    version, _ = register(root)
-    registry.tag_decision(
-        root, tracked.CONFIG, version, Verdict(False, ("failed: Hal rose.", "passed: Cover."))
-    )
-    tags = store.client(root).get_model_version("adapt", version).tags
-    assert (tags["adapt.decision"], tags["adapt.reasons"]) == (
-        "refused",
-        "failed: Hal rose.\npassed: Cover.",
-    )
+def test_tags_are_written_on_the_version(store: Store) -> None:
+    version, _ = register(store)
+    given = {"adapt.decision": "refused", "adapt.reasons": "failed: Hal rose.\npassed: Cover."}
+    registry.tag(store, version, given)
+    assert registry.tags(store, version).items() >= given.items()
+
+
+def test_what_an_alias_points_to(store: Store) -> None:
+    assert registry.version_behind(store, "adapt", "champion") is None  # no such model
+    version, _ = register(store)
+    assert registry.version_behind(store, "adapt", "champion") is None  # no such alias
+    registry.set_alias(store, "champion", version)
+    assert registry.version_behind(store, "adapt", "champion") == version
 
 
 @pytest.mark.parametrize(
     "source", ["models:/adapt@champion", "models:/adapt/7", "models:/nothing@champion"]
 )
-def test_missing_model_is_named_and_leaves_the_folder_alone(source: str, root: Path) -> None:
-    register(root)
-    to = model(root / "fetched")
+def test_missing_model_is_named_and_leaves_the_folder_alone(source: str, store: Store) -> None:
+    register(store)
+    to = model(store.root / "fetched")
     with pytest.raises(InputError, match=f"{source}: no such model in the registry sqlite:"):
-        registry.download(root, source, to)
+        registry.download(store.client, source, to)
     assert (to / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("source", ["models:/adapt", "models:/a/b/c", "models:/adapt@a/file"])
-def test_unreadable_source(source: str, root: Path) -> None:
+def test_unreadable_source(source: str, store: Store) -> None:
     with pytest.raises(InputError, match="expected models:/NAME@ALIAS or models:/NAME/VERSION"):
-        registry.download(root, source, root / "fetched")
+        registry.download(store.client, source, store.root / "fetched")
 
 
 @pytest.mark.parametrize("name", ["training_args.bin", "sub/optimizer.PT", "x.pkl"])
-def test_pickles_are_refused(name: str, root: Path) -> None:
-    folder = model(root / "model")
+def test_pickles_are_refused(name: str, store: Store) -> None:
+    folder = model(store.root / "model")
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("")
     with pytest.raises(InputError, match=f"{name} may hold pickled code"):
-        registry.register(root, tracked.CONFIG, folder, "none", {})
+        registry.register(store, folder, "none", {})
 
 
-def test_folder_without_weights_is_refused(root: Path) -> None:
-    (root / "model").mkdir()
+def test_folder_without_weights_is_refused(store: Store) -> None:
+    (store.root / "model").mkdir()
     with pytest.raises(InputError, match=r"model: no weights \(\*.safetensors\)"):
-        registry.check_weights(root / "model")
+        registry.check_weights(store.root / "model")
     with pytest.raises(InputError, match="no weights"):
-        registry.check_weights(root / "absent")
+        registry.check_weights(store.root / "absent")

@@ -14,22 +14,28 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
+from adapt import params
 from adapt.params import InputError
-from adapt.tracking import store
+from adapt.tracking import store as store_module
+from adapt.tracking.store import StepLogger, Store, TrackingConfig, client, uri, without_credentials
 from tests.support import limits, tracked
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str]:
-    root = tracked.workspace(tmp_path, monkeypatch)
-    client = store.client(root)
-    return root, client.create_run(store.experiment(client, tracked.CONFIG, root)).info.run_id
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str]:
+    store = tracked.workspace(tmp_path, monkeypatch)
+    return store, store.client.create_run(store.experiment_id).info.run_id
 
 
-def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
-    return [(p.step, p.value) for p in store.client(root).get_metric_history(run_id, key)]
+def curve(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in store.client.get_metric_history(run_id, key)]
+
+
+def logger(run: tuple[Store, str], prefix: str = "") -> StepLogger:
+    store, run_id = run
+    return StepLogger(uri(store.root), run_id, prefix)
 
 
 @pytest.mark.parametrize(
@@ -46,13 +52,14 @@ def test_address_is_absolute(
 ) -> None:
     monkeypatch.delenv("ADAPT_STATE", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
-    assert store.uri(tmp_path) == expected.format(root=tmp_path)
+    assert uri(tmp_path) == expected.format(root=tmp_path)
 
 
 def test_processes_that_make_the_store_at_once_all_succeed(tmp_path: Path) -> None:
     code = (
-        f"from pathlib import Path; from adapt import store; root = Path(r'{tmp_path}'); client = store.client(root);"
-        "print(store.experiment(client, store.TrackingConfig(experiment='e', model='m'), root))"
+        "from pathlib import Path; from adapt.tracking.store import Store, TrackingConfig;"
+        "config = TrackingConfig(experiment='e', model='m');"
+        f"print(Store(Path(r'{tmp_path}'), config).experiment_id)"
     )
     env = {
         key: value
@@ -89,23 +96,33 @@ def test_a_store_that_cannot_be_used_is_named(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(InputError) as caught:
-        store.client(tmp_path)
-    assert store.without_credentials(address) in str(caught.value)
+        client(tmp_path)
+    assert without_credentials(address) in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_deleted_experiment_is_a_users_mistake(run: tuple[Path, str]) -> None:
-    root, _ = run
-    client = store.client(root)
-    client.delete_experiment(client.get_experiment_by_name("adapt").experiment_id)
+def test_a_store_is_opened_at_the_first_question_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    store = Store(tmp_path, tracked.CONFIG)
+    assert list(tmp_path.iterdir()) == []
+    assert store.client is store.client and store.experiment_id == store.experiment_id
+    assert (tmp_path / "runs.db").exists()
+
+
+def test_deleted_experiment_is_a_users_mistake(run: tuple[Store, str]) -> None:
+    store, _ = run
+    store.client.delete_experiment(store.experiment_id)
     with pytest.raises(InputError, match=r"tracking.experiment: adapt was deleted; .* restore"):
-        store.experiment(client, tracked.CONFIG, root)
+        _ = Store(store.root, store.config).experiment_id
 
 
 @pytest.mark.parametrize("model", ["", "a/b", "a@b", "a'b", "a:b"])
 def test_model_names_that_a_registry_refuses(model: str) -> None:
-    with pytest.raises(InputError, match="model: must be"):
-        store.TrackingConfig(experiment="adapt", model=model)
+    content = {"tracking": {"experiment": "adapt", "model": model}}
+    with pytest.raises(InputError, match="model: must be letters, digits"):
+        params.load(content, "tracking", TrackingConfig)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +136,12 @@ def test_model_names_that_a_registry_refuses(model: str) -> None:
     ],
 )
 def test_credentials_are_taken_out(text: str, expected: str) -> None:
-    assert store.without_credentials(text) == expected
+    assert without_credentials(text) == expected
 
 
-def test_restarted_training_leaves_neither_hole_nor_doubled_step(run: tuple[Path, str]) -> None:
-    root, run_id = run
-    first = store.StepLogger(store.uri(root), run_id, "train/")
+def test_restarted_training_leaves_neither_hole_nor_doubled_step(run: tuple[Store, str]) -> None:
+    store, run_id = run
+    first = logger(run, "train/")
     for step in range(1, 6):
         first(step, {"loss": step / 10})
     second = pickle.loads(
@@ -132,23 +149,23 @@ def test_restarted_training_leaves_neither_hole_nor_doubled_step(run: tuple[Path
     )  # into the worker that takes over from the checkpoint of step 2
     for step in range(3, 9):
         second(step, {"loss": 0.0 if step <= 5 else step / 10, "late": 1.0})
-    assert curve(root, run_id, "train/loss") == [(step, step / 10) for step in range(1, 9)]
-    assert [step for step, _ in curve(root, run_id, "train/late")] == list(range(3, 9))
+    assert curve(store, run_id, "train/loss") == [(step, step / 10) for step in range(1, 9)]
+    assert [step for step, _ in curve(store, run_id, "train/late")] == list(range(3, 9))
 
 
-def test_what_float_takes_can_be_logged(run: tuple[Path, str]) -> None:
-    root, run_id = run
-    log = store.StepLogger(store.uri(root), run_id)
+def test_what_float_takes_can_be_logged(run: tuple[Store, str]) -> None:
+    store, run_id = run
+    log = logger(run)
     log(np.int64(0), {"x": np.float32(0.5), "n": math.nan})
-    assert curve(root, run_id, "x") == [(0, 0.5)]
-    assert math.isnan(curve(root, run_id, "n")[0][1])
+    assert curve(store, run_id, "x") == [(0, 0.5)]
+    assert math.isnan(curve(store, run_id, "n")[0][1])
 
 
 def test_points_may_be_given_again_after_an_error(
-    run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    run: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, run_id = run
-    log = store.StepLogger(store.uri(root), run_id)
+    store, run_id = run
+    log = logger(run)
     log(1, {"x": 1.0})
     write, calls = log._client.log_batch, []
 
@@ -159,9 +176,9 @@ def test_points_may_be_given_again_after_an_error(
         write(*args, **kwargs)
 
     monkeypatch.setattr(log._client, "log_batch", fails_once)
-    monkeypatch.setattr(store, "BATCH", 1)
+    monkeypatch.setattr(store_module, "BATCH", 1)
     points = [(step, {"x": float(step)}) for step in (2, 3)]
     with pytest.raises(MlflowException):
         log.extend(points)
     log.extend(points)
-    assert curve(root, run_id, "x") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert curve(store, run_id, "x") == [(1, 1.0), (2, 2.0), (3, 3.0)]

@@ -1,0 +1,86 @@
+"""Compare the arms of flows/compare/arms.yaml: which part of the method does the work, on how many
+seeds, and at what cost.
+
+    python -m flows.compare                          # every arm on every seed of the file
+    python -m flows.compare --arms base,steering     # some of them
+    python -m flows.compare --help
+
+Every arm that trains may choose its learning rate on the validation split of the first seed, from
+the same list. The test split is then scored once per arm and seed. Ray computes several things at
+a time. Models and scores are kept by content (`flows/compare/cells.py`), so a comparison that was
+stopped goes on where it was, and one more arm costs only itself. Writes `results/arms/`: table.md,
+table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a child per arm and seed.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapt import launch, params
+from adapt.params import InputError, require
+from flows.compare import arms, pool
+from flows.compare.ablate import ablate
+from flows.compare.arms import Comparison, changed
+from flows.retrain import prefect_here
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code: 2 for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    root = Path.cwd()
+    try:
+        comparison = _comparison(root, options)
+        names = options.arms.split(",") if options.arms else list(comparison.arms.named)
+        for name in names:
+            comparison.arm(name)  # a mistake in the last arm is told before the first is computed
+        with prefect_here(root):
+            table = ablate(comparison, names)
+    except InputError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        advice = "stopped; what was scored is kept, the next run goes on from there"
+        print(f"compare: {advice}", file=sys.stderr)
+        return 130
+    print(f"\n{table}\nresults/arms: table.md, table.csv, arms.png; in MLflow: make ui")
+    return 0
+
+
+def _comparison(root: Path, options: argparse.Namespace) -> Comparison:
+    content = params.read(root / "params.yaml")
+    launch.configs(content)
+    require(options.jobs is None or options.jobs > 0, "--jobs", "must be at least 1")
+    file = arms.read(options.file)
+    if options.seeds:
+        file = file.model_copy(update={"seeds": _seeds(options.seeds)})
+    content = changed(content, "train", {"workers": 0})  # one process trains an arm
+    jobs = options.jobs or pool.default_jobs()
+    return Comparison(root=root, content=content, arms=file, jobs=jobs)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    for word in text.split(","):
+        require(word.isdecimal(), "--seeds", f"{word!r} is not a whole number")
+        require(int(word) < params.MAX_SEED, "--seeds", f"must be less than {params.MAX_SEED}")
+    return tuple(map(int, text.split(",")))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--arms", metavar="A,B", help="only these arms of the file (default: all)")
+    add("--seeds", metavar="N,M", help="these seeds instead of those of the file")
+    help_jobs = "how many things at a time (default: one per GPU or CPU)"
+    add("--jobs", type=int, metavar="N", help=help_jobs)
+    help_file = "the arms (default: flows/compare/arms.yaml)"
+    add("--file", type=Path, default=arms.FILE, help=help_file)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

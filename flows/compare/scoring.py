@@ -1,0 +1,97 @@
+"""Score arms: train one if it trains, let it answer a split, judge the answers; each by the stages'
+own code, and once for every content that it depends on.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from adapt import params
+from adapt.evaluation.judge import judge_split
+from adapt.stages import answer
+from flows.compare import cells, pool
+from flows.compare.arms import Arm, Comparison, changed
+from flows.compare.cells import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmScores:
+    """One arm on one seed and split: metrics, and the judged answers they come from."""
+
+    arm: str
+    seed: int
+    metrics: dict[str, float]
+    judged: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What computes the scores of one arm on one seed and split: its model, and the judging."""
+
+    arm: Arm
+    seed: int
+    model: Cell
+    cell: Cell
+
+    @property
+    def scores(self) -> ArmScores:
+        """What came out, once it is computed; a trained arm also tells its training's seconds."""
+        cost = {"seconds": self.model.seconds} if self.arm.train else {}
+        metrics, judged = self.cell.metrics | cost, self.cell.folder / "judged.parquet"
+        return ArmScores(arm=self.arm.name, seed=self.seed, metrics=metrics, judged=judged)
+
+
+@task(name="score", task_run_name="score-{split}", cache_policy=NO_CACHE)
+def score(
+    comparison: Comparison, arms: Sequence[Arm], seeds: Sequence[int], split: str
+) -> list[ArmScores]:
+    """Every arm on every seed, seed by seed; logs progress, and how long the rest takes."""
+    wanted = [scoring(comparison, arm, seed, split) for seed in seeds for arm in arms]
+    log, started = get_run_logger(), time.monotonic()
+    computed = pool.run([one.cell for one in wanted], comparison.jobs, comparison.root)
+    for count, (cell, left) in enumerate(computed, start=1):
+        minutes = (time.monotonic() - started) / count * left / 60
+        log.info(f"{cell.title}: {cell.seconds:.0f} s; {left} to come, about {minutes:.0f} min")
+    return [one.scores for one in wanted]
+
+
+def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
+    """How `arm` comes by its scores; computes nothing."""
+    root, content = comparison.root, {**comparison.content, "seed": seed}
+    if arm.train:
+        content = changed(content, "train", arm.changes)
+    model = cells.stage(root, content, "train" if arm.train else "base")
+    data = cells.stage(root, content, "data")
+    # 1. What the scores depend on: the code of both stages, the model and the data (whichever stage
+    #    made the model, it stands where the graph has the tuned one), how the arm is steered, and
+    #    the split.
+    graph = cells.graph(root)
+    deps = [dep for stage in ("answer", "evaluate") for dep in graph[stage]["deps"]]
+    entry = {"deps": deps, "params": ["anchor", "answer", "max_new_tokens"]}
+    inputs = {stage: data if stage == "data" else model for stage in cells.needs(entry)}
+    code = cells.key(root, content, entry, inputs)
+    steer = None if arm.steer is None else arm.steer.model_dump()
+    name = cells.digest(code, model.folder.name, steer, split)
+    # 2. How they are made: answered and judged by the stages' own code.
+    make = partial(_score, content, arm, split, model.folder / "model", data.folder / "splits")
+    folder, title = cells.home(root) / f"scored-{name}", f"scoring {arm.name} on {split}"
+    cell = Cell(f"{title}, seed {seed}", folder, make, (data, model))
+    return Scoring(arm=arm, seed=seed, model=model, cell=cell)
+
+
+def _score(
+    content: Mapping[str, Any], arm: Arm, split: str, model: Path, splits: Path, out: Path
+) -> dict[str, float]:
+    config = params.load(content, "answer", answer.Config)
+    tables = answer.open_bench(config, model, splits, split).ask(arm.name, arm.steer)
+    anchor_tokens = config.anchor.anchor_tokens
+    judged = judge_split(tables.responses, tables.tokens, splits, split, anchor_tokens)
+    judged.responses.to_parquet(out / "judged.parquet")
+    return judged.metrics

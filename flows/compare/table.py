@@ -1,0 +1,35 @@
+"""`results/arms/`: the arms side by side, as a table in Markdown and CSV and as a chart."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from adapt.evaluation.comparison import chart, hal_difference, markdown, summary
+from adapt.files import whole_folder
+from flows.compare.arms import Comparison
+from flows.compare.scoring import ArmScores
+
+
+def write(comparison: Comparison, scores: Sequence[ArmScores]) -> str:
+    """Write `results/arms/`; returns the table in Markdown."""
+    judged: dict[str, list[pd.DataFrame]] = {}
+    for one in scores:
+        judged.setdefault(one.arm, []).append(pd.read_parquet(one.judged))
+    content = comparison.content
+    resamples, seed = content["evaluate"]["bootstrap"], content["seed"]
+    against = {
+        other: {
+            arm: hal_difference(tables, judged[other], resamples, seed)
+            for arm, tables in judged.items()
+            if arm != other
+        }
+        for other in comparison.arms.references
+        if other in judged
+    }
+    long = pd.DataFrame([{"arm": one.arm, "seed": one.seed, **one.metrics} for one in scores])
+    text = markdown(summary(long, against))
+    with whole_folder(comparison.root / "results" / "arms") as out:
+        (out / "table.md").write_text(text, encoding="utf-8")
+        long.to_csv(out / "table.csv", index=False)
+        chart(long, out / "arms.png")
+    return text
