@@ -29,7 +29,7 @@ from adapt.tracking import registry, store
 from flows import plan, promote, report, retrain
 from tests.support import limits, quick, tracked, workspace
 
-STAGES = ("data", "base", "pairs", "train", "evaluate")
+STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:dvc", "ignore:_NoneStep.value:DeprecationWarning"
@@ -189,6 +189,7 @@ def test_a_refusal_is_a_normal_ending_and_is_judged_against_the_champion(
     assert (state.name, state.message) == ("Completed", "adapt version 2 was not promoted")
     assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {
         "train": "ran",
+        "answer": "ran",
         "evaluate": "ran",
     }
     assert len(measured) == 1 and not measured[0].exists()
@@ -230,7 +231,7 @@ def test_other_rules_ask_the_gate_again_and_run_no_stage(
 
 def test_a_moved_alias_makes_base_due(trained: Path) -> None:
     workspace.override(trained / "params.yaml", {"base": {"source": "models:/adapt@champion"}})
-    assert plan.make(trained, force=False).due == ("base", "pairs", "train", "evaluate")
+    assert plan.make(trained, force=False).due == ("base", "pairs", "train", "answer", "evaluate")
     made = trained / "results" / "base" / "source.json"
     made.write_text('{"source": "models:/adapt@champion", "version": "1"}')
     assert plan.make(trained, force=False).due == ()
@@ -262,11 +263,12 @@ def test_a_mistake_is_one_line_and_keeps_what_was_finished(
     assert [r.data.tags["adapt.error"] for r in failed] == [state.message]
     # `data` has run, with the same result as before; what comes after it was not reached, or did
     # not have to run.
-    assert plan.make(trained, force=False).due == ("train", "evaluate")
+    assert plan.make(trained, force=False).due == ("train", "answer", "evaluate")
     (trained / "train.mistake").unlink()
     assert run().message == "adapt version 2 was promoted to champion"
     assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {
         "train": "ran",
+        "answer": "ran",
         "evaluate": "ran",
     }
 
@@ -310,7 +312,7 @@ def test_two_retrainings_do_not_overlap(root: Path, capfd: pytest.CaptureFixture
 
 def test_a_dry_run_says_what_would_run(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert retrain.main(["--dry-run"]) == 0
-    assert "Would run: data, base, pairs, train, evaluate." in capfd.readouterr().out
+    assert "Would run: data, base, pairs, train, answer, evaluate." in capfd.readouterr().out
     assert not (root / "results").exists()
     assert run(dry_run=True).message.startswith("Would run: data")
 

@@ -1,4 +1,4 @@
-"""A workspace whose five stages take no time, to test what flows do around stages: real git, DVC,
+"""A workspace whose six stages take no time, to test what flows do around stages: real git, DVC,
 MLflow and gate.
 
 `quick_stage.py` in it stands for all stages. How well the tuned model does is in `quality.txt`, a
@@ -25,9 +25,13 @@ stages:
     deps: [results/base/model, results/pairs/pairs.parquet, quality.txt]
     params: [train]
     outs: [results/train/model]
+  answer:
+    cmd: python quick_stage.py answer
+    deps: [results/base/model, results/train/model]
+    outs: [results/answer/responses.parquet]
   evaluate:
     cmd: python quick_stage.py evaluate
-    deps: [results/base/model, results/train/model]
+    deps: [results/answer/responses.parquet]
     outs: [results/evaluate/judged.parquet, results/evaluate/metrics.json]
 """
 
@@ -70,14 +74,19 @@ elif stage == "pairs":
     Path("results/pairs/pairs.parquet").write_text(os.environ["ADAPT_PARENT_RUN"] and "pairs")
 elif stage == "train":
     model("train", float(Path("quality.txt").read_text()))
-else:
-    Path("results/evaluate").mkdir(parents=True, exist_ok=True)
-    tables, metrics = [], {}
+elif stage == "answer":
+    Path("results/answer").mkdir(parents=True, exist_ok=True)
+    tables = []
     for arm, name in (("base", "base"), ("tuned", "train")):
         quality = float(Path("results", name, "model", "quality").read_text())
-        tables.append(answers(arm, quality))
-        metrics |= scores(arm, quality)
-    pd.concat(tables, ignore_index=True).to_parquet("results/evaluate/judged.parquet")
+        tables.append(answers(arm, quality).assign(quality=quality))
+    pd.concat(tables, ignore_index=True).to_parquet("results/answer/responses.parquet")
+else:
+    Path("results/evaluate").mkdir(parents=True, exist_ok=True)
+    table, metrics = pd.read_parquet("results/answer/responses.parquet"), {}
+    for arm, rows in table.groupby("arm"):
+        metrics |= scores(arm, rows.quality.iloc[0])
+    table.drop(columns="quality").to_parquet("results/evaluate/judged.parquet")
     Path("results/evaluate/metrics.json").write_text(json.dumps(metrics))
 """
 
