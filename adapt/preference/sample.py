@@ -1,6 +1,6 @@
 """Preference pairs from a model's own samples, ranked by ground truth, with their visual anchors.
 
-Shapes: B rows times samples, L layers, N image tokens.
+Shapes: R rows, B rows times samples, L layers, N image tokens.
 """
 
 import dataclasses
@@ -99,10 +99,10 @@ class _Sampler:
         )
         # 2. The anchor belongs to image and question: the mean over their answers is read.
         maps_BLN = first_maps(answers, anchor_tokens)
-        maps_RLN = maps_BLN.unflatten(0, (len(rows), config.samples)).mean(1)  # R rows
-        anchors_RN = visual_anchor(maps_RLN, answers.grid, self.debias_N).tolist()
+        maps_RLN = maps_BLN.unflatten(0, (len(rows), config.samples)).mean(1)
+        anchor_RN = visual_anchor(maps_RLN, answers.grid, self.debias_N)
         # 3. Ground truth ranks a row's answers.
-        for i, (example, anchor) in enumerate(zip(rows, anchors_RN, strict=True)):
+        for i, (example, anchor) in enumerate(zip(rows, anchor_RN.tolist(), strict=True)):
             texts = answers.texts[i * config.samples : (i + 1) * config.samples]
             scores = [score(text, example, self.vocabulary) for text in texts]
             chosen_and_rejected = best_and_worst(scores, texts, config.min_gap)
