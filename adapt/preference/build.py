@@ -48,9 +48,7 @@ def build_trainer(
 
 
 def _dataset(pairs: Path) -> Dataset:
-    """The pairs as TRL expects a vision preference dataset: image, prompt, chosen and rejected
-    turns.
-    """
+    """The pairs as TRL expects them: image, prompt, chosen and rejected turns."""
     rows = [
         {
             "id": p.id,

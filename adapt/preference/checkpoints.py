@@ -18,11 +18,9 @@ class Checkpoints(Protocol):
 
     def latest(self) -> contextlib.AbstractContextManager[Path | None]:
         """The last checkpoint as a local folder, or None for a fresh start."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Keep a copy of `folder`; every worker calls it, with its own share of the files."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""What can be known to be wrong before anything is computed or started: configuration, model and
-pairs together.
+"""Whether configuration, model and pairs fit together, before anything is computed or started.
 
 Reads the model's configuration and processor, and the pair file; no weights.
 """

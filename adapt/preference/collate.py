@@ -1,5 +1,4 @@
-"""Preference batches with guided images: TRL's collator, plus v+ for the chosen and v- for the
-rejected half.
+"""Preference batches with guided images: v+ for the chosen half, v- for the rejected one.
 
 Enhanced and noisy images keep the size, so the token grid stays and replacing the pixel values is
 enough. The noise of a pair depends on its id alone: a resumed run sees what an uninterrupted one
@@ -47,9 +46,7 @@ class GuidedCollator(DataCollatorForVisionPreference):
     guide: bool = dataclasses.field(kw_only=True, default=True)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate `examples` (image, prompt, chosen, rejected, id, anchor, grid, reference
-        log-probabilities).
-        """
+        """A batch of the dataset's rows, which may have reference log-probabilities."""
         batch = super().torch_call(
             [{k: e[k] for k in ("image", "prompt", "chosen", "rejected")} for e in examples]
         )
@@ -82,8 +79,7 @@ class GuidedCollator(DataCollatorForVisionPreference):
 
 
 def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
-    """What the model and TRL's loss know of a batch: one set of images, with the reference under
-    these images.
+    """What model and TRL's loss take of a batch: one set of images, and the reference under it.
 
     >>> part({"ids": ["a"], "pixel_values": 1, "guided_pixel_values": 2}, guided=True)
     {'pixel_values': 2}

@@ -36,9 +36,7 @@ from adapt.progress import Log
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What a worker needs: configuration, where its inputs are (`submit.fetch`) and where step
-    metrics go. `name` is that of the run.
-    """
+    """What a worker needs; `base` and `pairs` are for `submit.fetch`, `name` is the run's."""
 
     config: Config
     base: str
@@ -78,8 +76,7 @@ def fit(
 
 
 def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
-    """What each worker does: load, train (from the last checkpoint if there is one), save the
-    result once.
+    """What each worker does: load, train on from the last checkpoint, save the result once.
 
     Returns why a loss was not finite, or None. It is no exception, because Ray starts a worker that
     raises again, and this would come out the same; all workers stop at the same step.
@@ -137,11 +134,10 @@ def _reference_uri(state: Path) -> str:
 def _require_finite(problem: str | None, checkpoint: str | Path | None) -> None:
     if problem is None:
         return
-    kept = (
-        f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
-    )
+    kept = f"the last good checkpoint is {checkpoint}"
     advice = "A lower train.learning_rate may help, or leave these rows out"
-    raise FloatingPointError(f"{problem}; {kept}. {advice}")
+    where = kept if checkpoint else "there is no checkpoint yet"
+    raise FloatingPointError(f"{problem}; {where}. {advice}")
 
 
 def _deliver(final: Path, out: Path) -> dict[str, float]:

@@ -21,8 +21,7 @@ Metrics = dict[str, Tensor]
 def dpo(
     chosen_B: Tensor, rejected_B: Tensor, ref_chosen_B: Tensor, ref_rejected_B: Tensor, beta: float
 ) -> tuple[Tensor, Metrics]:
-    """DPO (arXiv 2305.18290, equation 7), and VAG-DPO [paper, arXiv 2606.31054]: the same with one
-    image per branch.
+    """DPO (arXiv 2305.18290, equation 7); VAG-DPO [paper, arXiv 2606.31054]: an image per branch.
 
         L_DPO = -log sigmoid(beta * ([log pi(y_w | v, x) - log ref(y_w | v, x)]
                                    - [log pi(y_l | v, x) - log ref(y_l | v, x)]))
@@ -58,8 +57,7 @@ def dpo(
 
 
 def displacement(chosen_B: Tensor, ref_chosen_B: Tensor) -> Metrics:
-    """Likelihood displacement (arXiv 2410.08847): how far training has moved the chosen answers
-    themselves.
+    """Likelihood displacement (arXiv 2410.08847): how far the chosen answers themselves have moved.
 
     `displacement`: mean of log pi(y_w) - log ref(y_w) in nats, negative when they became less
     likely; `displaced`: the share of pairs whose chosen answer did.
@@ -74,11 +72,9 @@ def displacement(chosen_B: Tensor, ref_chosen_B: Tensor) -> Metrics:
 
 
 def sft(log_probs_BR: Tensor, mask_BR: Tensor) -> Tensor:
-    """L_SFT = mean over pairs of -log pi(y_w | v, x) / |y_w| (the added term of arXiv 2404.19733,
-    equation 2).
+    """L_SFT = mean over pairs of -log pi(y_w | v, x) / |y_w| (arXiv 2404.19733, equation 2).
 
-    `mask_BR` is true at real response tokens of the chosen answers, of which every row has at least
-    one.
+    `mask_BR` is true at the chosen answers' real tokens, of which every row has at least one.
 
     >>> import torch
     >>> mask = torch.tensor([[True, True], [True, False]])
@@ -92,8 +88,7 @@ def sft(log_probs_BR: Tensor, mask_BR: Tensor) -> Tensor:
 def attention_supervision(
     maps_BLRN: Tensor, mask_BR: Tensor, anchor_BN: Tensor, anchor_tokens: int
 ) -> tuple[Tensor, Metrics]:
-    """Attention supervision [form ours]: on chosen answers, neither signal may fall below its early
-    level.
+    """Attention supervision [form ours]: no signal of chosen answers may fall below its early one.
 
         L_attn = mean_{t > K} relu(1 - M_t / sg(M_early)) + mean_{t > K} relu(1 - S_t / sg(S_early))
 

@@ -1,6 +1,4 @@
-"""The pair file: preference pairs with the visual anchor of their image-question, one parquet row
-each.
-"""
+"""The pair file: one preference pair a row, with the visual anchor of its image-question."""
 
 import dataclasses
 from collections.abc import Sequence

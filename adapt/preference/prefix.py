@@ -1,5 +1,4 @@
-"""Prefix sharing: a pair's prompt and picture are computed once for both of its answers (arXiv
-2410.20305).
+"""Prefix sharing (arXiv 2410.20305): prompt and picture are computed once for both answers.
 
 TRL's batch holds every prompt twice, all chosen answers first. Here a pair is one sequence,
 
@@ -60,8 +59,7 @@ def pair_forward(model: Callable[..., Any], *, labels: Tensor, **inputs: Any) ->
 
 
 def joined(value_2BS: Tensor, prompt: int) -> Tensor:
-    """A row of the chosen half, then the same pair's rejected row from the prompt's last token on:
-    [B, Z].
+    """Chosen rows, each followed by its rejected row from the prompt's last token on: [B, Z].
 
     >>> joined(torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]]), prompt=2)
     tensor([[1, 2, 3, 4, 2, 5, 6]])

@@ -1,6 +1,4 @@
-"""Ranking a model's own answers by ground truth: which to prefer, which to reject, and whether they
-differ enough.
-"""
+"""Ranking a model's own answers by ground truth: which to prefer, which to reject, if any."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,4 @@
-"""Reference log-probabilities, computed once: with the reference fixed, they are a property of
-model and rows.
+"""Reference log-probabilities, computed once: they are a property of model and rows.
 
 TRL computes them at every step (and refuses its own precomputation for images). Here they are
 computed before the first step by TRL's own function, in batches of the size of training and by all
@@ -124,9 +123,7 @@ def _compute(source: Source, guided: bool) -> Values:
 
 
 def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
-    """sha256 over model, rows, images and the way of computing; the same inputs always give the
-    same bytes.
-    """
+    """sha256 over model, rows, images and the way of computing."""
     total, device = hashlib.sha256(), source.accelerator.device.type
     how = {
         "base": cache.base,
@@ -143,9 +140,7 @@ def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
 
 
 def _contents(source: Source, guided: bool) -> Iterator[bytes]:
-    """Every row, and what the collator makes of the first one: a change in the way to pixels and
-    tokens shows there.
-    """
+    """Every row, and the batch of the first, where another way to pixels and tokens shows."""
     for row in source.rows.cast_column("image", Image(decode=False)):
         yield row["image"]["bytes"]
         names = ("prompt", "chosen", "rejected", *(("id", "anchor", "grid") if guided else ()))

@@ -45,9 +45,7 @@ def sample_pairs(
 
 
 def chosen_rows(rows: Sequence[Example], images: int, seed: int) -> list[Example]:
-    """All rows of a random choice of `images` images, sorted by kind so that a batch has answers of
-    one length.
-    """
+    """All rows of `images` random images, by kind, so that a batch has answers of one length."""
     ids = sorted({e.image_id for e in rows})
     keep = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:images]}
     return sorted((e for e in rows if e.image_id in keep), key=lambda e: (e.kind, e.id))
@@ -125,9 +123,7 @@ class _Sampler:
 
 
 def pair_metrics(pairs: Sequence[Pair], rows: int) -> dict[str, float]:
-    """How many pairs, of which kinds, how far apart, and whether the rejected answer is the longer
-    one.
-    """
+    """How many pairs, of which kinds, how far apart, and how often the rejected one is longer."""
     longer = sum(len(p.rejected.split()) > len(p.chosen.split()) for p in pairs)
     kinds = {f"pairs_{kind}": float(sum(p.kind == kind for p in pairs)) for kind in get_args(Kind)}
     return {

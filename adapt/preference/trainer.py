@@ -1,5 +1,4 @@
-"""TRL's `DPOTrainer` with the ADAPT loss: one extra forward at most, attention seen during the one
-there is.
+"""TRL's `DPOTrainer` with the ADAPT loss: attention seen during its forward, one more at most.
 
 A step makes one pass over the plain images and, for VAG-DPO, one over the guided ones. Each pass is
 a forward and its backward, so that the activations of one pass alone are in memory:
@@ -101,8 +100,7 @@ class AdaptTrainer(DPOTrainer):
     def _compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool
     ) -> Tensor:
-        """L_ADAPT = w_vag L_VAG + w_dpo L_DPO + w_sft L_SFT + w_attn L_attn: docs/method.md,
-        section 4.
+        """L_ADAPT = w_vag L_VAG + w_dpo L_DPO + w_sft L_SFT + w_attn L_attn: docs/method.md, 4.
 
         Where the inputs name a pass, the sum of the terms of that one.
         """
@@ -122,18 +120,14 @@ class AdaptTrainer(DPOTrainer):
             self._note("sft", {"loss": terms["sft"]})
             self._note("chosen", displacement(chosen_BR.sum(1), batch[REFERENCE[0]]))
             if capture is not None:
-                maps_BLRN, is_token_BR = capture.stacked(), capture.rows_BR >= 0
-                terms["attn"], metrics = attention_supervision(
-                    maps_BLRN, is_token_BR, anchor_BN, self.anchor_tokens
-                )
+                maps_BLRN, real_BR, K = capture.stacked(), capture.rows_BR >= 0, self.anchor_tokens
+                terms["attn"], metrics = attention_supervision(maps_BLRN, real_BR, anchor_BN, K)
                 self._note("attn", {"loss": terms["attn"], **metrics})
         if "guided" in passes:
             batch = part(inputs, guided=True)
             chosen_B, rejected_B = self._outputs(model, batch).log_probs.sum(1).chunk(2)
-            ref_chosen_B, ref_rejected_B = (batch[name] for name in REFERENCE)
-            terms["vag"], metrics = dpo(
-                chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, self.beta
-            )
+            ref_w_B, ref_l_B = (batch[name] for name in REFERENCE)
+            terms["vag"], metrics = dpo(chosen_B, rejected_B, ref_w_B, ref_l_B, self.beta)
             is_flat_B = anchor_BN.amax(1) <= anchor_BN.amin(1)  # supports no place: v+ is white
             metrics |= {"loss": terms["vag"], "flat_anchors": is_flat_B.float().mean()}
             self._note("vag", metrics)
@@ -207,8 +201,7 @@ class AdaptTrainer(DPOTrainer):
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Stops before an update with gradients that are not finite, so that no checkpoint has seen
-        one.
+        """Stops before an update that is not finite, so that no checkpoint has seen one.
 
         All workers have the same gradients here and stop together.
         """
@@ -227,9 +220,7 @@ class AdaptTrainer(DPOTrainer):
         raise FloatingPointError(f"{problem} at step {number}, in the rows {rows}")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
-        """Whole steps only: an epoch's left-over rows, others in each epoch, would make a step of
-        fewer pairs.
-        """
+        """Whole steps only: the rows left over in an epoch would make a step of fewer pairs."""
         args = self.args
         pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -256,8 +247,7 @@ class AdaptTrainer(DPOTrainer):
 
 
 def response_rows(completion_mask_BS: Tensor) -> Tensor:
-    """Query positions that produce the response tokens, [B, R], padded with -1: row p - 1 produces
-    token p.
+    """Query positions that produce the response tokens, [B, R]: p - 1 for token p, -1 for padding.
 
     >>> response_rows(torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]))
     tensor([[ 1,  2],
