@@ -14,6 +14,7 @@ reference, optimiser, activations. On CUDA `max_memory_allocated`.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import random
@@ -26,39 +27,54 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
+from PIL import Image
+from trl import DPOConfig, DPOTrainer
 
+from adapt.models.load import load_model, save
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
-from adapt.preference.trainer import Weights
+from adapt.preference.build import lora
+from adapt.preference.collate import GuidedCollator
+from adapt.preference.reference import ReferenceCache
+from adapt.preference.trainer import AdaptTrainer, Weights
 from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
-# Model, pairs in a batch, tokens of the longest answer, rank of LoRA (0: full training).
-LLAVA = Shape(
-    width=512, vision_layers=4, text_layers=8, heads=8, patch_size=8, image_size=192
-)  # 576 image tokens
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A model, pairs in a batch, words of the longest answer, rank of LoRA (0: full training)."""
+
+    shape: Shape
+    pairs: int
+    longest: int
+    rank: int = 0
+
+    @property
+    def edge(self) -> int:
+        """Rows and columns of the grid of image tokens."""
+        return self.shape.image_size // self.shape.patch_size
+
+
+def _shape(width: int, vision: int, text: int, heads: int, patch: int, image: int) -> Shape:
+    return Shape(
+        width=width,
+        vision_layers=vision,
+        text_layers=text,
+        heads=heads,
+        patch_size=patch,
+        image_size=image,
+    )
+
+
+LLAVA = _shape(512, vision=4, text=8, heads=8, patch=8, image=192)  # 576 image tokens
 SIZES = {
-    "default": (
-        Shape(width=96, vision_layers=2, text_layers=3, heads=4, patch_size=8, image_size=48),
-        24,
-        28,
-        0,
-    ),
-    "medium": (
-        Shape(width=384, vision_layers=2, text_layers=6, heads=6, patch_size=8, image_size=128),
-        2,
-        64,
-        0,
-    ),
-    "llava": (LLAVA, 2, 64, 0),
-    "llava-lora": (LLAVA, 2, 64, 16),
-    "gpu": (
-        Shape(
-            width=2048, vision_layers=12, text_layers=16, heads=16, patch_size=14, image_size=336
-        ),
-        8,
-        150,
-        0,
-    ),
+    "default": Size(_shape(96, vision=2, text=3, heads=4, patch=8, image=48), 24, 28),
+    "medium": Size(_shape(384, vision=2, text=6, heads=6, patch=8, image=128), 2, 64),
+    "llava": Size(LLAVA, 2, 64),
+    "llava-lora": Size(LLAVA, 2, 64, rank=16),
+    "gpu": Size(_shape(2048, vision=12, text=16, heads=16, patch=14, image=336), 8, 150),
 }
 # Weights of vag, dpo, sft, attn, and the layers that are supervised.
 SIDES: dict[str, tuple[float, float, float, float, int]] = {
@@ -77,12 +93,9 @@ def rows(size: str) -> list[dict[str, Any]]:
     """Pairs as the trainer takes them: random pictures; answers of half the length to the whole of
     it.
     """
-    import numpy as np
-    from PIL import Image
-
-    shape, pairs, longest, _ = SIZES[size]
-    chance, pixels, edge = random.Random(0), np.random.default_rng(0), shape.image_size
-    grid = edge // shape.patch_size
+    one, chance, pixels = SIZES[size], random.Random(0), np.random.default_rng(0)
+    picture = (one.shape.image_size, one.shape.image_size, 3)
+    lengths = (one.longest // 2, one.longest)
 
     def turn(role: str, length: int) -> list[dict[str, str]]:
         return [{"role": role, "content": " ".join(chance.choices(WORDS, k=length))}]
@@ -90,40 +103,31 @@ def rows(size: str) -> list[dict[str, Any]]:
     return [
         {
             "id": str(i),
-            "image": Image.fromarray(pixels.integers(0, 256, (edge, edge, 3), dtype=np.uint8)),
+            "image": Image.fromarray(pixels.integers(0, 256, picture, dtype=np.uint8)),
             "prompt": turn("user", 6),
-            "chosen": turn("assistant", chance.randint(longest // 2, longest)),
-            "rejected": turn("assistant", chance.randint(longest // 2, longest)),
-            "anchor": [chance.random() for _ in range(grid * grid)],
-            "grid": [grid, grid],
+            "chosen": turn("assistant", chance.randint(*lengths)),
+            "rejected": turn("assistant", chance.randint(*lengths)),
+            "anchor": [chance.random() for _ in range(one.edge**2)],
+            "grid": [one.edge, one.edge],
         }
-        for i in range(pairs)
+        for i in range(one.pairs)
     ]
 
 
 def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) -> Any:
     """TRL's trainer, or ours with the terms of `side`, on a model that is the same for all."""
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
-    from adapt.models.load import load_model, save
-    from adapt.preference.build import lora
-    from adapt.preference.collate import GuidedCollator
-    from adapt.preference.reference import ReferenceCache
-    from adapt.preference.trainer import AdaptTrainer
-
-    shape, pairs, _, rank = SIZES[size]
-    processor, base = build_processor(build_tokenizer(WORDS), shape), folder / size
+    one, base = SIZES[size], folder / size
+    processor = build_processor(build_tokenizer(WORDS), one.shape)
     if not base.exists():
-        save(build_model(processor.tokenizer, shape, seed=0), processor, base)
-    cuda = options.device.startswith("cuda")
+        save(build_model(processor.tokenizer, one.shape, seed=0), processor, base)
+    is_cuda = options.device.startswith("cuda")
     args = DPOConfig(
         output_dir=str(folder / "out"),
-        per_device_train_batch_size=pairs,
+        per_device_train_batch_size=one.pairs,
         beta=0.5,
         report_to=[],
-        use_cpu=not cuda,
-        bf16=cuda,
+        use_cpu=not is_cuda,
+        bf16=is_cuda,
         max_length=None,
         remove_unused_columns=False,
         max_steps=10,
@@ -138,7 +142,7 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
         args=args,
         train_dataset=Dataset.from_list(rows(size)),
         processing_class=processor,
-        peft_config=lora(rank) if rank else None,
+        peft_config=lora(one.rank) if one.rank else None,
     )
     if side == "trl":
         return _ready(DPOTrainer(**common))
@@ -148,7 +152,7 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
         anchor_tokens=5,
         weights=Weights(vag=1, dpo=1, sft=1, attn=1),
         attn_layers="all",
-        reference=ReferenceCache(uri=str(folder / "reference"), base=size),
+        cache=ReferenceCache(uri=str(folder / "reference"), base=size),
     )
     return _ready(ours)
 
@@ -163,9 +167,8 @@ def terms(trainer: Any, side: str) -> None:
     """Switch our trainer to the terms of `side`."""
     vag, dpo, sft, attn, layers = SIDES[side]
     trainer.weights = Weights(vag=vag, dpo=dpo, sft=sft, attn=attn)
-    trainer.attn_layers = (
-        tuple(range(trainer.model.config.text_config.num_hidden_layers))[-layers:] if layers else ()
-    )
+    count = trainer.model.config.text_config.num_hidden_layers
+    trainer.attn_layers = tuple(range(max(count - layers, 0), count))
 
 
 def step(trainer: Any, side: str, options: argparse.Namespace) -> Callable[[], float]:
@@ -201,38 +204,20 @@ def tokens_of(trainer: Any) -> int:
 
 def peak_mib(side: str, size: str, options: argparse.Namespace) -> float:
     """Peak memory of a side in MiB, from a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.train_step",
-        "--alone",
-        side,
-        "--sizes",
-        size,
-        "--device",
-        options.device,
-        "--threads",
-        str(options.threads),
-    ]
+    command = [sys.executable, "-m", "benchmarks.train_step", "--alone", side, "--sizes", size]
+    command += ["--device", options.device, "--threads", str(options.threads)]
     command += ["--gradient-checkpointing"] if options.gradient_checkpointing else []
-    done = subprocess.run(
-        command,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        env=os.environ | IN_USE,
-    )
-    return float(json.loads(done.stdout.splitlines()[-1])["mib"])
+    root, env = Path(__file__).parents[1], os.environ | IN_USE
+    text = subprocess.check_output(command, text=True, cwd=root, env=env)
+    return float(json.loads(text.splitlines()[-1])["mib"])
 
 
 def alone(options: argparse.Namespace) -> None:
-    """The child of `peak_mib`: a step that makes the optimiser's state, then one that is looked at."""
+    """The child of `peak_mib`: a step that makes the optimiser's state, then one to measure."""
     is_cuda, size = options.device.startswith("cuda"), options.sizes[0]
     with tempfile.TemporaryDirectory() as folder:
-        trainer_of(
-            "trl", "default", Path(folder), options
-        )  # imports and libraries are not what is compared
+        # Imports and libraries are not what is compared.
+        trainer_of("trl", "default", Path(folder), options)
         before = 0 if is_cuda else _resident("VmRSS")
         trainer = trainer_of(options.alone, size, Path(folder), options)
         run = step(trainer, options.alone, options)
@@ -240,9 +225,8 @@ def alone(options: argparse.Namespace) -> None:
         if is_cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
-            Path("/proc/self/clear_refs").write_text(
-                "5"
-            )  # the high-water mark starts again: proc(5)
+            # The high-water mark starts again: proc(5).
+            Path("/proc/self/clear_refs").write_text("5")
         run()
     peak = torch.cuda.max_memory_allocated() if is_cuda else _resident("VmHWM") - before
     print(json.dumps({"mib": peak / 2**20}))
@@ -250,15 +234,11 @@ def alone(options: argparse.Namespace) -> None:
 
 def _resident(field: str) -> int:
     """Bytes, from /proc/self/status."""
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith(field)
-    )
-    return int(line.split()[1]) * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
 
 
-def measure(size: str, folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
+def table(size: str, folder: Path, options: argparse.Namespace) -> list[dict[str, str]]:
     """The rows of one size."""
     trl = trainer_of("trl", size, folder, options)
     start = time.perf_counter()
@@ -267,11 +247,12 @@ def measure(size: str, folder: Path, options: argparse.Namespace) -> list[dict[s
     sides = {"trl": step(trl, "trl", options)} | {side: step(ours, side, options) for side in SIDES}
     weights, tokens = sum(p.numel() for p in trl.model.parameters()) / 1e6, tokens_of(trl)
     seconds = by_turns(sides, options.repeats, size, warm_up=2)
-    found, base = [], 0.0
+    lines: list[dict[str, str]] = []
+    base = 0.0
     for side in sides:
         mib = 0.0 if options.no_memory else peak_mib(side, size, options)
         base = base or mib
-        found.append(
+        lines.append(
             {
                 "size": f"{size} ({weights:.1f} M)",
                 "side": side,
@@ -282,16 +263,17 @@ def measure(size: str, folder: Path, options: argparse.Namespace) -> list[dict[s
                 "peak / trl": f"{mib / base:.2f}" if mib else "",
             }
         )
-    return found
+    return lines
 
 
 def about(size: str) -> str:
     """A line about a size."""
-    shape, pairs, longest, rank = SIZES[size]
+    one = SIZES[size]
+    training = f"LoRA of rank {one.rank}" if one.rank else "full training"
     return (
-        f"{size}: {pairs} pairs, {(shape.image_size // shape.patch_size) ** 2} image tokens, width {shape.width},"
-        f" {shape.text_layers} layers, answers of {longest // 2} to {longest} words,"
-        f" {f'LoRA of rank {rank}' if rank else 'full training'}."
+        f"{size}: {one.pairs} pairs, {one.edge**2} image tokens, width {one.shape.width},"
+        f" {one.shape.text_layers} layers, answers of {one.longest // 2} to {one.longest} words,"
+        f" {training}."
     )
 
 
@@ -306,17 +288,18 @@ def main() -> None:
     if options.alone:
         alone(options)
         return
-    found: list[dict[str, str]] = []
+    lines: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
-            found += measure(size, Path(folder), options)
+            lines += table(size, Path(folder), options)
     checkpointing = ", gradient checkpointing" if options.gradient_checkpointing else ""
+    precision = "bf16" if options.device.startswith("cuda") else "fp32"
     notes = [
         *map(about, options.sizes),
-        f"{'bf16' if options.device.startswith('cuda') else 'fp32'}, vision tower frozen{checkpointing}."
+        f"{precision}, vision tower frozen{checkpointing}."
         f" Median (quartiles) of {options.repeats} turns.",
     ]
-    write("train_step", "A training step against TRL's DPO", notes, found, options)
+    write("train_step", "A training step against TRL's DPO", notes, lines, options)
 
 
 if __name__ == "__main__":

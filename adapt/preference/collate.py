@@ -1,5 +1,4 @@
-"""Preference batches with guided images: TRL's collator, plus v+ for the chosen and v- for the
-rejected half.
+"""Preference batches with guided images: v+ for the chosen half, v- for the rejected one.
 
 Enhanced and noisy images keep the size, so the token grid stays and replacing the pixel values is
 enough. The noise of a pair depends on its id alone: a resumed run sees what an uninterrupted one
@@ -22,6 +21,7 @@ from adapt.attention.anchor import enhanced, noise_injected, pixel_mask
 GUIDED = "guided_"
 ANCHOR = "anchor"
 IDS = "ids"
+PASS = "pass"  # of a step: "plain" or "guided"; see `adapt/preference/trainer.py`
 # TRL's names for reference log-probabilities that were computed before.
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 
@@ -46,9 +46,7 @@ class GuidedCollator(DataCollatorForVisionPreference):
     guide: bool = dataclasses.field(kw_only=True, default=True)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate `examples` (image, prompt, chosen, rejected, id, anchor, grid, reference
-        log-probabilities).
-        """
+        """A batch of the dataset's rows, which may have reference log-probabilities."""
         batch = super().torch_call(
             [{k: e[k] for k in ("image", "prompt", "chosen", "rejected")} for e in examples]
         )
@@ -69,41 +67,35 @@ class GuidedCollator(DataCollatorForVisionPreference):
     ) -> list[Tensor]:
         grid = tuple(rows[0]["grid"])
         assert all(tuple(row["grid"]) == grid for row in rows), "one grid per batch"
-        image_processor = self.processor.image_processor
-        mean, std = (
-            torch.tensor(image_processor.image_mean),
-            torch.tensor(image_processor.image_std),
-        )
+        processor = self.processor.image_processor
+        mean_C, std_C = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+        white_C = (1 - mean_C) / std_C
         mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])
-        noise = [_noise(row["id"], pixels_BCXY.shape[1:]) for row in rows]
+        noise_BCXY = torch.stack([_noise(row["id"], pixels_BCXY.shape[1:]) for row in rows])
         return [
-            enhanced(pixels_BCXY, mask_B1XY, (1 - mean) / std),
-            noise_injected(pixels_BCXY, torch.stack(noise), self.noise),
+            enhanced(pixels_BCXY, mask_B1XY, white_C),
+            noise_injected(pixels_BCXY, noise_BCXY, self.noise),
         ]
 
 
 def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
-    """What the model and TRL's loss know of a batch: one set of images, with the reference under
-    these images.
+    """What model and TRL's loss take of a batch: one set of images, and the reference under it.
 
     >>> part({"ids": ["a"], "pixel_values": 1, "guided_pixel_values": 2}, guided=True)
     {'pixel_values': 2}
     """
-    known = {key: value for key, value in batch.items() if key not in (ANCHOR, IDS)}
-    plain = {key: value for key, value in known.items() if not key.startswith(GUIDED)}
-    return plain | (
-        {key.removeprefix(GUIDED): known[key] for key in known.keys() - plain.keys()}
-        if guided
-        else {}
-    )
+    inputs = {key: value for key, value in batch.items() if key not in (ANCHOR, IDS, PASS)}
+    plain = {key: value for key, value in inputs.items() if not key.startswith(GUIDED)}
+    if not guided:
+        return plain
+    return plain | {key.removeprefix(GUIDED): inputs[key] for key in inputs.keys() - plain.keys()}
 
 
 def chosen_half(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The chosen half of what `part` returns: everything in it is chosen first, but the reference."""
+    """The chosen half of what `part` returns; all but the reference has chosen rows first."""
     return {key: value.chunk(2)[0] for key, value in batch.items() if key not in REFERENCE}
 
 
 def _noise(identity: str, shape: Sequence[int]) -> Tensor:
-    return torch.randn(
-        *shape, generator=torch.Generator().manual_seed(zlib.crc32(identity.encode()))
-    )
+    generator = torch.Generator().manual_seed(zlib.crc32(identity.encode()))
+    return torch.randn(*shape, generator=generator)

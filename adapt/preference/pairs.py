@@ -1,12 +1,13 @@
-"""The pair file: preference pairs with the visual anchor of their image-question, one parquet row
-each.
-"""
+"""The pair file: one preference pair a row, with the visual anchor of its image-question."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapt.params import InputError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adapt.params import InputError, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,57 +30,48 @@ class Pair:
     grid: tuple[int, int]
 
 
+SCHEMA = pa.schema(
+    {
+        **dict.fromkeys(("id", "kind"), pa.string()),
+        "image": pa.binary(),
+        **dict.fromkeys(("question", "chosen", "rejected"), pa.string()),
+        **dict.fromkeys(("chosen_score", "rejected_score"), pa.float32()),
+        "anchor": pa.list_(pa.float32()),
+        "grid": pa.list_(pa.int32()),
+    }
+)
+
+
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write the pair file; refuses to write an empty one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     assert pairs, "an empty pair file trains nothing"
-    schema = pa.schema(
-        {
-            **dict.fromkeys(("id", "kind"), pa.string()),
-            "image": pa.binary(),
-            **dict.fromkeys(("question", "chosen", "rejected"), pa.string()),
-            **dict.fromkeys(("chosen_score", "rejected_score"), pa.float32()),
-            "anchor": pa.list_(pa.float32()),
-            "grid": pa.list_(pa.int32()),
-        }
-    )
-    pq.write_table(
-        pa.Table.from_pylist([dataclasses.asdict(p) for p in pairs], schema=schema), path
-    )
+    rows = [dataclasses.asdict(pair) for pair in pairs]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
 
 
 def read_pairs(path: Path) -> list[Pair]:
     """Read a pair file; InputError names the file and what is wrong with it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         rows = pq.read_table(path).to_pylist()
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: not found; run the pairs stage first (dvc repro pairs)"
-        ) from None
+        advice = "run the pairs stage first (dvc repro pairs)"
+        raise InputError(f"{path}: not found; {advice}") from None
     except pa.ArrowInvalid:
         raise InputError(f"{path}: not a parquet file") from None
-    names = {field.name for field in dataclasses.fields(Pair)}
+    names = set(SCHEMA.names)
     if not rows or names - rows[0].keys():
         missing = ", ".join(sorted(names - rows[0].keys())) if rows else "rows"
         raise InputError(f"{path}: missing {missing}")
     return [
-        _pair(path, number, {name: row[name] for name in names})
+        _pair(f"{path}: row {number} ({row['id']})", {name: row[name] for name in names})
         for number, row in enumerate(rows, 1)
     ]
 
 
-def _pair(path: Path, number: int, row: dict) -> Pair:
+def _pair(where: str, row: dict) -> Pair:
     for key in ("chosen", "rejected", "question", "image"):
-        if not row[key]:
-            raise InputError(f"{path}: row {number} ({row['id']}): no {key}")
-    grid = tuple(row["grid"])
-    if len(grid) != 2 or grid[0] * grid[1] != len(row["anchor"]):
-        raise InputError(
-            f"{path}: row {number} ({row['id']}): anchor of {len(row['anchor'])} values on grid {grid}"
-        )
+        require(bool(row[key]), where, f"no {key}")
+    grid, values = tuple(row["grid"]), len(row["anchor"])
+    fits = len(grid) == 2 and grid[0] * grid[1] == values
+    require(fits, where, f"anchor of {values} values on grid {grid}")
     return Pair(**{**row, "anchor": tuple(row["anchor"]), "grid": grid})

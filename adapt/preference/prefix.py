@@ -1,5 +1,4 @@
-"""Prefix sharing: a pair's prompt and picture are computed once for both of its answers (arXiv
-2410.20305).
+"""Prefix sharing (arXiv 2410.20305): prompt and picture are computed once for both answers.
 
 TRL's batch holds every prompt twice, all chosen answers first. Here a pair is one sequence,
 
@@ -21,51 +20,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapt.attention.capture import decoder_of
+from adapt.attention.capture import NAME, decoder_of
 
 
 def can_share(model: Any, batch: Mapping[str, Any]) -> bool:
-    """Whether a mask of our own says all there is to say about who sees whom.
+    """Whether a mask of our own decides alone which token sees which.
 
     It does not where layers have windows (the mask replaces theirs), where the tokens of a picture
     see each other (`token_type_ids`), and in attention other than SDPA, which takes masks in other
-    forms.
+    forms; observed attention is SDPA.
     """
     config = decoder_of(model).config
     kinds = getattr(config, "layer_types", None)
-    windows = (
-        getattr(config, "sliding_window", None)
-        if kinds is None
-        else set(kinds) - {"full_attention"}
-    )
-    return not windows and "token_type_ids" not in batch and config._attn_implementation == "sdpa"
+    window = getattr(config, "sliding_window", None)
+    has_windows = bool(window if kinds is None else set(kinds) - {"full_attention"})
+    is_sdpa = config._attn_implementation in ("sdpa", NAME)
+    return is_sdpa and not has_windows and "token_type_ids" not in batch
 
 
-def sharing(model: Callable[..., Any]) -> Callable[..., Any]:
-    """`model` with TRL's fused head, to be called as TRL calls it: a batch of [2B, S], figures of
-    [2B, S - 1].
+def pair_forward(model: Callable[..., Any], *, labels: Tensor, **inputs: Any) -> Any:
+    """Outputs of TRL's fused head for pairs, [2B, S - 1], from one sequence for each pair.
+
+    Called as TRL calls a model, with inputs and labels of [2B, S]; log-probabilities and the other
+    outputs for each token are 0 where there is no label.
     """
-
-    def call(*, labels: Tensor, **batch: Any) -> Any:
-        prompt = int((labels != -100).any(0).int().argmax())
-        out = model(**packed(batch, prompt), shift_labels=joined(shifted(labels), prompt))
-        length, fields = (
-            labels.shape[1],
-            {f.name: getattr(out, f.name) for f in dataclasses.fields(out)},
-        )
-        apart = {
-            name: unpacked(value, prompt, length)
-            for name, value in fields.items()
-            if isinstance(value, Tensor) and value.ndim == 2
-        }
-        return dataclasses.replace(out, **apart)
-
-    return call
+    # 1. Prompts end at the same place in all rows: they are padded on the left.
+    prompt = int((labels != -100).any(0).int().argmax())
+    # 2. Labels are shifted before they are joined: the token that comes after the chosen answer in
+    #    the joined sequence is not its continuation.
+    outputs = model(**packed(inputs, prompt), shift_labels=joined(shifted(labels), prompt))
+    # 3. What is computed for each token goes back to the two rows of its pair.
+    per_token = {
+        name: unpacked(value, prompt, labels.shape[1])
+        for name, value in outputs.items()
+        if isinstance(value, Tensor) and value.ndim == 2
+    }
+    return dataclasses.replace(outputs, **per_token)
 
 
 def joined(value_2BS: Tensor, prompt: int) -> Tensor:
-    """A row of the chosen half, then the same pair's rejected row from the prompt's last token on:
-    [B, Z].
+    """Chosen rows, each followed by its rejected row from the prompt's last token on: [B, Z].
 
     >>> joined(torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]]), prompt=2)
     tensor([[1, 2, 3, 4, 2, 5, 6]])
@@ -80,23 +74,20 @@ def shifted(labels_BS: Tensor) -> Tensor:
 
 
 def packed(batch: Mapping[str, Any], prompt: int) -> dict[str, Any]:
-    """The model's inputs for whole pairs; everything but tokens and mask is taken from the chosen
-    half.
-    """
+    """The model's inputs for whole pairs."""
     S, device = batch["input_ids"].shape[1], batch["input_ids"].device
-    position_S = torch.arange(S, device=device)
-    return {
-        key: value.chunk(2)[0] if isinstance(value, Tensor) else value
-        for key, value in batch.items()
-    } | {
+    # Pictures, and whatever else a family of models asks for, are the same in both halves.
+    halves = {k: v.chunk(2)[0] if isinstance(v, Tensor) else v for k, v in batch.items()}
+    position_2S = torch.arange(S, device=device).expand(2, S)
+    return halves | {
         "input_ids": joined(batch["input_ids"], prompt),
         "attention_mask": branches(joined(batch["attention_mask"], prompt) > 0, prompt, S),
-        "position_ids": joined(position_S.expand(2, S), prompt),
+        "position_ids": joined(position_2S, prompt),
     }
 
 
 def branches(real_BZ: Tensor, prompt: int, length: int) -> Tensor:
-    """Who sees whom, [B, 1, Z, Z]; padding sees itself, so that no row is empty.
+    """Which position sees which, [B, 1, Z, Z]; `length` is S.
 
     Prompt of one token, answers of one:
 
@@ -106,10 +97,15 @@ def branches(real_BZ: Tensor, prompt: int, length: int) -> Tensor:
             [0, 0, 1, 0],
             [0, 0, 1, 1]], dtype=torch.int32)
     """
-    at = torch.arange(real_BZ.shape[1], device=real_BZ.device)
-    row, column = at[:, None], at
+    row_Z = torch.arange(real_BZ.shape[1], device=real_BZ.device)
+    row, column = row_Z[:, None], row_Z
+    # 1. Every position sees the real tokens up to itself,
+    visible = real_BZ[:, None] & (column <= row)
+    # 2. but the rejected branch, which starts at S with the prompt's last token, sees neither the
+    #    chosen answer nor that token's first copy,
     other_branch = (row >= length) & (column >= prompt - 1) & (column < length)
-    return (real_BZ[:, None] & (column <= row) & ~other_branch | (row == column))[:, None]
+    # 3. and padding sees itself: the softmax of an empty row is not a number.
+    return (visible & ~other_branch | (row == column))[:, None]
 
 
 def unpacked(value_BZ: Tensor, prompt: int, length: int) -> Tensor:
@@ -119,5 +115,6 @@ def unpacked(value_BZ: Tensor, prompt: int, length: int) -> Tensor:
     tensor([[0, 3, 4],
             [0, 5, 6]])
     """
+    # A branch's first token is produced by the prompt's last one; its last token produces nothing.
     chosen, rejected = value_BZ[:, prompt - 1 : length - 1], value_BZ[:, length:-1]
     return torch.nn.functional.pad(torch.cat([chosen, rejected]), (prompt - 1, 0))

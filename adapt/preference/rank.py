@@ -1,6 +1,4 @@
-"""Ranking a model's own answers by ground truth: which to prefer, which to reject, and whether they
-differ enough.
-"""
+"""Ranking a model's own answers by ground truth: which to prefer, which to reject, if any."""
 
 from collections.abc import Sequence
 
@@ -17,17 +15,17 @@ def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
     minus half the share of true mentions with a wrong colour. Yes/no and colour questions: 1 when
     the deciding word is right, else 0.
     """
+    # 1. A short question has a deciding word.
     if example.kind == "exists":
         return float(parse_yes_no(answer) == parse_yes_no(example.answer))
     if example.kind == "colour":
         return float(named(answer, vocabulary.colours) == named(example.answer, vocabulary.colours))
+    # 2. A description gains by what it covers, or it would be best to say nothing, and loses by
+    #    what it makes up.
     counts = count(answer, example, vocabulary)
-    wrong = _wrong_colours(answer, example, counts.mentions)
-    mentions = max(len(counts.mentioned), 1)
-    return (
-        len(counts.covered) / max(len(counts.truth), 1)
-        - (len(counts.hallucinated) + 0.5 * wrong) / mentions
-    )
+    coverage = len(counts.covered) / max(len(counts.truth), 1)
+    errors = len(counts.hallucinated) + 0.5 * _wrong_colours(answer, example, counts.mentions)
+    return coverage - errors / max(len(counts.mentioned), 1)
 
 
 def _wrong_colours(answer: str, example: Example, mentions: Sequence[Mention]) -> int:
@@ -45,15 +43,14 @@ def best_and_worst(
 ) -> tuple[int, int] | None:
     """Indices of the answers to prefer and to reject, or None when they do not differ enough.
 
-    Among equals, the worst is the one whose length is nearest to the best answer's: when the
-    rejected answer is always the longer one, preference tuning only learns to stop early.
-
     >>> best_and_worst([1.0, 0.2, 0.2], ["a b", "a b c d e", "a c"], min_gap=0.1)
     (0, 2)
     """
+    # 1. The best, the first among equals.
     best = max(range(len(scores)), key=lambda i: (scores[i], -i))
-    length = len(answers[best].split())
-    worst = min(
-        range(len(scores)), key=lambda i: (scores[i], abs(len(answers[i].split()) - length), i)
-    )
+    # 2. The worst, and among equals the one whose length is nearest to the best answer's: when the
+    #    rejected answer is always the longer one, preference tuning only learns to stop early.
+    lengths = [len(text.split()) for text in answers]
+    distance = [abs(length - lengths[best]) for length in lengths]
+    worst = min(range(len(scores)), key=lambda i: (scores[i], distance[i], i))
     return (best, worst) if scores[best] - scores[worst] >= min_gap else None

@@ -1,31 +1,32 @@
-"""Reference log-probabilities, computed once: with the reference fixed, they are a property of
-model and rows.
+"""Reference log-probabilities, computed once: they are a property of model and rows.
 
 TRL computes them at every step (and refuses its own precomputation for images). Here they are
 computed before the first step by TRL's own function, in batches of the size of training and by all
 workers together, and kept under a hash of everything they depend on: a resumed run, a second run
-and another arm of a comparison read them. They become columns of the dataset, and the reference
-model is let go. With LoRA the reference is the model without its adapter.
+and another arm of a comparison read them. The trainer makes them columns of its dataset.
 
 A file holds one set of images (plain or guided) of one pair file, a few bytes per row: JSON, on any
-storage that `adapt/storage.py` reaches, whole or absent. Any of them may be deleted at any time.
+storage that `adapt/cluster/storage.py` reaches, whole or absent. Any of them may be deleted at any
+time.
 """
 
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from datasets import Dataset, Image
+from torch import Tensor
 
 from adapt.cluster import storage
+from adapt.preference.collate import GUIDED, REFERENCE, part
 from adapt.progress import track
-
-if TYPE_CHECKING:
-    from adapt.preference.trainer import AdaptTrainer
 
 Values = list[list[float]]  # per row: chosen, rejected, in nats
 
@@ -43,37 +44,47 @@ class ReferenceCache:
     base: str
 
 
-def attach(trainer: "AdaptTrainer", cache: ReferenceCache, guided: bool) -> None:
-    """Add the columns of `REFERENCE` to the trainer's dataset, and the guided ones if asked for.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the values are computed from.
+
+    Args:
+        rows: the pairs. collate: makes a batch of some of them, on the CPU.
+        batch_size: pairs in a batch, as in training.
+        log_probs: of the chosen and of the rejected answers of a collated batch, [B] each, under
+            its guided images or its plain ones.
+        accelerator: ranks, device and precision.
+    """
+
+    rows: Dataset
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    batch_size: int
+    log_probs: Callable[[dict[str, Any], bool], tuple[Tensor, Tensor]]
+    accelerator: Accelerator
+
+
+def columns(source: Source, cache: ReferenceCache, guided: bool) -> dict[str, list[float]]:
+    """The columns of `REFERENCE`, a value per row in nats, and the guided ones if asked for.
 
     Raises FloatingPointError with the rows' ids where the reference has no finite log-probability.
     """
-    from adapt.preference.collate import GUIDED, REFERENCE
-
-    columns: dict[str, list[float]] = {}
+    named: dict[str, list[float]] = {}
     for is_guided in (False, True) if guided else (False,):
-        values = _values(trainer, cache, is_guided)
-        prefix = GUIDED if is_guided else ""
-        columns |= {prefix + name: [row[i] for row in values] for i, name in enumerate(REFERENCE)}
-    for name, column in columns.items():
-        trainer.train_dataset = trainer.train_dataset.add_column(name, column)
-    if trainer.ref_model is not None:
-        trainer.accelerator._models.remove(trainer.ref_model)  # or its memory stays taken
-        trainer.ref_model = None
-    trainer.precompute_ref_logps = True  # TRL's name for: take them from the batch
+        values, prefix = _values(source, cache, is_guided), GUIDED if is_guided else ""
+        named |= {prefix + name: [row[i] for row in values] for i, name in enumerate(REFERENCE)}
+    return named
 
 
-def _values(trainer: "AdaptTrainer", cache: ReferenceCache, guided: bool) -> Values:
-    """From the cache, or computed and put there; rank 0 looks, so that all ranks do the same."""
-    from accelerate.utils import broadcast_object_list
-
-    is_first = trainer.is_world_process_zero()
-    uri = f"{cache.uri}/{_key(trainer, cache, guided)}.json" if is_first else ""
-    found: list[Values | None] = [_read(uri) if is_first else None]
-    broadcast_object_list(found)
-    if found[0] is not None:
-        return found[0]
-    values = _compute(trainer, guided)
+def _values(source: Source, cache: ReferenceCache, guided: bool) -> Values:
+    """From the cache, or computed and put there."""
+    # Rank 0 looks for all: ranks that found different things would wait for each other for ever.
+    is_first = source.accelerator.is_main_process
+    uri = f"{cache.uri}/{_key(source, cache, guided)}.json" if is_first else ""
+    cached: list[Values | None] = [_read(uri) if is_first else None]
+    broadcast_object_list(cached)
+    if cached[0] is not None:
+        return cached[0]
+    values = _compute(source, guided)
     if is_first:
         storage.write_json(uri, {"log_probs": values})
     return values
@@ -86,72 +97,54 @@ def _read(uri: str) -> Values | None:
         return None
 
 
-def _compute(trainer: "AdaptTrainer", guided: bool) -> Values:
-    """Every rank takes each so many batches; the batches themselves do not depend on the number of
-    ranks.
-    """
-    from accelerate.utils import gather_object
-
-    from adapt.preference.collate import part
-
-    rows, size, args = trainer.train_dataset, trainer.args.per_device_train_batch_size, trainer.args
-    model = trainer.model if trainer.ref_model is None else trainer.ref_model
+def _compute(source: Source, guided: bool) -> Values:
+    rows, size, accelerator = source.rows, source.batch_size, source.accelerator
+    # 1. The batches do not depend on the number of ranks, so that the values do not either: how
+    #    rows are padded shows in the last digits.
     starts = range(0, len(rows), size)
-    mine: Any = starts[args.process_index :: args.world_size]
-    if trainer.is_world_process_zero():
+    # 2. Each rank takes every n-th of them; the first one, which shows progress, has the most.
+    mine: Any = starts[accelerator.process_index :: accelerator.num_processes]
+    if accelerator.is_main_process:
         mine = track(mine, f"reference, {'guided' if guided else 'plain'} images")
-    found: dict[int, Values] = {}
+    by_start: dict[int, Values] = {}
     for start in mine:
-        batch = trainer.data_collator([*rows.select(range(start, min(start + size, len(rows))))])
-        inputs = trainer._prepare_inputs(part(batch, guided))
-        answering = model if guided else trainer.for_pairs(model, inputs)
-        log_probs = trainer.compute_ref_log_probs(answering, inputs)
-        found[start] = torch.stack(log_probs, 1).float().tolist()
-    merged = {start: values for one in gather_object([found]) for start, values in one.items()}
-    values = [row for start in starts for row in merged[start]]
-    bad = [
-        identity
-        for identity, row in zip(rows["id"], values, strict=True)
-        if not all(map(math.isfinite, row))
-    ]
+        batch = source.collate([*rows.select(range(start, min(start + size, len(rows))))])
+        by_start[start] = torch.stack(source.log_probs(batch, guided), 1).float().tolist()
+    # 3. All ranks get the values of all, in the order of the rows,
+    gathered = {k: v for one in gather_object([by_start]) for k, v in one.items()}
+    values = [row for start in starts for row in gathered[start]]
+    # 4. and so all of them stop where one value cannot be used.
+    pairs = zip(rows["id"], values, strict=True)
+    bad = [identity for identity, row in pairs if not all(map(math.isfinite, row))]
     if bad:
-        raise FloatingPointError(
-            f"the base model gives no finite log-probability to the answers of {', '.join(bad)}"
-        )
+        problem = "the base model gives no finite log-probability to the answers of"
+        raise FloatingPointError(f"{problem} {', '.join(bad)}")
     return values
 
 
-def _key(trainer: "AdaptTrainer", cache: ReferenceCache, guided: bool) -> str:
-    """sha256 over model, rows, images and the way of computing; the same inputs always give the
-    same bytes.
-    """
-    total, device = hashlib.sha256(), trainer.args.device.type
+def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
+    """sha256 over model, rows, images and the way of computing."""
+    total, device = hashlib.sha256(), source.accelerator.device.type
     how = {
         "base": cache.base,
         "guided": guided,
-        "batch": trainer.args.per_device_train_batch_size,
-        "precision": trainer.accelerator.mixed_precision,
+        "batch": source.batch_size,
+        "precision": source.accelerator.mixed_precision,
         "device": device if device != "cpu" else f"cpu with {torch.get_num_threads()} threads",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
     }
     total.update(json.dumps(how, sort_keys=True).encode())
-    for content in _contents(trainer, guided):
+    for content in _contents(source, guided):
         total.update(hashlib.sha256(content).digest())
     return total.hexdigest()
 
 
-def _contents(trainer: "AdaptTrainer", guided: bool) -> Iterator[bytes]:
-    """Every row, and what the collator makes of the first one: a change in the way to pixels and
-    tokens shows there.
-    """
-    from datasets import Image
-
-    from adapt.preference.collate import REFERENCE, part
-
-    for row in trainer.train_dataset.cast_column("image", Image(decode=False)):
+def _contents(source: Source, guided: bool) -> Iterator[bytes]:
+    """Every row, and the batch of the first, where another way to pixels and tokens shows."""
+    for row in source.rows.cast_column("image", Image(decode=False)):
         yield row["image"]["bytes"]
         names = ("prompt", "chosen", "rejected", *(("id", "anchor", "grid") if guided else ()))
         yield json.dumps([row[name] for name in names]).encode()
-    batch = part(trainer.data_collator([trainer.train_dataset[0]]), guided)
-    for name in sorted(batch.keys() - set(REFERENCE)):
+    batch = part(source.collate([source.rows[0]]), guided)
+    for name in sorted(batch):
         yield name.encode() + batch[name].contiguous().numpy().tobytes()

@@ -18,6 +18,11 @@ from adapt.params import (
 )
 
 Kind = Literal["describe", "exists", "colour"]
+# The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
+LossType = Literal[  # noqa: RUF041 (flat, it would take thirteen lines)
+    Literal["sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "bco_pair"],
+    Literal["sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop"],
+]
 
 
 class PairsConfig(Settings):
@@ -44,11 +49,7 @@ class Config(Settings):
     steps: Count
     learning_rate: Positive
     beta: Positive
-    # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
-    loss_type: Literal[
-        "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "bco_pair", "sppo_hard",
-        "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop",
-    ]  # fmt: skip
+    loss_type: LossType
     w_vag: NonNegative
     w_dpo: NonNegative
     w_sft: NonNegative
@@ -70,15 +71,20 @@ class Config(Settings):
         require(is_used, "loss_type", problem)
         problem = "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train"
         require(self.w_vag + self.w_dpo + self.w_sft + self.w_attn > 0, "w_vag", problem)
-        workers = max(self.workers, 1)
         problem = (
             f"{self.batch_pairs} pairs do not divide into {self.accumulation} passes"
-            f" of {workers} workers"
+            f" of {self.processes} workers"
         )
-        require(self.batch_pairs % (workers * self.accumulation) == 0, "batch_pairs", problem)
+        passes = self.processes * self.accumulation
+        require(self.batch_pairs % passes == 0, "batch_pairs", problem)
         return self
 
     @property
+    def processes(self) -> int:
+        """Processes that train side by side: the Ray workers, or this one."""
+        return max(self.workers, 1)
+
+    @property
     def pass_pairs(self) -> int:
-        """Pairs that one worker takes in one forward and backward pass."""
-        return self.batch_pairs // (max(self.workers, 1) * self.accumulation)
+        """Pairs that one process takes in one forward and backward pass."""
+        return self.batch_pairs // (self.processes * self.accumulation)

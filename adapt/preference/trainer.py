@@ -1,10 +1,9 @@
-"""TRL's `DPOTrainer` with the ADAPT loss: one extra forward at most, attention seen during the one
-there is.
+"""TRL's `DPOTrainer` with the ADAPT loss: attention seen during its forward, one more at most.
 
 A step makes one pass over the plain images and, for VAG-DPO, one over the guided ones. Each pass is
 a forward and its backward, so that the activations of one pass alone are in memory:
 
-* plain: same-image DPO is TRL's own loss, with every figure of TRL's, of a forward in which both
+* plain: same-image DPO is TRL's own loss, with every metric of TRL's, of a forward in which both
   answers share their prompt (`adapt/preference/prefix.py`); SFT and attention supervision look at
   the chosen half of the same forward. Without same-image DPO the rejected half is not computed.
 * guided: VAG-DPO.
@@ -12,18 +11,19 @@ a forward and its backward, so that the activations of one pass alone are in mem
 The reference model is let go before the first step: `adapt/preference/reference.py`. With `w_vag =
 w_attn = w_sft = 0` every number is TRL's.
 
-Shapes: B pairs, S sequence, R response tokens, N image tokens.
+Shapes: B pairs, S sequence, R response tokens, N image tokens, L layers.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object, is_peft_model
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 from trl import DPOTrainer
@@ -32,12 +32,10 @@ from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
 from adapt.attention.settings import Layers
 from adapt.models.load import load_model
-from adapt.preference.collate import ANCHOR, IDS, REFERENCE, chosen_half, part
-from adapt.preference.losses import attention_supervision, displacement, dpo, sft
-from adapt.preference.prefix import can_share, sharing
-from adapt.preference.reference import ReferenceCache, attach
-
-PASS = "pass"
+from adapt.preference import reference
+from adapt.preference.collate import ANCHOR, IDS, PASS, REFERENCE, chosen_half, part
+from adapt.preference.losses import Metrics, attention_supervision, displacement, dpo, sft
+from adapt.preference.prefix import can_share, pair_forward
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,9 +61,12 @@ class AdaptTrainer(DPOTrainer):
             are left alone.
         anchor_tokens: K, the tokens that the anchor is read from.
         attn_layers: supervised decoder layers.
-        reference: where reference log-probabilities are kept; what is missing is computed here,
-            with progress.
+        cache: where reference log-probabilities are kept; what is missing is computed here, with
+            progress.
     """
+
+    train_dataset: Dataset
+    ref_model: nn.Module | None
 
     def __init__(
         self,
@@ -73,43 +74,134 @@ class AdaptTrainer(DPOTrainer):
         weights: Weights,
         anchor_tokens: int,
         attn_layers: Layers,
-        reference: ReferenceCache,
+        cache: reference.ReferenceCache,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.weights, self.anchor_tokens, self.attn_layers = weights, anchor_tokens, attn_layers
-        self._step: list[tuple[list[str], Tensor]] = []
-        attach(self, reference, guided=weights.vag > 0)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
-        """Whole steps only: an epoch's left-over rows, others in each epoch, would make a step of
-        fewer pairs.
-        """
-        pairs = (
-            self.args.train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.args.world_size
+        self._step: list[tuple[list[str], Tensor]] = []  # the rows and the loss of each part of it
+        source = reference.Source(
+            rows=self.train_dataset,
+            collate=self.data_collator,
+            batch_size=self.args.per_device_train_batch_size,
+            log_probs=self._reference_log_probs,
+            accelerator=self.accelerator,
         )
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        return RandomSampler(rows, num_samples=max(len(rows) // pairs, 1) * pairs)
+        columns = reference.columns(source, cache, guided=weights.vag > 0)
+        for name, column in columns.items():
+            self.train_dataset = self.train_dataset.add_column(name, column)
+        self.precompute_ref_logps = True  # TRL's name for: take them from the batch
+        if self.ref_model is not None:
+            self.accelerator._models.remove(self.ref_model)  # or its memory stays taken
+            self.ref_model = None
+
+    # ---- the loss ------------------------------------------------------------------------------
+
+    def _compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool
+    ) -> Tensor:
+        """L_ADAPT = w_vag L_VAG + w_dpo L_DPO + w_sft L_SFT + w_attn L_attn: docs/method.md, 4.
+
+        Where the inputs name a pass, the sum of the terms of that one.
+        """
+        assert not return_outputs, "TRL would recompute the logits for it"
+        passes = (inputs[PASS],) if PASS in inputs else self.weights.passes()
+        B, anchor_BN = len(inputs[IDS]), inputs[ANCHOR]
+        terms: dict[str, Tensor] = {}
+        if "plain" in passes:
+            batch = part(inputs, guided=False)
+            outputs, capture = self._plain_forward(model, batch)
+            if self.weights.dpo > 0:
+                # TRL's own equation and metrics, of the forward that has been made.
+                terms["dpo"] = super()._compute_loss(lambda **_: outputs, batch, False)
+            chosen_BR = outputs.log_probs[:B]
+            # Also with weight 0: data-parallel training expects every parameter to take part.
+            terms["sft"] = sft(chosen_BR, batch["completion_mask"][:B, 1:] > 0)
+            self._note("sft", {"loss": terms["sft"]})
+            self._note("chosen", displacement(chosen_BR.sum(1), batch[REFERENCE[0]]))
+            if capture is not None:
+                maps_BLRN, real_BR, K = capture.stacked(), capture.rows_BR >= 0, self.anchor_tokens
+                terms["attn"], metrics = attention_supervision(maps_BLRN, real_BR, anchor_BN, K)
+                self._note("attn", {"loss": terms["attn"], **metrics})
+        if "guided" in passes:
+            batch = part(inputs, guided=True)
+            chosen_B, rejected_B = self._outputs(model, batch).log_probs.sum(1).chunk(2)
+            ref_w_B, ref_l_B = (batch[name] for name in REFERENCE)
+            terms["vag"], metrics = dpo(chosen_B, rejected_B, ref_w_B, ref_l_B, self.beta)
+            is_flat_B = anchor_BN.amax(1) <= anchor_BN.amin(1)  # supports no place: v+ is white
+            metrics |= {"loss": terms["vag"], "flat_anchors": is_flat_B.float().mean()}
+            self._note("vag", metrics)
+        return sum(getattr(self.weights, name) * term for name, term in terms.items())
+
+    def _plain_forward(
+        self, model: nn.Module, batch: dict[str, Any]
+    ) -> tuple[Any, RowCapture | None]:
+        """Outputs for both answers, or for the chosen ones where no term asks for the rejected; and
+        the attention of the chosen answers' tokens, where it is supervised.
+        """
+        chosen = chosen_half(batch)
+        needed, share = (batch, True) if self.weights.dpo > 0 else (chosen, False)
+        if self.weights.attn == 0:
+            return self._outputs(model, needed, share), None
+        columns_BN = image_columns(chosen["input_ids"], self.model.config.image_token_id)
+        rows_BR = response_rows(chosen["completion_mask"])
+        capture = RowCapture(rows_BR, columns_BN, self.attn_layers)
+        with observed(model, capture):
+            return self._outputs(model, needed, share), capture
+
+    def _outputs(self, model: nn.Module, batch: dict[str, Any], share: bool = False) -> Any:
+        """What TRL's fused head says of each response token, 0 elsewhere: [rows, S - 1].
+
+        `share`: the two halves have the same pictures, and may be computed as pairs.
+        """
+        inputs = {k: v for k, v in batch.items() if k not in ("completion_mask", *REFERENCE)}
+        inputs["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        inputs |= {"use_cache": False, "fused_lm_head": True}
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True  # TRL's loss takes the auxiliary one from them
+        if share and self._can_share(batch):
+            return pair_forward(model, **inputs)
+        return model(**inputs)
+
+    def _can_share(self, batch: dict[str, Any]) -> bool:
+        # An auxiliary loss is a mean over all positions, of which sharing leaves some out.
+        return can_share(self.model, batch) and not self.aux_loss_enabled
+
+    def _reference_log_probs(self, batch: dict[str, Any], guided: bool) -> tuple[Tensor, Tensor]:
+        """Of the chosen and the rejected answers, [B] each, by TRL's own function.
+
+        With LoRA the reference is the model without its adapter.
+        """
+        batch = self._prepare_inputs(part(batch, guided))
+        model = self.model if self.ref_model is None else self.ref_model
+        share = not guided and self._can_share(batch)
+        # TRL calls the model itself, without gradients and without the adapter.
+        return self.compute_ref_log_probs(partial(pair_forward, model) if share else model, batch)
+
+    def _note(self, term: str, metrics: Metrics) -> None:
+        """Collect metrics for the next log line, averaged over workers as TRL does with its own."""
+        values_1M = torch.stack([value.detach().float() for value in metrics.values()])[None]
+        means = self.accelerator.gather(values_1M).mean(0).tolist()
+        collected = self._metrics["train" if self.model.training else "eval"]
+        for key, value in zip(metrics, means, strict=True):
+            collected[f"{term}/{key}"].append(value)
+
+    # ---- a step --------------------------------------------------------------------------------
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """One forward and backward for each pass; workers exchange gradients after the last."""
-        *early, last = self.weights.passes()
-        loss = torch.zeros((), device=self.args.device)
-        for name in (*early, last):
-            with nullcontext() if name == last else self.accelerator.no_sync(model):
-                loss = loss + super().training_step(
-                    model, {**inputs, PASS: name}, num_items_in_batch
-                )
+        passes, loss = self.weights.passes(), torch.zeros((), device=self.args.device)
+        for name in passes:
+            one = {**inputs, PASS: name}
+            with nullcontext() if name == passes[-1] else self.accelerator.no_sync(model):
+                loss = loss + super().training_step(model, one, num_items_in_batch)
         self._step.append((inputs[IDS], loss))
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Stops before an update with gradients that are not finite, so that no checkpoint has seen
-        one.
+        """Stops before an update that is not finite, so that no checkpoint has seen one.
 
         All workers have the same gradients here and stop together.
         """
@@ -120,106 +212,21 @@ class AdaptTrainer(DPOTrainer):
         return norm
 
     def _stop(self, step: list[tuple[list[str], Tensor]]) -> None:
-        gathered = gather_object([(ids, loss.item()) for ids, loss in step])
-        bad = [(ids, loss) for ids, loss in gathered if not math.isfinite(loss)]
-        what = f"the loss is {bad[0][1]}" if bad else "the gradients are not finite"
-        rows = ", ".join(row for ids, _ in bad or gathered for row in ids)
-        raise FloatingPointError(f"{what} at step {self.state.global_step + 1}, in the rows {rows}")
+        parts = gather_object([(ids, loss.item()) for ids, loss in step])
+        bad = [(ids, loss) for ids, loss in parts if not math.isfinite(loss)]
+        problem = f"the loss is {bad[0][1]}" if bad else "the gradients are not finite"
+        rows = ", ".join(row for ids, _ in bad or parts for row in ids)
+        number = self.state.global_step + 1
+        raise FloatingPointError(f"{problem} at step {number}, in the rows {rows}")
 
-    def _compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool
-    ) -> Tensor:
-        assert not return_outputs, "TRL would recompute the logits for it"
-        passes = {"plain": self._plain, "guided": self._guided}
-        names = [inputs[PASS]] if PASS in inputs else self.weights.passes()
-        inputs = {key: value for key, value in inputs.items() if key != PASS}
-        return torch.stack([passes[name](model, inputs) for name in names]).sum()
+    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+        """Whole steps only: the rows left over in an epoch would make a step of fewer pairs."""
+        args = self.args
+        pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return RandomSampler(rows, num_samples=max(len(rows) // pairs, 1) * pairs)
 
-    def _plain(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        chosen, weights, batch = len(inputs[IDS]), self.weights, part(inputs, guided=False)
-        both = self.for_pairs(
-            model, batch
-        )  # asked here: inside the block attention has another name
-        with self._watching(model, batch, chosen) as capture:
-            if weights.dpo > 0:
-                loss, log_probs = self._pairs(both, batch)
-                loss = weights.dpo * loss
-            else:
-                loss, log_probs = 0.0, self._log_probs(model, chosen_half(batch))
-        mask_BR = batch["completion_mask"][:chosen, 1:] > 0
-        # Also with weight 0: every trained parameter takes part, as data-parallel training expects.
-        term = sft(log_probs[:chosen], mask_BR)
-        self._note("sft", {"loss": term})
-        self._note("chosen", displacement(log_probs[:chosen].sum(1), batch[REFERENCE[0]]))
-        loss = loss + weights.sft * term
-        if capture is not None:
-            rows_BR = capture.rows_BR >= 0
-            maps_BLRN = capture.stacked() * rows_BR[:, None, :, None]
-            term, seen = attention_supervision(
-                maps_BLRN, rows_BR, inputs[ANCHOR], self.anchor_tokens
-            )
-            self._note("attn", {"loss": term, **seen})
-            loss = loss + weights.attn * term
-        return loss
-
-    def for_pairs(self, model: nn.Module, batch: dict[str, Any]) -> Callable[..., Any]:
-        """The model as it answers for a batch whose halves have the same pictures."""
-        return (
-            sharing(model) if can_share(self.model, batch) and not self.aux_loss_enabled else model
-        )
-
-    def _pairs(self, model: Callable[..., Any], batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """TRL's loss, and the log-probabilities [2B, R] of the forward that it makes."""
-        outputs = []
-
-        def seen(**kwargs: Any) -> Any:
-            outputs.append(model(**kwargs))
-            return outputs[-1]
-
-        return super()._compute_loss(seen, batch, False), outputs[0].log_probs
-
-    def _guided(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        batch = part(inputs, guided=True)
-        chosen_B, rejected_B = self._log_probs(model, batch).sum(1).chunk(2)
-        ref_chosen_B, ref_rejected_B = (batch[name] for name in REFERENCE)
-        term, seen = dpo(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, self.beta)
-        anchor_BN = inputs[ANCHOR]
-        flat_B = anchor_BN.amax(1) <= anchor_BN.amin(1)  # supports no place: v+ is white
-        self._note("vag", {"loss": term, **seen, "flat_anchors": flat_B.float().mean()})
-        return self.weights.vag * term
-
-    def _log_probs(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """Log-probability of each response token, 0 elsewhere: [rows, S - 1]."""
-        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-        known = {
-            key: value for key, value in batch.items() if key not in ("completion_mask", *REFERENCE)
-        }
-        return model(**known, labels=labels, use_cache=False, fused_lm_head=True).log_probs
-
-    @contextmanager
-    def _watching(
-        self, model: nn.Module, batch: dict[str, Any], chosen: int
-    ) -> Iterator[RowCapture | None]:
-        """Capture attention of the chosen answers' tokens; the query that produces token p is row p
-        - 1.
-        """
-        if self.weights.attn == 0:
-            yield None
-            return
-        columns_BN = image_columns(batch["input_ids"][:chosen], self.model.config.image_token_id)
-        capture = RowCapture(
-            response_rows(batch["completion_mask"][:chosen]), columns_BN, self.attn_layers
-        )
-        with observed(model, capture):
-            yield capture
-
-    def _note(self, term: str, seen: dict[str, Tensor]) -> None:
-        """Collect figures for the next log line, averaged over workers as TRL does with its own."""
-        figures_1F = torch.stack([value.detach().float() for value in seen.values()])[None]
-        means = self.accelerator.gather(figures_1F).mean(0).tolist()
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        for key, value in zip(seen, means, strict=True):
-            metrics[f"{term}/{key}"].append(value)
+    # ---- checkpoints ---------------------------------------------------------------------------
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -240,17 +247,15 @@ class AdaptTrainer(DPOTrainer):
 
 
 def response_rows(completion_mask_BS: Tensor) -> Tensor:
-    """Query positions that produce the response tokens, [B, R], padded with -1.
+    """Query positions that produce the response tokens, [B, R]: p - 1 for token p, -1 for padding.
 
     >>> response_rows(torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]))
     tensor([[ 1,  2],
             [ 0, -1]])
     """
-    shifted = completion_mask_BS[:, 1:].bool()
-    position = torch.arange(shifted.shape[1], device=shifted.device).expand_as(shifted)
-    rows = (
-        torch.where(shifted, position, shifted.shape[1])
-        .sort(1)
-        .values[:, : max(int(shifted.sum(1).max()), 1)]
-    )
-    return rows.masked_fill(rows == shifted.shape[1], -1)
+    is_producer_BT = completion_mask_BS[:, 1:].bool()
+    T, longest = is_producer_BT.shape[1], max(int(is_producer_BT.sum(1).max()), 1)
+    position_BT = torch.arange(T, device=is_producer_BT.device).expand_as(is_producer_BT)
+    # Sorted, the positions of producers come first and the others, all T, after them.
+    rows_BR = torch.where(is_producer_BT, position_BT, T).sort(1).values[:, :longest]
+    return rows_BR.masked_fill(rows_BR == T, -1)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adapt.preference.callback import ReportCallback, summary
+from adapt.preference.callback import ReportCallback, final_metrics
 
 
 def report(is_first: bool, loss: float, log) -> None:
@@ -15,16 +15,16 @@ def report(is_first: bool, loss: float, log) -> None:
 
 
 def test_one_worker_speaks_and_all_stop():
-    seen: list[tuple] = []
+    points: list[tuple] = []
     for is_first in (True, False):
-        report(is_first, 0.5, lambda step, point: seen.append((step, point)))
+        report(is_first, 0.5, lambda step, point: points.append((step, point)))
         with pytest.raises(FloatingPointError, match="the loss is nan at step 3"):
-            report(is_first, float("nan"), lambda step, point: seen.append((step, point)))
-    assert seen == [(3, {"loss": 0.5})]
+            report(is_first, float("nan"), lambda step, point: points.append((step, point)))
+    assert points == [(3, {"loss": 0.5})]
 
 
-def test_summary_is_the_mean_of_the_last_tenth():
+def test_final_metrics_are_the_mean_of_the_last_tenth():
     history = [{"step": step, "loss": float(step), "epoch": 0.0} for step in range(1, 21)] + [
         {"train_runtime": 1.0}
     ]
-    assert summary(history) == {"loss": 19.5}
+    assert final_metrics(history) == {"loss": 19.5}

@@ -1,4 +1,6 @@
-"""Configuration, model and pairs that do not fit together are refused before anything is computed."""
+"""Configuration, model and pairs that do not fit are refused before anything is computed."""
+
+from pathlib import Path
 
 import pytest
 
@@ -6,32 +8,24 @@ from adapt.models.load import save
 from adapt.params import InputError
 from adapt.preference.checks import check
 from adapt.preference.pairs import write_pairs
-from tests.preference.test_fit import settings
 from tests.support import tiny_world
-from tests.support.preference_rows import changed, pairs
+from tests.support.preference_rows import ANCHOR, changed, pairs, settings
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    save(tiny_world.model(), tiny_world.processor(), folder)
-    return folder
-
-
-def refused(base, tmp_path, rows, **changes) -> str:
+def refused(folder, tmp_path, rows, **changes) -> str:
     write_pairs(tmp_path / "pairs.parquet", rows)
     with pytest.raises(InputError) as error:
-        check(settings(**changes), base, tmp_path / "pairs.parquet")
+        check(settings(**changes), Path(folder), tmp_path / "pairs.parquet")
     return str(error.value)
 
 
 def test_a_fitting_configuration_passes(base, tmp_path):
     write_pairs(tmp_path / "pairs.parquet", pairs(4))
-    check(settings(), base, tmp_path / "pairs.parquet")
+    check(settings(), Path(base), tmp_path / "pairs.parquet")
 
 
 def test_layers_that_the_model_does_not_have(base, tmp_path):
-    assert refused(base, tmp_path, pairs(4), attn_layers=(1, 3)) == (
+    assert refused(base, tmp_path, pairs(4), attn_layers=[1, 3]) == (
         "train.attn_layers: the model has layers 0 to 2, got [1, 3]"
     )
 
@@ -41,20 +35,20 @@ def test_fewer_pairs_than_a_step(base, tmp_path):
 
 
 def test_more_anchor_tokens_than_any_answer_has(base, tmp_path):
-    from adapt.attention.settings import AnchorConfig
-
-    anchor = AnchorConfig(anchor_tokens=40, noise_images=2)
+    anchor = ANCHOR | {"anchor_tokens": 40}
     message = refused(base, tmp_path, pairs(4), anchor=anchor)
     assert message.startswith(
-        "anchor.tokens: 40 tokens leave nothing to supervise: the longest chosen answer has 1"
+        "anchor.anchor_tokens: 40 tokens leave nothing to supervise:"
+        " the longest chosen answer has 1"
     )
-    check(settings(anchor=anchor, w_attn=0.0), base, tmp_path / "pairs.parquet")
+    check(settings(anchor=anchor, w_attn=0.0), Path(base), tmp_path / "pairs.parquet")
 
 
 def test_an_anchor_on_another_grid_than_the_models(base, tmp_path):
     rows = [changed(p, grid=(2, 8)) for p in pairs(4)]
     assert refused(base, tmp_path, rows).endswith(
-        "row 1 (row-0): grid: an anchor on (2, 8), but the model sees this image on (4, 4); run the pairs stage again"
+        "row 1 (row-0): grid: an anchor on (2, 8), but the model sees this image on (4, 4);"
+        " run the pairs stage again"
     )
     rows = [*pairs(3), changed(pairs(1)[0], id="odd", anchor=(1.0,) * 4, grid=(2, 2))]
     assert "row 4 (odd): grid: (2, 2), but (4, 4) in the first row" in refused(base, tmp_path, rows)

@@ -10,11 +10,11 @@ from adapt.preference.losses import attention_supervision, dpo, sft
 
 def test_dpo_by_hand():
     chosen, rejected = torch.tensor([-1.0, -2.5]), torch.tensor([-3.0, -1.5])
-    loss, seen = dpo(chosen, rejected, torch.full((2,), -2.0), torch.full((2,), -2.0), beta=0.5)
+    loss, metrics = dpo(chosen, rejected, torch.full((2,), -2.0), torch.full((2,), -2.0), beta=0.5)
     # margins 0.5 * ((1) - (-1)) = 1 and 0.5 * ((-0.5) - (0.5)) = -0.5
     expected = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5))) / 2
     assert loss.item() == pytest.approx(expected, abs=1e-6)
-    assert {key: round(value.item(), 4) for key, value in seen.items()} == {
+    assert {key: round(value.item(), 4) for key, value in metrics.items()} == {
         "rewards_chosen": 0.125,  # 0.5 * (1 - 0.5) / 2
         "rewards_rejected": -0.125,
         "margins": 0.25,
@@ -25,10 +25,8 @@ def test_dpo_by_hand():
 
 
 def test_sft_weighs_answers_alike_whatever_their_length():
-    log_probs, mask = (
-        torch.tensor([[-1.0, -3.0, -2.0], [-4.0, 0.0, 0.0]]),
-        torch.tensor([[1, 1, 1], [1, 0, 0]]) > 0,
-    )
+    log_probs = torch.tensor([[-1.0, -3.0, -2.0], [-4.0, 0.0, 0.0]])
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]]) > 0
     assert sft(log_probs, mask).item() == pytest.approx((2.0 + 4.0) / 2)
 
 
@@ -37,11 +35,11 @@ def test_attention_supervision_by_hand():
     # padding.
     maps = torch.tensor([[[[0.4, 0.4], [0.2, 0.2], [0.4, 0.4], [9.0, 9.0]]]], requires_grad=True)
     mask = torch.tensor([[True, True, True, False]])
-    loss, seen = attention_supervision(maps, mask, torch.tensor([[0.5, 0.5]]), anchor_tokens=1)
+    loss, metrics = attention_supervision(maps, mask, torch.tensor([[0.5, 0.5]]), anchor_tokens=1)
     # mass: early 0.8, late 0.4 and 0.8 -> relu(1 - 0.5) and 0 -> mean 0.25; S_AMC is 0.25 for all
     # three -> 0
     assert loss.item() == pytest.approx(0.25)
-    assert {key: round(value.item(), 4) for key, value in seen.items()} == {
+    assert {key: round(value.item(), 4) for key, value in metrics.items()} == {
         "mass": 0.25,
         "mass_late_early": 0.75,
         "mass_clipped": 0.5,
@@ -58,24 +56,19 @@ def test_attention_supervision_by_hand():
 
 
 def test_attention_supervision_ignores_answers_without_late_tokens():
-    loss, seen = attention_supervision(
+    loss, metrics = attention_supervision(
         torch.rand(2, 1, 3, 4), torch.ones(2, 3, dtype=torch.bool), torch.rand(2, 4), 3
     )
     assert loss.item() == 0
-    assert (seen["empty"].item(), seen["mass_late_early"].item(), seen["mass_clipped"].item()) == (
-        1,
-        1,
-        1,
-    )
+    names = ("empty", "mass_late_early", "mass_clipped")
+    assert [metrics[name].item() for name in names] == [1, 1, 1]
 
 
 def test_every_term_of_a_batch_is_the_mean_of_its_halves():
     generator = torch.Generator().manual_seed(0)
     values = -torch.rand(4, 4, generator=generator)
-    maps, anchor = (
-        torch.rand(4, 2, 5, 3, generator=generator),
-        torch.rand(4, 3, generator=generator),
-    )
+    maps = torch.rand(4, 2, 5, 3, generator=generator)
+    anchor = torch.rand(4, 3, generator=generator)
     mask = torch.arange(5)[None] < torch.tensor([5, 2, 3, 4])[:, None]
 
     def terms(part):

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from adapt.attention import capture
 from adapt.preference import prefix, trainer
 from adapt.preference.collate import IDS, part
 from adapt.preference.trainer import Weights
-from tests.preference.test_trainer import adapt_trainer, base, batch_of, gradients  # noqa: F401
+from tests.support.preference_rows import adapt_trainer, batch_of, gradients
 
 ALL = Weights(vag=0, dpo=1, sft=1, attn=1)
 
 
 def loss_and_gradients(
     base: str, tmp_path: Path, **changes: Any
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # noqa: F811
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     ours = adapt_trainer(base, tmp_path, ALL, **changes)
     ours.model.train()
     loss = ours.compute_loss(ours.model, batch_of(ours))
@@ -26,24 +27,24 @@ def loss_and_gradients(
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_all_plain_terms_are_the_same_with_and_without(base, tmp_path, monkeypatch, checkpointing):  # noqa: F811
+def test_all_plain_terms_are_the_same_with_and_without(base, tmp_path, monkeypatch, checkpointing):
     changes: dict[str, Any] = {}
     if checkpointing:
         changes = {
             "activation_checkpointing": True,
             "activation_checkpointing_kwargs": {"use_reentrant": False},
         }
-    shared, found = loss_and_gradients(base, tmp_path / "shared", **changes)
+    shared, got = loss_and_gradients(base, tmp_path / "shared", **changes)
     monkeypatch.setattr(trainer, "can_share", lambda *_: False)
     apart, expected = loss_and_gradients(base, tmp_path / "apart", **changes)
     torch.testing.assert_close(shared, apart, atol=1e-5, rtol=1e-6)
-    assert found.keys() == expected.keys()
+    assert got.keys() == expected.keys()
     for name, gradient in expected.items():
         largest = max(1.0, gradient.abs().max().item())
-        torch.testing.assert_close(found[name], gradient, atol=2e-6 * largest, rtol=1e-5, msg=name)
+        torch.testing.assert_close(got[name], gradient, atol=2e-6 * largest, rtol=1e-5, msg=name)
 
 
-def test_prompts_of_different_lengths_and_every_figure_of_the_head(base, tmp_path):  # noqa: F811
+def test_prompts_of_different_lengths_and_every_output_of_the_head(base, tmp_path):
     ours = adapt_trainer(base, tmp_path, ALL)
     batch = part(batch_of(ours), guided=False)
     assert not batch["attention_mask"].all(), "some prompt and some answer must be padded"
@@ -53,7 +54,7 @@ def test_prompts_of_different_lengths_and_every_figure_of_the_head(base, tmp_pat
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     with torch.no_grad():
         apart = ours.model(**inputs, labels=labels, fused_lm_head=True)
-        shared = prefix.sharing(ours.model)(**inputs, labels=labels, fused_lm_head=True)
+        shared = prefix.pair_forward(ours.model, **inputs, labels=labels, fused_lm_head=True)
     for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
         real = labels[:, 1:] != -100
         torch.testing.assert_close(
@@ -63,21 +64,21 @@ def test_prompts_of_different_lengths_and_every_figure_of_the_head(base, tmp_pat
     torch.testing.assert_close(shared.log_probs, apart.log_probs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_pair_is_one_sequence_and_its_picture_is_seen_once(base, tmp_path, monkeypatch):  # noqa: F811
-    ours, seen = adapt_trainer(base, tmp_path, ALL), []
+def test_a_pair_is_one_sequence_and_its_picture_is_seen_once(base, tmp_path, monkeypatch):
+    ours, calls = adapt_trainer(base, tmp_path, ALL), []
     batch, forward = batch_of(ours), ours.model.forward
     monkeypatch.setattr(
-        ours.model, "forward", lambda **kwargs: (seen.append(kwargs), forward(**kwargs))[1]
+        ours.model, "forward", lambda **kwargs: (calls.append(kwargs), forward(**kwargs))[1]
     )
     ours.compute_loss(ours.model, batch)
     pairs, tokens = len(batch[IDS]), int(batch["completion_mask"].any(0).sum())
-    assert [len(kwargs["pixel_values"]) for kwargs in seen] == [pairs]
-    assert seen[0]["input_ids"].shape == (pairs, batch["input_ids"].shape[1] + tokens + 1)
+    assert [len(kwargs["pixel_values"]) for kwargs in calls] == [pairs]
+    assert calls[0]["input_ids"].shape == (pairs, batch["input_ids"].shape[1] + tokens + 1)
 
 
 def decoder(**config: Any) -> Any:
-    found = SimpleNamespace(config=SimpleNamespace(**({"_attn_implementation": "sdpa"} | config)))
-    return SimpleNamespace(get_decoder=lambda: found)
+    one = SimpleNamespace(config=SimpleNamespace(**({"_attn_implementation": "sdpa"} | config)))
+    return SimpleNamespace(get_decoder=lambda: one)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def decoder(**config: Any) -> Any:
         ({"layer_types": ["full_attention"] * 2, "sliding_window": 4096}, {}, True),
         ({"layer_types": ["full_attention", "sliding_attention"]}, {}, False),
         ({"_attn_implementation": "eager"}, {}, False),
+        ({"_attn_implementation": capture.NAME}, {}, True),
         ({}, {"token_type_ids": None}, False),
     ],
 )

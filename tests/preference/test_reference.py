@@ -1,4 +1,4 @@
-"""Reference log-probabilities from the cache are those that TRL computes; they are computed once."""
+"""Reference log-probabilities from the cache are those of TRL; they are computed once."""
 
 import gc
 import json
@@ -11,18 +11,19 @@ import torch
 from adapt.preference import reference
 from adapt.preference.collate import GUIDED, REFERENCE, part
 from adapt.preference.trainer import Weights
-from tests.preference.test_trainer import adapt_trainer, base, loss_of, rows, trl_trainer  # noqa: F401
+from tests.support.preference_rows import adapt_trainer, loss_of, rows, trl_trainer
 
 BOTH = Weights(vag=1, dpo=1, sft=0, attn=0)
 
 
-def test_columns_are_what_trl_computes_and_the_model_is_let_go(base, tmp_path, monkeypatch):  # noqa: F811
+def test_columns_are_what_trl_computes_and_the_model_is_let_go(base, tmp_path, monkeypatch):
     held: list[weakref.ref] = []
     compute = reference._compute
 
-    def spy(trainer, guided):
+    def spy(source, guided):
+        trainer = source.log_probs.__self__
         held.append(weakref.ref(trainer.ref_model))
-        return compute(trainer, guided)
+        return compute(source, guided)
 
     monkeypatch.setattr(reference, "_compute", spy)
     ours = adapt_trainer(base, tmp_path, BOTH)
@@ -37,7 +38,7 @@ def test_columns_are_what_trl_computes_and_the_model_is_let_go(base, tmp_path, m
     assert not torch.allclose(batch[REFERENCE[0]], batch[GUIDED + REFERENCE[0]], atol=1e-3)
 
 
-def test_a_second_run_reads_what_the_first_computed(base, tmp_path, monkeypatch):  # noqa: F811
+def test_a_second_run_reads_what_the_first_computed(base, tmp_path, monkeypatch):
     first = loss_of(adapt_trainer(base, tmp_path, BOTH))
     monkeypatch.setattr(reference, "_compute", lambda *_: pytest.fail("computed again"))
     assert loss_of(adapt_trainer(base, tmp_path, BOTH)).equal(first)
@@ -50,7 +51,7 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("what", "plain", "guided"),
+    ("change", "plain", "guided"),
     [
         ("base", 1, 1),
         ("chosen", 1, 1),
@@ -61,24 +62,24 @@ def files(folder: Path) -> set[str]:
         ("", 0, 0),
     ],
 )
-def test_whatever_the_values_depend_on_changes_the_key(base, tmp_path, what, plain, guided):  # noqa: F811
+def test_whatever_the_values_depend_on_changes_the_key(base, tmp_path, change, plain, guided):
     """How many of the two files are computed anew after a change."""
     adapt_trainer(base, tmp_path, BOTH)
     before, changed = files(tmp_path), rows()
     options: dict = {"base": {"digest": "other"}, "noise": {"noise": 0.5}, "size": {"size": 2}}.get(
-        what, {}
+        change, {}
     )
-    if what == "chosen":
+    if change == "chosen":
         changed[1]["chosen"] = changed[0]["chosen"]
-    elif what == "image":
+    elif change == "image":
         changed[1]["image"] = changed[0]["image"]
-    elif what == "anchor":
+    elif change == "anchor":
         changed[1]["anchor"] = changed[0]["anchor"]
     adapt_trainer(base, tmp_path, BOTH, data=changed, **options)
     assert len(files(tmp_path) - before) == plain + guided
 
 
-def test_a_reference_that_is_not_finite_names_the_rows(base, tmp_path, monkeypatch):  # noqa: F811
+def test_a_reference_that_is_not_finite_names_the_rows(base, tmp_path, monkeypatch):
     from trl import DPOTrainer
 
     ask = DPOTrainer.compute_ref_log_probs
@@ -96,7 +97,7 @@ def test_a_reference_that_is_not_finite_names_the_rows(base, tmp_path, monkeypat
     assert not files(tmp_path)
 
 
-def test_the_file_holds_two_numbers_per_row(base, tmp_path):  # noqa: F811
+def test_the_file_holds_two_numbers_per_row(base, tmp_path):
     adapt_trainer(base, tmp_path, Weights(vag=0, dpo=1, sft=0, attn=0))
     (path,) = (tmp_path / "reference").glob("*.json")
     values = json.loads(path.read_text())["log_probs"]

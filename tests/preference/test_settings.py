@@ -1,38 +1,37 @@
 """A configuration that cannot work names its key, before anything is computed."""
 
+import re
+from typing import get_args
+
 import pytest
+from trl import DPOConfig
 
 from adapt.params import InputError
-from tests.preference.test_fit import settings
+from adapt.preference.settings import LossType
+from tests.support.preference_rows import settings
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (dict(w_vag=0.0, w_dpo=0.0, w_sft=0.0, w_attn=0.0), "w_vag: all loss weights"),
-        (dict(w_attn=-0.1), "w_attn: must not be negative, got -0.1"),
-        (dict(w_dpo=-1.0), "w_dpo: must not be negative"),
+        (dict(w_attn=-0.1), "w_attn: must be at least 0, got -0.1"),
+        (dict(w_dpo=-1.0), "w_dpo: must be at least 0"),
         (dict(accumulation=0), "accumulation: must be at least 1"),
         (
             dict(workers=2, accumulation=4),
             "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers",
         ),
-        (dict(loss_type="ippo"), "loss_type: must be one of sigmoid, .* got ippo"),
+        (dict(loss_type="ippo"), "loss_type: must be 'sigmoid', .* got 'ippo'"),
         (dict(loss_type="ipo", w_dpo=0.0), "loss_type: ipo is the form of the same-image term"),
-        (dict(precision="fp16"), "precision: must be one of auto, fp32, bf16, got fp16"),
+        (dict(precision="fp16"), "precision: must be 'auto', 'fp32' or 'bf16', got 'fp16'"),
     ],
 )
 def test_bad_values_name_their_key(changes, message):
-    with pytest.raises(InputError, match=f"^{message}"):
+    with pytest.raises(InputError, match=f"^params.yaml: train.{message}"):
         settings(**changes)
 
 
 def test_loss_types_are_those_of_trl_that_need_no_option():
-    import re
-
-    from trl import DPOConfig
-
     named = re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata["help"])
-    from adapt.preference.settings import LOSS_TYPES
-
-    assert set(LOSS_TYPES) == set(named) - {"exo_pair", "sft"}
+    assert set(get_args(LossType)) == set(named) - {"exo_pair", "sft"}

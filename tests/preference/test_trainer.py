@@ -2,123 +2,25 @@
 equal images.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
+from trl import DPOTrainer
 
-from adapt.models.load import load_model, save
-from adapt.preference.collate import ANCHOR, GUIDED, IDS, REFERENCE, GuidedCollator
+from adapt.preference.collate import ANCHOR, GUIDED, IDS, GuidedCollator
 from adapt.preference.losses import dpo, sft
-from adapt.preference.reference import ReferenceCache
-from adapt.preference.trainer import AdaptTrainer, Weights, response_rows
+from adapt.preference.trainer import Weights, response_rows
 from tests.support import tiny_world
-
-NONE = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
-
-
-def rows() -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"row-{i}",
-            "image": tiny_world.picture(i),
-            "prompt": [{"role": "user", "content": tiny_world.QUESTIONS[i % 2]}],
-            "chosen": [{"role": "assistant", "content": tiny_world.ANSWERS[i % 2]}],
-            "rejected": [{"role": "assistant", "content": tiny_world.ANSWERS[(i + 1) % 2]}],
-            "anchor": [float(k == i) + 0.1 for k in range(16)],
-            "grid": [4, 4],
-        }
-        for i in range(4)
-    ]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("base")
-    save(tiny_world.model(), tiny_world.processor(), folder)
-    return str(folder)
-
-
-def config(tmp_path: Path, **changes: Any) -> DPOConfig:
-    settings = dict(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=4,
-        beta=0.5,
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        activation_checkpointing=False,
-        remove_unused_columns=False,
-        max_length=None,
-        max_steps=1,
-    )
-    return DPOConfig(**{**settings, **changes})
-
-
-def perturbed(base: str) -> Any:
-    """The policy a few steps away from the reference, so that the loss is not log 2."""
-    model = load_model(base)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(1)
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def trl_trainer(base: str, tmp_path: Path, **changes: Any) -> DPOTrainer:
-    return DPOTrainer(
-        model=perturbed(base),
-        args=config(tmp_path, **changes),
-        train_dataset=Dataset.from_list(rows()),
-        processing_class=tiny_world.processor(),
-    )
-
-
-def adapt_trainer(
-    base: str,
-    tmp_path: Path,
-    weights: Weights,
-    *,
-    data: list[dict[str, Any]] | None = None,
-    digest: str = "base",
-    noise: float = 0.3,
-    size: int = 4,
-    **changes: Any,
-) -> AdaptTrainer:
-    collator = GuidedCollator(processor=tiny_world.processor(), noise=noise)
-    args = config(tmp_path, per_device_train_batch_size=size, **changes)
-    cache = ReferenceCache(uri=str(tmp_path / "reference"), base=digest)
-    return AdaptTrainer(
-        model=perturbed(base),
-        args=args,
-        data_collator=collator,
-        weights=weights,
-        anchor_tokens=2,
-        train_dataset=Dataset.from_list(data or rows()),
-        processing_class=tiny_world.processor(),
-        attn_layers="all",
-        reference=cache,
-    )
-
-
-def batch_of(trainer: Any, *, equal_images: bool = False) -> dict[str, Any]:
-    batch = dict(trainer.data_collator([*trainer.train_dataset]))
-    if equal_images:
-        batch[f"{GUIDED}pixel_values"] = batch["pixel_values"]
-        batch |= {GUIDED + name: batch[name] for name in REFERENCE}
-    return batch
-
-
-def loss_of(trainer: Any, **options: bool) -> torch.Tensor:
-    trainer.model.train()
-    return trainer.compute_loss(trainer.model, batch_of(trainer, **options))
-
-
-def gradients(trainer: Any) -> dict[str, torch.Tensor]:
-    return {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+from tests.support.preference_rows import (
+    NONE,
+    adapt_trainer,
+    batch_of,
+    gradients,
+    loss_of,
+    rows,
+    trl_trainer,
+)
 
 
 @pytest.mark.parametrize("form", ["sigmoid", "ipo", "hinge"])
@@ -141,12 +43,12 @@ def test_our_equations_of_dpo_and_sft_are_trls(base, tmp_path):
     trl = trl_trainer(base, tmp_path)
     batch = batch_of(trl)
     log_probs, mask = trl_log_probs(trl, batch), batch["completion_mask"][:, 1:] > 0
-    ours, seen = dpo(
+    ours, metrics = dpo(
         *log_probs.sum(1).chunk(2), *trl.compute_ref_log_probs(trl.ref_model, batch), beta=0.5
     )
     torch.testing.assert_close(ours, trl.compute_loss(trl.model, batch), atol=1e-6, rtol=0)
     for name, key in (("margins", "rewards/margins"), ("accuracies", "rewards/accuracies")):
-        assert seen[name].item() == pytest.approx(trl._metrics["eval"][key][-1], abs=1e-6)
+        assert metrics[name].item() == pytest.approx(trl._metrics["eval"][key][-1], abs=1e-6)
     # TRL's mean is over tokens, ours over answers: of one answer they are the same.
     trl.loss_types, trl.loss_weights = ["sft"], [1.0]
     one = {key: value[[0, 4]] for key, value in batch.items()}
@@ -194,22 +96,22 @@ def test_a_step_by_passes_has_the_gradients_of_the_whole_loss(base, tmp_path):
 
 
 def test_without_same_image_dpo_the_rejected_half_is_not_computed(base, tmp_path, monkeypatch):
-    seen: list[int] = []
+    batches: list[int] = []
     trainer = adapt_trainer(base, tmp_path, Weights(vag=1.0, dpo=0.0, sft=1.0, attn=0.1))
     forward = trainer.model.forward
     monkeypatch.setattr(
         trainer.model,
         "forward",
-        lambda **kwargs: (seen.append(len(kwargs["input_ids"])), forward(**kwargs))[1],
+        lambda **kwargs: (batches.append(len(kwargs["input_ids"])), forward(**kwargs))[1],
     )
     loss_of(trainer)
-    assert seen == [4, 8]
+    assert batches == [4, 8]
 
 
 def test_every_term_tells_what_one_wants_to_plot(base, tmp_path):
     trainer = adapt_trainer(base, tmp_path, Weights(vag=1.0, dpo=1.0, sft=1.0, attn=1.0))
     loss_of(trainer)
-    figures = trainer._metrics["train"]
+    metrics = trainer._metrics["train"]
     assert {
         "rewards/margins",
         "rewards/accuracies",
@@ -225,9 +127,9 @@ def test_every_term_tells_what_one_wants_to_plot(base, tmp_path):
         "attn/amc",
         "attn/mass_clipped",
         "attn/empty",
-    } < figures.keys()
-    rewards, beta = figures["rewards/chosen"][0], 0.5
-    assert figures["chosen/displacement"][0] == pytest.approx(rewards / beta, abs=1e-4)
+    } < metrics.keys()
+    rewards, beta = metrics["rewards/chosen"][0], 0.5
+    assert metrics["chosen/displacement"][0] == pytest.approx(rewards / beta, abs=1e-4)
 
 
 def test_attention_supervision_reaches_queries_and_keys_and_nothing_behind_the_last_map(
@@ -236,8 +138,8 @@ def test_attention_supervision_reaches_queries_and_keys_and_nothing_behind_the_l
     trainer = adapt_trainer(base, tmp_path, Weights(**{**NONE, "attn": 1.0}))
     loss_of(trainer).backward()
     prefix = "model.language_model.layers.2."
-    found = gradients(trainer).items()
-    last = {n.removeprefix(prefix): g.abs().sum() for n, g in found if n.startswith(prefix)}
+    named = gradients(trainer).items()
+    last = {n.removeprefix(prefix): g.abs().sum() for n, g in named if n.startswith(prefix)}
     assert last["self_attn.q_proj.weight"] > 0 and last["self_attn.k_proj.weight"] > 0
     assert not any(total > 0 for name, total in last.items() if "v_proj" in name or "mlp" in name)
     # Data-parallel training waits for every parameter: they take part, with gradients of 0.
@@ -277,5 +179,5 @@ def test_guided_images_depend_on_the_row_alone():
 
 
 def test_rows_that_produce_the_response():
-    found = response_rows(torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]]))
-    assert found.tolist() == [[1, 2, 3], [0, 1, -1]]
+    positions = response_rows(torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 0, 0]]))
+    assert positions.tolist() == [[1, 2, 3], [0, 1, -1]]

@@ -1,34 +1,176 @@
-"""Preference pairs about pictures of noise, as a file for `fit` and as rows for a trainer."""
+"""Preference pairs about pictures of noise, as a file for `fit` and as rows for a trainer; settings
+and trainers for them.
+"""
 
 import dataclasses
 import io
+from pathlib import Path
+from typing import Any
 
+import torch
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from adapt.models.load import load_model
+from adapt.params import load
+from adapt.preference.collate import GUIDED, REFERENCE, GuidedCollator
 from adapt.preference.pairs import Pair
+from adapt.preference.reference import ReferenceCache
+from adapt.preference.settings import Config
+from adapt.preference.trainer import AdaptTrainer, Weights
 from tests.support import tiny_world
+
+ANCHOR = {"anchor_tokens": 3, "noise_images": 2}
+TRAIN = dict(
+    workers=0,
+    max_failures=1,
+    batch_pairs=4,
+    accumulation=1,
+    steps=6,
+    learning_rate=1e-3,
+    beta=0.5,
+    loss_type="sigmoid",
+    w_vag=1.0,
+    w_dpo=0.5,
+    w_sft=1.0,
+    w_attn=0.1,
+    attn_layers="all",
+    noise=0.3,
+    lora_rank=0,
+    precision="auto",
+    gradient_checkpointing=False,
+    checkpoint_every=3,
+    log_every=1,
+)
+NONE = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
+
+
+def settings(anchor: dict[str, int] = ANCHOR, **changes: Any) -> Config:
+    """The train section for `pairs`, checked as that of a params.yaml is."""
+    return load({"train": TRAIN | changes, "anchor": anchor, "seed": 1}, "train", Config)
+
+
+# ---- the pair file -------------------------------------------------------------------------------
 
 
 def pairs(count: int) -> list[Pair]:
     """The two answers of `tiny_world` by turns, each with an anchor on another patch."""
-    found = []
-    for i in range(count):
-        png = io.BytesIO()
-        tiny_world.picture(i).save(png, "PNG")
-        found.append(
-            Pair(
-                id=f"row-{i}",
-                kind="describe",
-                image=png.getvalue(),
-                question=tiny_world.QUESTIONS[i % 2],
-                chosen=tiny_world.ANSWERS[i % 2],
-                rejected=tiny_world.ANSWERS[(i + 1) % 2],
-                chosen_score=1.0,
-                rejected_score=0.0,
-                anchor=tuple(float(k == i % 16) + 0.1 for k in range(16)),
-                grid=(4, 4),
-            )
+    return [
+        Pair(
+            id=f"row-{i}",
+            kind="describe",
+            image=_png(i),
+            question=tiny_world.QUESTIONS[i % 2],
+            chosen=tiny_world.ANSWERS[i % 2],
+            rejected=tiny_world.ANSWERS[(i + 1) % 2],
+            chosen_score=1.0,
+            rejected_score=0.0,
+            anchor=tuple(float(k == i % 16) + 0.1 for k in range(16)),
+            grid=(4, 4),
         )
-    return found
+        for i in range(count)
+    ]
 
 
-def changed(pair: Pair, **changes) -> Pair:
+def _png(seed: int) -> bytes:
+    file = io.BytesIO()
+    tiny_world.picture(seed).save(file, "PNG")
+    return file.getvalue()
+
+
+def changed(pair: Pair, **changes: Any) -> Pair:
     return dataclasses.replace(pair, **changes)
+
+
+# ---- trainers ------------------------------------------------------------------------------------
+
+
+def rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"row-{i}",
+            "image": tiny_world.picture(i),
+            "prompt": [{"role": "user", "content": tiny_world.QUESTIONS[i % 2]}],
+            "chosen": [{"role": "assistant", "content": tiny_world.ANSWERS[i % 2]}],
+            "rejected": [{"role": "assistant", "content": tiny_world.ANSWERS[(i + 1) % 2]}],
+            "anchor": [float(k == i) + 0.1 for k in range(16)],
+            "grid": [4, 4],
+        }
+        for i in range(4)
+    ]
+
+
+def config(tmp_path: Path, **changes: Any) -> DPOConfig:
+    arguments = dict(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        beta=0.5,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=False,
+        remove_unused_columns=False,
+        max_length=None,
+        max_steps=1,
+    )
+    return DPOConfig(**{**arguments, **changes})
+
+
+def perturbed(base: str) -> Any:
+    """The policy a few steps away from the reference, so that the loss is not log 2."""
+    model = load_model(base)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def trl_trainer(base: str, tmp_path: Path, **changes: Any) -> DPOTrainer:
+    return DPOTrainer(
+        model=perturbed(base),
+        args=config(tmp_path, **changes),
+        train_dataset=Dataset.from_list(rows()),
+        processing_class=tiny_world.processor(),
+    )
+
+
+def adapt_trainer(
+    base: str,
+    tmp_path: Path,
+    weights: Weights,
+    *,
+    data: list[dict[str, Any]] | None = None,
+    digest: str = "base",
+    noise: float = 0.3,
+    size: int = 4,
+    **changes: Any,
+) -> AdaptTrainer:
+    return AdaptTrainer(
+        model=perturbed(base),
+        args=config(tmp_path, per_device_train_batch_size=size, **changes),
+        data_collator=GuidedCollator(processor=tiny_world.processor(), noise=noise),
+        weights=weights,
+        anchor_tokens=2,
+        train_dataset=Dataset.from_list(data or rows()),
+        processing_class=tiny_world.processor(),
+        attn_layers="all",
+        cache=ReferenceCache(uri=str(tmp_path / "reference"), base=digest),
+    )
+
+
+def batch_of(trainer: Any, *, equal_images: bool = False) -> dict[str, Any]:
+    batch = dict(trainer.data_collator([*trainer.train_dataset]))
+    if equal_images:
+        batch[f"{GUIDED}pixel_values"] = batch["pixel_values"]
+        batch |= {GUIDED + name: batch[name] for name in REFERENCE}
+    return batch
+
+
+def loss_of(trainer: Any, **options: bool) -> torch.Tensor:
+    trainer.model.train()
+    return trainer.compute_loss(trainer.model, batch_of(trainer, **options))
+
+
+def gradients(trainer: Any) -> dict[str, torch.Tensor]:
+    return {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
