@@ -65,9 +65,9 @@ def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
 
 
 def _drawn(config: Config, split: str) -> Iterator[Example]:
-    world, images = config.scenes, getattr(config.scenes, f"{split}_images")
+    world = config.scenes
     size, noise, seed = world.image_size, world.caption_noise, config.seed
-    for index in track(range(images), f"drawing {split}"):
+    for index in track(range(world.images(split)), f"drawing {split}"):
         yield from scenes.examples(split, index, size=size, caption_noise=noise, seed=seed)
 
 
