@@ -25,8 +25,7 @@ class Mention:
 
 
 def find(text: str, words: Mapping[str, Sequence[str]]) -> tuple[Mention, ...]:
-    """All mentions in order, repeats included; `words` maps a canonical name to the lower-case
-    words that mean it.
+    """All mentions in order, with repeats; `words` maps a canonical name to its lower-case words.
 
     >>> words = {"bicycle": ["bicycle", "bike"], "house": ["house", "houses"]}
     >>> find("A bike, two Houses, a bikeshed.", words)
