@@ -1,5 +1,4 @@
-"""Score answers that already exist, as the benchmarks' own programs do: CHAIR, AMBER, POPE, Object
-HalBench, MMHal and HallusionBench; and make POPE's questions.
+"""Score answers that exist, as six benchmarks' own programs do; and make POPE's questions.
 
     python -m adapt.score chair --responses captions.jsonl --truth annotations/
     python -m adapt.score amber --responses answers.json --truth AMBER/data --json

@@ -63,11 +63,13 @@ class Amber:
         similar = frozenset(pairs | {(b, a) for a, b in pairs})
         annotations = _annotations(folder / "annotations.json", associated)
         safe = frozenset(rows.read_text(folder / "safe_words.txt").splitlines())
+        start, asked = _start(folder / "metrics.txt"), folder / "query" / "query_all.json"
+        queries = rows.read(asked) if asked.is_file() else []
         return cls(
             annotations=annotations,
             words=generative.Words(associated, safe, similar),
-            start=_start(folder / "metrics.txt"),
-            images=_images(folder / "query" / "query_all.json"),
+            start=start,
+            images={row.whole("id"): row.text("image") for row in queries},
             similarity_name=name,
             lemmas=_lemmas(lemmas) if lemmas else nouns.WORDNET,
         )
@@ -120,12 +122,8 @@ def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
         ratios |= discriminative.ratios(kinds, answered, images)
     if described and asked:
         metrics["amber_score"] = round((100 - metrics["chair"] + metrics["f1"]) / 2, 2)
-    return Scored(
-        metrics=metrics,
-        counts={name: int(value) for name, value in totals.items()},
-        ratios=ratios,
-        variant=_variant(amber, mode, bool(described)),
-    )
+    counts = {name: int(value) for name, value in totals.items()}
+    return Scored(metrics, counts, ratios, _variant(amber, mode, bool(described)))
 
 
 def _described(described: Mapping[int, str], amber: Amber, mode: Mode) -> list[generative.Counted]:
@@ -166,10 +164,6 @@ def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Anno
             raise row.error(f"type {rows.shown(kind)} is none of AMBER's")
         annotations[row.whole("id")] = Annotation(type=kind, truth=truth, targets=targets)
     return annotations
-
-
-def _images(path: Path) -> dict[int, str]:
-    return {row.whole("id"): row.text("image") for row in rows.read(path)} if path.is_file() else {}
 
 
 def _lists(path: Path) -> dict[str, list[str]]:

@@ -37,6 +37,7 @@ from adapt.score.text.plurals import singular
 from adapt.score.text.pool import read_each
 
 Variant = Literal["opera", "maxlinn"]
+Captions = Sequence[tuple[str, str]]  # an image's id and what is said about it
 Truth = Mapping[str, Collection[str]]  # the objects of each image
 OWN_LIST = Path(__file__).parent / "words" / "objects.txt"
 
@@ -184,13 +185,9 @@ def join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> list
 
 
 def score(
-    captions: Sequence[tuple[str, str]],
-    truth: Truth,
-    synonyms: Synonyms,
-    variant: Variant,
-    mode: Mode,
+    captions: Captions, truth: Truth, synonyms: Synonyms, variant: Variant, mode: Mode
 ) -> Scored:
-    """CHAIR of (image id, caption) pairs; `length` is words a caption.
+    """CHAIR of captions; `length` is words a caption.
 
     Two captions. "A dog." of an image with a dog and a cat; "A dog, two cats." of one with a dog: 1
     of 2 captions and 1 of 3 mentions are hallucinated, 2 of 3 objects recalled: chair_s 0.5,
@@ -208,12 +205,8 @@ def score(
     counted = map(_count, read_each(read, named), true)
     column = per_image(Counted._fields, zip(images, counted, strict=True))
     ratios = {name: (column[above], column[below]) for name, (above, below) in _METRICS.items()}
-    return Scored(
-        metrics=pooled(ratios),
-        counts={name: int(values.sum()) for name, values in column.items()},
-        ratios=ratios,
-        variant=_variant(synonyms, variant, mode),
-    )
+    counts = {name: int(values.sum()) for name, values in column.items()}
+    return Scored(pooled(ratios), counts, ratios, _variant(synonyms, variant, mode))
 
 
 def _count(mentioned: Mentions, true: Collection[str]) -> Counted:

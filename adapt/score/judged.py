@@ -85,12 +85,9 @@ def mmhal(verdicts: Sequence[str], mode: Mode) -> Scored:
     # In the official order of operations, for its rounding.
     metrics["informativeness"] = sum(informative) / len(scores) / 3 * 100
     counts = {"judged": len(verdicts), "without_rating": ratings.count(None)}
-    return Scored(
-        metrics={name: round(value, 2) for name, value in metrics.items()},
-        counts=counts | {"hallucinated": sum(hallucinated)},
-        ratios=ratios,
-        variant={"benchmark": "mmhal", "mode": mode},
-    )
+    counts["hallucinated"] = sum(hallucinated)
+    rounded = {name: round(value, 2) for name, value in metrics.items()}
+    return Scored(rounded, counts, ratios, {"benchmark": "mmhal", "mode": mode})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +163,9 @@ def hallusion(verdicts: Sequence[Verdict], mode: Mode) -> Scored:
     # The mean over figures of the share of right answers, as a fraction.
     shares = [sum(rights) / len(rights) for rights in figures.values()]
     consistency = {"figure_score": sum(shares) / len(shares) if shares else 0.0}
-    return Scored(
-        metrics=pooled(ratios) | _bias(verdicts) | consistency,
-        counts=_question_counts(verdicts) | _pair_counts(verdicts, pairs) | _figure_counts(figures),
-        ratios=ratios,
-        variant={"benchmark": "hallusion", "mode": mode},
-    )
+    metrics = pooled(ratios) | _bias(verdicts) | consistency
+    counts = _question_counts(verdicts) | _pair_counts(verdicts, pairs) | _figure_counts(figures)
+    return Scored(metrics, counts, ratios, {"benchmark": "hallusion", "mode": mode})
 
 
 def _groups(verdicts: Iterable[Verdict], key: Callable[[Verdict], Key]) -> Groups:

@@ -99,20 +99,16 @@ def score(captions: Sequence[Caption], truth: Truth, synonyms: Synonyms, mode: M
     metrics = pooled(ratios)
     metrics["correct_rate"] = 1 - metrics["CHAIRs_refine"]
     metrics["object_correct_rate"] = 1 - metrics["CHAIRi"]
-    return Scored(
-        metrics=metrics,
-        counts={
-            "sentence_num": len(captions),
-            "coco_sentence_num": sum(some),
-            "coco_word_count": sum(covered),  # the official name for true objects that are named
-            "gt_word_count": sum(map(len, true)),
-            "hallucinated_sentence_num": sum(bad),
-            "mention_num": sum(map(len, objects)),
-            "hallucinated_mention_num": sum(wrong),
-        },
-        ratios=ratios,
-        variant=_variant(captions, synonyms, mode),
-    )
+    counts = {
+        "sentence_num": len(captions),
+        "coco_sentence_num": sum(some),
+        "coco_word_count": sum(covered),  # the official name for true objects that are named
+        "gt_word_count": sum(map(len, true)),
+        "hallucinated_sentence_num": sum(bad),
+        "mention_num": sum(map(len, objects)),
+        "hallucinated_mention_num": sum(wrong),
+    }
+    return Scored(metrics, counts, ratios, _variant(captions, synonyms, mode))
 
 
 def _mentioned(captions: Sequence[Caption], synonyms: Synonyms, mode: Mode) -> list[list[str]]:
@@ -145,13 +141,9 @@ def singular(word: str, synonyms: Synonyms, mode: Mode) -> str:
 
 def _variant(captions: Iterable[Caption], synonyms: Synonyms, mode: Mode) -> dict[str, str]:
     extracted = any(caption.extracted is not None for caption in captions)
-    variant = {
-        "benchmark": "objhal",
-        "mode": mode,
-        "objects": "extracted by a language model" if extracted else "words of the caption",
-        "synonyms": synonyms.name,
-        "tokenizer": english.TOKENIZER,
-    }
+    source = "extracted by a language model" if extracted else "words of the caption"
+    variant = {"benchmark": "objhal", "mode": mode, "objects": source}
+    variant |= {"synonyms": synonyms.name, "tokenizer": english.TOKENIZER}
     if extracted:
         return variant | {"tagger": english.TAGGER}
     return variant | ({"lemmas": english.LEMMATIZER} if mode == "official" else {})

@@ -20,7 +20,7 @@ Columns: TypeAlias = dict[str, NDArray[np.int64]]
 Ratio: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scored:
     """`metrics` as the official code prints them (rounding, scale), `counts` under its names.
 
