@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LEVEL = 0.95
+Sums = ArrayLike  # the numerators, or the denominators, of N images
 _CELLS = 1_000_000  # of an N x R block, so that memory stays small however many images there are
 
 
@@ -31,24 +32,19 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(numerator: ArrayLike, denominator: ArrayLike, resamples: int, seed: int) -> Interval:
-    """The pooled ratio 100 * sum(numerator) / sum(denominator) with its bounds.
+def interval(above: Sums, below: Sums, resamples: int, seed: int) -> Interval:
+    """The pooled ratio 100 * sum(above) / sum(below) with its bounds.
 
     >>> interval([1, 1, 1], [2, 2, 2], resamples=100, seed=0)  # all images alike: no uncertainty
     Interval(point=50.0, low=50.0, high=50.0)
     """
-    sums_N2 = _columns(numerator, denominator)
+    sums_N2 = _columns(above, below)
     drawn_R2 = _resampled(sums_N2, resamples, seed)
     return _bounds(_ratio(sums_N2.sum(0)[None]), _ratio(drawn_R2))
 
 
 def difference(
-    numerator_a: ArrayLike,
-    denominator_a: ArrayLike,
-    numerator_b: ArrayLike,
-    denominator_b: ArrayLike,
-    resamples: int,
-    seed: int,
+    above_a: Sums, below_a: Sums, above_b: Sums, below_b: Sums, resamples: int, seed: int
 ) -> Interval:
     """Pooled ratio of a minus that of b on the same images in the same order, in percentage points.
 
@@ -56,16 +52,13 @@ def difference(
     >>> difference([1, 0], [1, 1], [0, 0], [1, 1], resamples=1000, seed=0)
     Interval(point=50.0, low=0.0, high=100.0)
     """
-    sums_N4 = _columns(numerator_a, denominator_a, numerator_b, denominator_b)
+    sums_N4 = _columns(above_a, below_a, above_b, below_b)
     drawn_R4 = _resampled(sums_N4, resamples, seed)
-    total = sums_N4.sum(0)[None]
-    return _bounds(
-        _ratio(total[:, :2]) - _ratio(total[:, 2:]),
-        _ratio(drawn_R4[:, :2]) - _ratio(drawn_R4[:, 2:]),
-    )
+    point, drawn = (_ratio(s[:, :2]) - _ratio(s[:, 2:]) for s in (sums_N4.sum(0)[None], drawn_R4))
+    return _bounds(point, drawn)
 
 
-def _columns(*values: ArrayLike) -> NDArray[np.float64]:
+def _columns(*values: Sums) -> NDArray[np.float64]:
     columns = [np.asarray(v, dtype=np.float64) for v in values]
     assert len({c.shape for c in columns}) == 1 and columns[0].ndim == 1, [c.shape for c in columns]
     assert columns[0].size, "no images to resample"

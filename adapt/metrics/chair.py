@@ -1,5 +1,4 @@
-"""Object hallucination in descriptions: CHAIR (arXiv 1809.02156) and AMBER's Cover, Hal and Cog
-(arXiv 2311.07397).
+"""Hallucinated objects: CHAIR (arXiv 1809.02156), AMBER's Cover, Hal and Cog (arXiv 2311.07397).
 
 Over all responses, in percent:
 
@@ -92,8 +91,7 @@ def count(answer: str, truth: Truth, vocabulary: Words) -> Counts:
 
 
 def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numerator and denominator of each metric for each response, to be pooled or resampled
-    (`bootstrap`).
+    """Numerator and denominator of each metric for each response, to be pooled or resampled.
 
     >>> house, bus = Mention("house", 0, 5), Mention("bus", 9, 12)
     >>> first = Counts((house, bus), ("house", "tree"), ("car",))
@@ -107,9 +105,7 @@ def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]
         "cog": [(len(c.cog), len(c.targets)) for c in counts],
     }
     assert tuple(columns) == METRICS
-    tables = {
-        name: np.array(pairs, dtype=np.int64).reshape(-1, 2) for name, pairs in columns.items()
-    }
+    tables = {name: np.array(of, dtype=np.int64).reshape(-1, 2) for name, of in columns.items()}
     return {name: (table[:, 0], table[:, 1]) for name, table in tables.items()}
 
 
@@ -125,10 +121,8 @@ def aggregate(counts: Sequence[Counts]) -> dict[str, float]:
     >>> aggregate([first, Counts((house,), ("house",), ())])
     {'chair_i': 50.0, 'hal': 50.0, 'cover': 66.66666666666667, 'cog': 50.0}
     """
-    return {
-        name: percent(int(above.sum()), int(below.sum()))
-        for name, (above, below) in ratios(counts).items()
-    }
+    pairs = ratios(counts).items()
+    return {name: percent(*(int(column.sum()) for column in columns)) for name, columns in pairs}
 
 
 def percent(numerator: float, denominator: float) -> float:

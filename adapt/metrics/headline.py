@@ -33,5 +33,4 @@ ARMS = {
     "tuned": "after",
     "tuned_steered": "after, steered",
 }
-"""Arms of a retraining, plain and with attention-supervised inference, and what people call them.
-"""
+"""Arms of a retraining, plain and with attention-supervised inference, and their names."""

@@ -25,8 +25,7 @@ class Mention:
 
 
 def find(text: str, words: Mapping[str, Sequence[str]]) -> tuple[Mention, ...]:
-    """All mentions in order, repeats included; `words` maps a canonical name to the lower-case
-    words that mean it.
+    """All mentions in order, with repeats; `words` maps a canonical name to its lower-case words.
 
     >>> words = {"bicycle": ["bicycle", "bike"], "house": ["house", "houses"]}
     >>> find("A bike, two Houses, a bikeshed.", words)
@@ -48,9 +47,7 @@ def named(text: str, words: Iterable[str]) -> set[str]:
 
 
 @lru_cache(maxsize=16)
-def _compiled(
-    words: tuple[tuple[str, tuple[str, ...]], ...],
-) -> tuple[re.Pattern[str], dict[str, str]]:
+def _compiled(words: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern, dict[str, str]]:
     owner = {form: name for name, forms in words for form in forms}
     longest_first = sorted(owner, key=lambda form: (-len(form), form))
     choices = "|".join(map(re.escape, longest_first)) or r"(?!)"

@@ -1,5 +1,4 @@
-"""Score answers that already exist, as the benchmarks' own programs do: CHAIR, AMBER, POPE, Object
-HalBench, MMHal and HallusionBench; and make POPE's questions.
+"""Score answers that exist, as six benchmarks' own programs do; and make POPE's questions.
 
     python -m adapt.score chair --responses captions.jsonl --truth annotations/
     python -m adapt.score amber --responses answers.json --truth AMBER/data --json
@@ -65,7 +64,11 @@ _EXAMPLES = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises its errors, so that they are printed as all others are."""
+    """Raises its errors, so that they are printed as all others are; subparsers are alike."""
+
+    def __init__(self, **options: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=raw, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help shows examples")
@@ -117,20 +120,15 @@ def _read(options: argparse.Namespace, path: Path) -> forms.Answers:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m adapt.score",
-        description="Score answers that already exist, as the benchmarks' own programs do.",
-        epilog="examples:" + "\n".join(_EXAMPLES.values()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    about = "Score answers that already exist, as the benchmarks' own programs do."
+    epilog = "examples:" + "\n".join(_EXAMPLES.values())
+    parser = _Parser(prog="python -m adapt.score", description=about, epilog=epilog)
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     objects = "{image: [objects]}, or COCO's annotation files or their folder"
 
     chair = _scoring(commands, "chair", "objects in captions", "image_id, caption", objects)
-    chair.add_argument(
-        "--variant", choices=("opera", "maxlinn"), default="opera", help="whose program (opera)"
-    )
+    whose, variants = "whose program (opera)", ("opera", "maxlinn")
+    chair.add_argument("--variant", choices=variants, default="opera", help=whose)
     about = "descriptions, yes/no answers, or both"
     amber = _scoring(commands, "amber", about, "id, response", "AMBER's folder")
     similar = "JSON: pairs of similar words (without: equal words only)"
@@ -169,9 +167,7 @@ def _scoring(
     mends = "strict mends the official code's quirks, and says how far the metrics move (official)"
     add("--mode", choices=("official", "strict"), default="official", help=mends)
     renames = "take a column of the responses by another name; may be repeated"
-    add(
-        "--rename", type=_renaming, action="append", default=[], metavar="THEIRS=OURS", help=renames
-    )
+    add("--rename", type=_rename, action="append", default=[], metavar="THEIRS=OURS", help=renames)
     add("--json", action="store_true", help="print one JSON object, errors too")
     return command
 
@@ -180,9 +176,8 @@ def _add_questions(commands: Any, objects: str) -> None:
     about = "make POPE's questions from what is in the images"
     add = _command(commands, "pope-questions", about, f"POPE: {about}.").add_argument
     add("--truth", type=Path, required=True, metavar="PATH", help=objects)
-    strategies = pope_builder.STRATEGIES
     absent = "which absent objects are asked for (popular)"
-    add("--strategy", choices=strategies, default="popular", help=absent)
+    add("--strategy", choices=pope_builder.STRATEGIES, default="popular", help=absent)
     add("--per-image", type=_positive, default=3, metavar="N", help="objects of an image (3)")
     add("--seed", type=int, default=0, metavar="N", help="of the objects that are drawn (0)")
     mends = "strict mends the official code's English and its order of ties (official)"
@@ -191,17 +186,11 @@ def _add_questions(commands: Any, objects: str) -> None:
 
 
 def _command(commands: Any, name: str, about: str, description: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=about,
-        description=description,
-        epilog=f"examples:{_EXAMPLES[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    epilog = f"examples:{_EXAMPLES[name]}"
+    return commands.add_parser(name, help=about, description=description, epilog=epilog)
 
 
-def _renaming(text: str) -> tuple[str, str]:
+def _rename(text: str) -> tuple[str, str]:
     theirs, equals, ours = text.partition("=")
     if not (theirs and equals and ours):
         raise argparse.ArgumentTypeError(f"{text!r} is not THEIRS=OURS")

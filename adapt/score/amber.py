@@ -1,5 +1,4 @@
-"""AMBER (arXiv 2311.07397): hallucination in descriptions and in yes/no answers, from AMBER's own
-folder.
+"""AMBER (arXiv 2311.07397): hallucination in descriptions and answers, from AMBER's own folder.
 
 The folder is `data/` of github.com/junyangwang0410/AMBER as it comes: `annotations.json`,
 `relation.json`, `safe_words.txt`, `metrics.txt` and, for intervals over images,
@@ -30,21 +29,14 @@ from adapt.score.text import english, nouns
 from adapt.score.text.pool import read_each
 
 GENERATIVE = "generative"
-FILES = (
-    "annotations.json",
-    "relation.json",
-    "safe_words.txt",
-    "metrics.txt",
-    "query/query_all.json",
-)
+_FILES = "annotations.json relation.json safe_words.txt metrics.txt query/query_all.json"
+FILES = tuple(_FILES.split())
 _THRESHOLD = 0.8  # the official --similarity_score
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """What one id asks for: a description's objects and likely hallucinations, or a question's
-    answer.
-    """
+    """What one id asks for: a description's objects and likely hallucinations, or an answer."""
 
     type: str
     truth: tuple[str, ...]  # of a question: ("yes",) or ("no",)
@@ -64,21 +56,20 @@ class Amber:
 
     @classmethod
     def read(cls, folder: Path, similarity: Path | None, lemmas: Path | None) -> "Amber":
-        """Read AMBER's folder, a JSON of similar pairs, and a JSON of lemmas (None: WordNet from
-        NLTK_DATA).
-        """
+        """Read AMBER's folder, and JSON of similar pairs and of lemmas (None: NLTK's WordNet)."""
         associated = _lists(folder / "relation.json")
         pairs = _pairs(similarity) if similarity else set()
         name = f"{similarity.name}, {len(pairs)} pairs" if similarity else "equal words only"
+        similar = frozenset(pairs | {(b, a) for a, b in pairs})
+        annotations = _annotations(folder / "annotations.json", associated)
+        safe = frozenset(rows.read_text(folder / "safe_words.txt").splitlines())
+        start, asked = _start(folder / "metrics.txt"), folder / "query" / "query_all.json"
+        queries = rows.read(asked) if asked.is_file() else []
         return cls(
-            annotations=_annotations(folder / "annotations.json", associated),
-            words=generative.Words(
-                associated,
-                safe=frozenset(rows.read_text(folder / "safe_words.txt").splitlines()),
-                similar=frozenset(pairs | {(b, a) for a, b in pairs}),
-            ),
-            start=_start(folder / "metrics.txt"),
-            images=_images(folder / "query" / "query_all.json"),
+            annotations=annotations,
+            words=generative.Words(associated, safe, similar),
+            start=start,
+            images={row.whole("id"): row.text("image") for row in queries},
             similarity_name=name,
             lemmas=_lemmas(lemmas) if lemmas else nouns.WORDNET,
         )
@@ -102,8 +93,7 @@ class Amber:
 
 
 def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
-    """All metrics that the responses allow: those of the descriptions, of the answers, and the
-    AMBER score.
+    """All metrics that the responses allow: of descriptions, of answers, and the AMBER score.
 
     `metrics` are percentages with one decimal, and `length`, the words of a description on average.
     """
@@ -124,22 +114,16 @@ def score(responses: Mapping[int, str], amber: Amber, mode: Mode) -> Scored:
     if asked:
         notes = [amber.annotations[n] for n in asked]
         kinds = [note.type for note in notes]
-        answered = [
-            discriminative.count(text, note.truth[0], mode)
-            for text, note in zip(asked.values(), notes, strict=True)
-        ]
+        truths = [note.truth[0] for note in notes]
+        answered = list(map(partial(discriminative.count, mode=mode), asked.values(), truths))
         _add(totals, map(discriminative.counters, kinds, answered))
         metrics |= discriminative.rates(totals, mode)
         images = [amber.images.get(n, str(n)) for n in asked]
         ratios |= discriminative.ratios(kinds, answered, images)
     if described and asked:
         metrics["amber_score"] = round((100 - metrics["chair"] + metrics["f1"]) / 2, 2)
-    return Scored(
-        metrics=metrics,
-        counts={name: int(value) for name, value in totals.items()},
-        ratios=ratios,
-        variant=_variant(amber, mode, bool(described)),
-    )
+    counts = {name: int(value) for name, value in totals.items()}
+    return Scored(metrics, counts, ratios, _variant(amber, mode, bool(described)))
 
 
 def _described(described: Mapping[int, str], amber: Amber, mode: Mode) -> list[generative.Counted]:
@@ -159,14 +143,10 @@ def _add(totals: dict[str, float], counters: Iterable[Mapping[str, int]]) -> Non
 
 def _variant(amber: Amber, mode: Mode, described: bool) -> dict[str, str]:
     variant = {"benchmark": "amber", "mode": mode}
-    if not described:
-        return variant
-    return variant | {
-        "similarity": amber.similarity_name,
-        "lemmas": amber.lemmas.name,
-        "tokenizer": english.TOKENIZER,
-        "tagger": english.TAGGER,
-    }
+    if described:
+        variant |= {"similarity": amber.similarity_name, "lemmas": amber.lemmas.name}
+        variant |= {"tokenizer": english.TOKENIZER, "tagger": english.TAGGER}
+    return variant
 
 
 def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Annotation]:
@@ -175,28 +155,20 @@ def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Anno
         kind = row.text("type")
         if kind == GENERATIVE:
             truth, targets = tuple(row.texts("truth")), tuple(row.texts("hallu"))
-            unknown = [word for word in truth + targets if word not in associated]
-            if unknown:
-                raise InputError(
-                    f"{row.where}: {rows.shown(unknown[0])} is no key of relation.json"
-                )
+            for word in truth + targets:
+                if word not in associated:
+                    raise row.error(f"{rows.shown(word)} is no key of relation.json")
         elif kind in discriminative.PREFIXES:
             truth, targets = (row.choice("truth", ("yes", "no")),), ()
         else:
-            raise InputError(f"{row.where}: type {rows.shown(kind)} is none of AMBER's")
+            raise row.error(f"type {rows.shown(kind)} is none of AMBER's")
         annotations[row.whole("id")] = Annotation(type=kind, truth=truth, targets=targets)
     return annotations
 
 
-def _images(path: Path) -> dict[int, str]:
-    return {row.whole("id"): row.text("image") for row in rows.read(path)} if path.is_file() else {}
-
-
 def _lists(path: Path) -> dict[str, list[str]]:
-    return {
-        word: rows.list_of_texts(value, f"{path}: {word!r}")
-        for word, value in _object(path).items()
-    }
+    lists = _object(path).items()
+    return {word: rows.list_of_texts(value, f"{path}: {word!r}") for word, value in lists}
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -223,17 +195,14 @@ def _start(path: Path) -> dict[str, float]:
 
 
 def _pairs(path: Path) -> set[tuple[str, str]]:
-    """Pairs of similar words: a list of {"a", "b", "similarity"}, or an object with such a list as
-    "pairs".
-    """
+    """Pairs of similar words: a list of {"a", "b", "similarity"}, alone or under "pairs"."""
     content = rows.read_json(path)
     pairs: Any = content.get("pairs") if isinstance(content, dict) else content
     try:
         return {(row["a"], row["b"]) for row in pairs if row.get("similarity", 1.0) > _THRESHOLD}
     except (TypeError, KeyError, AttributeError):
-        raise InputError(
-            f'{path}: expected {{"pairs": [{{"a": word, "b": word, "similarity": number}}, ...]}}'
-        ) from None
+        form = '{"pairs": [{"a": word, "b": word, "similarity": number}, ...]}'
+        raise InputError(f"{path}: expected {form}") from None
 
 
 def _lemmas(path: Path) -> nouns.Lemmas:

@@ -1,11 +1,11 @@
-"""AMBER's yes/no questions: accuracy, precision, recall and F1 (arXiv 2311.07397, section 3.3) as
-its code counts them.
+"""AMBER's yes/no questions (arXiv 2311.07397, section 3.3) as its code counts them.
 
-The positive class is "No": precision is the share of No answers that are right, recall the share of
-"no" questions that are answered No. In `official` mode an answer is the exact string `Yes` or `No`;
-anything else ("no", "No.") counts as wrong, every denominator has 0.001 added, and F1 is taken from
-precision and recall after they are rounded, with 0.0001 (existence alone: 0.001) in its
-denominator. `strict` mode reads the first word whatever its case and does plain sums.
+Accuracy, precision, recall and F1. The positive class is "No": precision is the share of No answers
+that are right, recall the share of "no" questions that are answered No. In `official` mode an
+answer is the exact string `Yes` or `No`; anything else ("no", "No.") counts as wrong, every
+denominator has 0.001 added, and F1 is taken from precision and recall after they are rounded, with
+0.0001 (existence alone: 0.001) in its denominator. `strict` mode reads the first word whatever its
+case and does plain sums.
 
 Beside the metrics over all questions stand those of each dimension that has answers: existence,
 attribute (state, number and action together), state, number, action, relation.
@@ -15,10 +15,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from adapt.score.scored import Mode, Ratio, ratio, share
+from adapt.score.scored import Mode, Ratio, per_image, share
 
-# An annotation's type to the prefix of its official counters; types "discriminative-relation" and
-# "relation" are one.
+# An annotation's type to the prefix of its official counters; two names of one type are in use.
 PREFIXES = {
     "discriminative-hallucination": "ha_",
     "discriminative-attribute-state": "as_",
@@ -71,13 +70,10 @@ def count(answer: str, truth: str, mode: Mode) -> Answered:
 
 
 def counters(kind: str, answered: Answered) -> dict[str, int]:
-    """The official counters that a question of this type moves: those over all questions and those
-    of its dimension.
-    """
+    """The official counters that a question of this type moves: overall and its dimension's."""
     values = {**answered._asdict(), "ans_no_score": answered.no_score}
-    return {
-        f"{of}qa_{name}": value for of in ("", PREFIXES[kind]) for name, value in values.items()
-    }
+    prefixes = ("", PREFIXES[kind])
+    return {f"{of}qa_{name}": value for of in prefixes for name, value in values.items()}
 
 
 def rates(totals: Mapping[str, float], mode: Mode) -> dict[str, float]:
@@ -118,30 +114,20 @@ def _rates(table: Mapping[str, float], mode: Mode, dimension: str) -> dict[str, 
 def ratios(
     kinds: Sequence[str], answered: Sequence[Answered], images: Sequence[str]
 ) -> dict[str, Ratio]:
-    """Numerators and denominators, summed over the questions of each image, of every metric that
-    `rates` gives.
+    """Sums over the questions of each image, for every metric that `rates` gives.
 
     >>> answered = [Answered(1, 1, 1, 1, 1), Answered(0, 1, 0, 0, 1)]
     >>> ratios(["relation"] * 2, answered, ["a.jpg", "a.jpg"])["relation_f1"]
     (array([2]), array([3]))
     """
-    columns: dict[str, Ratio] = {}
+    ratios: dict[str, Ratio] = {}
     for name, prefixes in _DIMENSIONS.items():
-        sums: dict[str, Answered] = {}
-        for kind, one, image in zip(kinds, answered, images, strict=True):
-            if "" in prefixes or PREFIXES[kind] in prefixes:
-                before = sums.get(image, Answered(0, 0, 0, 0, 0))
-                sums[image] = Answered(*map(sum, zip(before, one, strict=True)))
-        if sums:
-            columns |= {f"{name}{key}": of for key, of in _columns(list(sums.values())).items()}
-    return columns
-
-
-def _columns(rows: Sequence[Answered]) -> dict[str, Ratio]:
-    """One row an image; F1 is 2 * no_score / (ans_no + no)."""
-    return {
-        "accuracy": ratio([r.correct_score for r in rows], [r.correct_num for r in rows]),
-        "precision": ratio([r.no_score for r in rows], [r.ans_no_num for r in rows]),
-        "recall": ratio([r.no_score for r in rows], [r.no_num for r in rows]),
-        "f1": ratio([2 * r.no_score for r in rows], [r.ans_no_num + r.no_num for r in rows]),
-    }
+        rows = zip(kinds, images, answered, strict=True)
+        own = [row[1:] for row in rows if "" in prefixes or PREFIXES[row[0]] in prefixes]
+        if own:
+            of = per_image(Answered._fields, own)
+            ratios[f"{name}accuracy"] = of["correct_score"], of["correct_num"]
+            ratios[f"{name}precision"] = of["no_score"], of["ans_no_num"]
+            ratios[f"{name}recall"] = of["no_score"], of["no_num"]
+            ratios[f"{name}f1"] = 2 * of["no_score"], of["ans_no_num"] + of["no_num"]
+    return ratios

@@ -1,9 +1,8 @@
-"""AMBER's descriptions: CHAIR, Cover, Hal and Cog (arXiv 2311.07397, section 3.3) as its code
-counts them.
+"""AMBER's descriptions (arXiv 2311.07397, section 3.3) as its code counts them.
 
-Of a response's nouns those of AMBER's closed vocabulary count, repeats included. An annotated word
-is matched by the words associated with it (`relation.json`), then by itself; a noun credits the
-first match only. Each noun is
+CHAIR, Cover, Hal and Cog. Of a response's nouns those of AMBER's closed vocabulary count, repeats
+included. An annotated word is matched by the words associated with it (`relation.json`), then by
+itself; a noun credits the first match only. Each noun is
 
     a global safe word                              nothing but a place in the denominator
     matched by the truth                            covered
@@ -35,15 +34,11 @@ _NAMES = {"chair": "chair", "cover": "safe_cover", "hal": "non_hallu", "cog": "h
 
 @dataclass(frozen=True)
 class Words:
-    """AMBER's closed vocabulary.
+    """AMBER's closed vocabulary."""
 
-    `associated` words stand for an annotated one; `safe` ones are never wrong; `similar` holds each
-    pair of different words in both orders.
-    """
-
-    associated: Mapping[str, Sequence[str]]
-    safe: Collection[str]
-    similar: Collection[tuple[str, str]]
+    associated: Mapping[str, Sequence[str]]  # the words that stand for an annotated one
+    safe: Collection[str]  # never wrong
+    similar: Collection[tuple[str, str]]  # each pair of different words in both orders
 
 
 class Counted(NamedTuple):
@@ -118,16 +113,14 @@ def _first(noun: str, entries: Entries, similar: Collection[tuple[str, str]]) ->
 
 
 def rates(totals: Mapping[str, float]) -> dict[str, float]:
-    """Percentages with one decimal from the summed counters, which in official mode begin at 0.001
-    where they divide.
+    """Percentages with one decimal from summed counters; official denominators begin at 0.001.
 
     >>> counted = dict(zip(Counted._fields, (2, 9.001, 5, 8.001, 1, 5.001, 0, 1.001)))
     >>> rates(counted)
     {'chair': 22.2, 'cover': 62.5, 'hal': 100.0, 'cog': 20.0}
     """
-    percent = {
-        name: share(totals[f"{of}_score"], totals[f"{of}_num"]) * 100 for name, of in _NAMES.items()
-    }
+    pairs = {name: (totals[f"{of}_score"], totals[f"{of}_num"]) for name, of in _NAMES.items()}
+    percent = {name: share(*pair) * 100 for name, pair in pairs.items()}
     percent["hal"] = 100 - percent["hal"]
     return {name: round(value, 1) for name, value in percent.items()}
 

@@ -1,5 +1,4 @@
-"""CHAIR of free captions (arXiv 1809.02156): which objects a caption names that are not in the
-image.
+"""CHAIR of free captions (arXiv 1809.02156): which objects a caption names that are not there.
 
 A caption becomes lower-case words, each in a base form; two words that mean one object are joined;
 what is then in the synonym list is a mention, of the object that begins its line, repeats included.
@@ -29,17 +28,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from adapt.params import InputError
 from adapt.score import rows
-from adapt.score.scored import Mode, Scored, share
+from adapt.score.scored import Mode, Scored, per_image, pooled
 from adapt.score.text import english
 from adapt.score.text.negation import negated
 from adapt.score.text.plurals import singular
 from adapt.score.text.pool import read_each
 
 Variant = Literal["opera", "maxlinn"]
+Captions = Sequence[tuple[str, str]]  # an image's id and what is said about it
+Truth = Mapping[str, Collection[str]]  # the objects of each image
 OWN_LIST = Path(__file__).parent / "words" / "objects.txt"
 
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub"
@@ -91,9 +90,7 @@ class Synonyms:
 
 
 class Mentions(NamedTuple):
-    """The words of a caption that mean objects, their objects, and its number of words, joined ones
-    being one.
-    """
+    """A caption's words that mean objects, their objects, its length (joined words are one)."""
 
     words: list[str]
     objects: list[str]
@@ -103,13 +100,13 @@ class Mentions(NamedTuple):
 class Counted(NamedTuple):
     """One caption, or the captions of one image, under the names of the official variables."""
 
-    num_caps: int = 0
-    num_hallucinated_caps: int = 0
-    coco_word_count: int = 0
-    hallucinated_word_count: int = 0
-    num_gt_objects: int = 0
-    num_recall_gt_objects: int = 0
-    len_caps: int = 0
+    num_caps: int
+    num_hallucinated_caps: int
+    coco_word_count: int
+    hallucinated_word_count: int
+    num_gt_objects: int
+    num_recall_gt_objects: int
+    len_caps: int
 
 
 _METRICS = {
@@ -121,21 +118,17 @@ _METRICS = {
 
 
 def read_synonyms(path: Path) -> Synonyms:
-    """A file with a line for each object, its words separated by a comma and a blank, the object's
-    name first.
-    """
+    """A file with a line an object, its words parted by a comma and a blank, its name first."""
     owner: dict[str, str] = {}
     for number, line in enumerate(rows.read_text(path).splitlines(), 1):
         words = [word for word in line.strip().split(", ") if word.strip()]
         if any("," in word for word in words):
-            raise InputError(
-                f"{path} row {number}: put a blank after each comma, as in dog, puppy, terrier"
-            )
+            problem = "put a blank after each comma, as in dog, puppy, terrier"
+            raise InputError(f"{path} row {number}: {problem}")
         owner |= {word: words[0] for word in words}
     if not owner:
-        raise InputError(
-            f"{path}: is empty; a line is an object and its synonyms: dog, puppy, terrier"
-        )
+        example = "a line is an object and its synonyms: dog, puppy, terrier"
+        raise InputError(f"{path}: is empty; {example}")
     return Synonyms(path.name, owner)
 
 
@@ -192,14 +185,9 @@ def join(words: Sequence[str], phrases: Mapping[str, str], longest: int) -> list
 
 
 def score(
-    captions: Sequence[tuple[str, str]],
-    truth: Mapping[str, Collection[str]],
-    synonyms: Synonyms,
-    variant: Variant,
-    mode: Mode,
+    captions: Captions, truth: Truth, synonyms: Synonyms, variant: Variant, mode: Mode
 ) -> Scored:
-    """CHAIR of (image id, caption) pairs; `truth` has the objects of each image. `length` is words
-    a caption.
+    """CHAIR of captions; `length` is words a caption.
 
     Two captions. "A dog." of an image with a dog and a cat; "A dog, two cats." of one with a dog: 1
     of 2 captions and 1 of 3 mentions are hallucinated, 2 of 3 objects recalled: chair_s 0.5,
@@ -207,27 +195,18 @@ def score(
     """
     for image, _ in captions:
         if image not in truth:
-            raise InputError(
-                f"image_id {rows.shown(image)}: the ground truth does not list this image"
-            )
+            name = f"image_id {rows.shown(image)}"
+            raise InputError(f"{name}: the ground truth does not list this image")
     read = partial(mentions, synonyms=synonyms, variant=variant, mode=mode)
     named = [(f"image_id {rows.shown(image)}", caption) for image, caption in captions]
     # The bootstrap draws images: the captions of one image are one row.
-    images: dict[str, Counted] = {}
-    for (image, _), mentioned in zip(captions, read_each(read, named), strict=True):
-        one = _count(mentioned, synonyms.true(truth[image]))
-        images[image] = Counted(*map(sum, zip(images.get(image, Counted()), one, strict=True)))
-    table = np.array(list(images.values()), dtype=np.int64).reshape(-1, len(Counted._fields))
-    column = dict(zip(Counted._fields, table.T, strict=True))
+    images = [image for image, _ in captions]
+    true = (synonyms.true(truth[image]) for image in images)
+    counted = map(_count, read_each(read, named), true)
+    column = per_image(Counted._fields, zip(images, counted, strict=True))
+    ratios = {name: (column[above], column[below]) for name, (above, below) in _METRICS.items()}
     counts = {name: int(values.sum()) for name, values in column.items()}
-    return Scored(
-        metrics={
-            name: share(counts[above], counts[below]) for name, (above, below) in _METRICS.items()
-        },
-        counts=counts,
-        ratios={name: (column[above], column[below]) for name, (above, below) in _METRICS.items()},
-        variant=_variant(synonyms, variant, mode),
-    )
+    return Scored(pooled(ratios), counts, ratios, _variant(synonyms, variant, mode))
 
 
 def _count(mentioned: Mentions, true: Collection[str]) -> Counted:
@@ -245,11 +224,6 @@ def _count(mentioned: Mentions, true: Collection[str]) -> Counted:
 
 def _variant(synonyms: Synonyms, variant: Variant, mode: Mode) -> dict[str, str]:
     size = f"{len(set(synonyms.owner.values()))} objects, {len(synonyms.owner)} words"
-    common = {
-        "benchmark": "chair",
-        "mode": mode,
-        "variant": variant,
-        "tokenizer": english.TOKENIZER,
-        "synonyms": f"{synonyms.name}, {size}",
-    }
+    common = {"benchmark": "chair", "mode": mode, "variant": variant}
+    common |= {"tokenizer": english.TOKENIZER, "synonyms": f"{synonyms.name}, {size}"}
     return common | (english.TAGS_AND_LEMMAS if variant == "opera" else {})

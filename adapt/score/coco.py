@@ -21,15 +21,11 @@ Truth = dict[str, list[str]]  # the objects of each image, each once, in the ord
 
 @dataclass(frozen=True)
 class Reading:
-    """What is taken from COCO's files.
+    """What is taken from COCO's files."""
 
-    `wanted` are the images (None: all); `canonical` gives a category's object (`KeyError`: none),
-    `mentioned` the objects in a reference caption.
-    """
-
-    wanted: Collection[str] | None
-    canonical: Callable[[str], str]
-    mentioned: Callable[[str], Iterable[str]]
+    wanted: Collection[str] | None  # the images (None: all)
+    canonical: Callable[[str], str]  # a category's object (`KeyError`: none)
+    mentioned: Callable[[str], Iterable[str]]  # the objects in a reference caption
 
 
 def read(path: Path, reading: Reading) -> Truth:
@@ -41,10 +37,9 @@ def read(path: Path, reading: Reading) -> Truth:
             raise InputError(f"{file}: is no object of image ids, nor a COCO annotation file")
         if "annotations" in content:
             _add_coco(truth, content, str(file), reading)
-        else:
-            for image, names in content.items():
-                texts = list_of_texts(names, f"{file}: {image!r}")
-                truth[image] = list(dict.fromkeys(texts))
+            continue
+        for image, names in content.items():
+            truth[image] = list(dict.fromkeys(list_of_texts(names, f"{file}: {image!r}")))
     return truth
 
 
@@ -63,23 +58,19 @@ def _add_coco(truth: Truth, content: Mapping[str, Any], where: str, reading: Rea
         category = {one["id"]: one["name"] for one in content.get("categories", [])}
         images = [str(one["id"]) for one in content.get("images", [])]
         notes = [(str(note["image_id"]), note) for note in content["annotations"]]
-        wanted = {*images, *(image for image, _ in notes)}
-        if reading.wanted is not None:
-            wanted &= set(reading.wanted)
-        for image in images:
-            if image in wanted:
-                truth.setdefault(image, [])
+        named = {*images, *(image for image, _ in notes)}
+        wanted = named if reading.wanted is None else named.intersection(reading.wanted)
+        for image in filter(wanted.__contains__, images):
+            truth.setdefault(image, [])
         for image, note in notes:
             if image in wanted:
-                objects = (
-                    reading.mentioned(note["caption"])
-                    if "caption" in note
-                    else [reading.canonical(category[note["category_id"]])]
-                )
+                if "caption" in note:
+                    objects = reading.mentioned(note["caption"])
+                else:
+                    objects = [reading.canonical(category[note["category_id"]])]
                 truth[image] = list(dict.fromkeys([*truth.get(image, []), *objects]))
     except KeyError as error:
-        raise InputError(
-            f"{where}: {shown(error.args[0])} is missing in a COCO file, or in the synonyms"
-        ) from None
+        problem = f"{shown(error.args[0])} is missing in a COCO file, or in the synonyms"
+        raise InputError(f"{where}: {problem}") from None
     except (TypeError, AttributeError):
         raise InputError(f"{where}: is not in the format of COCO's annotations") from None

@@ -18,7 +18,7 @@ are put into the order of the truth, so that two files of answers are compared i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,21 +45,16 @@ class File:
         return rows.read(self.path, self.rename, bare)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Answers:
-    """One file of answers, ready to be scored.
-
-    `keys` says what was answered, in order; `texts` are the answers where the file has them;
-    `scale` is what a ratio of one is in the metrics; `tables` are the files besides the answers
-    that the metrics depend on.
-    """
+    """One file of answers, ready to be scored."""
 
     score: Callable[[Mode], Scored]
-    keys: Sequence[str]
-    texts: Sequence[str]
-    scale: float
-    tables: Sequence[Path]
-    notes: Sequence[str] = field(default=())
+    keys: Sequence[str]  # what was answered, in order
+    texts: Sequence[str]  # the answers, where the file has them
+    tables: Sequence[Path]  # the files besides the answers that the metrics depend on
+    notes: Sequence[str] = ()
+    scale: float = 1  # what a ratio of one is in the metrics
 
 
 def read_chair(file: File, truth: Path, synonyms: Path | None, variant: chair.Variant) -> Answers:
@@ -71,33 +66,25 @@ def read_chair(file: File, truth: Path, synonyms: Path | None, variant: chair.Va
     def mentioned(caption: str) -> list[str]:
         return chair.mentions(caption, listed, variant, "official").objects
 
-    true = _objects(truth, index, listed, mentioned)
-    return Answers(
-        score=lambda mode: chair.score(list(captions.items()), true, listed, variant, mode),
-        keys=list(captions),
-        texts=list(captions.values()),
-        scale=1,
-        tables=[*coco.files(truth), synonyms or chair.OWN_LIST],
-    )
+    reading = coco.Reading(index, listed.mended.__getitem__, mentioned)
+    true = _objects(truth, index, reading)
+    score = partial(chair.score, list(captions.items()), true, listed, variant)
+    tables = [*coco.files(truth), synonyms or chair.OWN_LIST]
+    return Answers(score, list(captions), list(captions.values()), tables)
 
 
 def read_objhal(file: File, truth: Path, synonyms: Path | None) -> Answers:
-    """Captions, one an image, all of them with the objects that a language model has listed, or
-    none.
-    """
+    """Captions, one an image; all or none have the objects that a language model has listed."""
     listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
     index = dict(sorted(by_id(file.rows(), "image_id").items()))
     extracted = any(row.has(name) for row in index.values() for name in _EXTRACTED)
     captions = [_caption(image, row, extracted) for image, row in index.items()]
     mentioned = partial(object_halbench.of_text, synonyms=listed, mode="official")
-    true = _objects(truth, index, listed, mentioned)
-    return Answers(
-        score=lambda mode: object_halbench.score(captions, true, listed, mode),
-        keys=list(index),
-        texts=[caption.text for caption in captions],
-        scale=1,
-        tables=[*coco.files(truth), synonyms or chair.OWN_LIST],
-    )
+    reading = coco.Reading(index, listed.mended.__getitem__, mentioned)
+    true = _objects(truth, index, reading)
+    score = partial(object_halbench.score, captions, true, listed)
+    tables = [*coco.files(truth), synonyms or chair.OWN_LIST]
+    return Answers(score, list(index), [caption.text for caption in captions], tables)
 
 
 def read_amber(file: File, truth: Path, similarity: Path | None, lemmas: Path | None) -> Answers:
@@ -107,14 +94,10 @@ def read_amber(file: File, truth: Path, similarity: Path | None, lemmas: Path | 
     amber = amber_.Amber.read(truth, similarity, lemmas)
     require_known(index, map(str, amber.annotations), "id", truth / "annotations.json")
     responses = dict(sorted(unsorted.items()))
-    tables = [*(truth / name for name in amber_.FILES), *filter(None, (similarity, lemmas))]
-    return Answers(
-        score=lambda mode: amber_.score(responses, amber, mode),
-        keys=list(map(str, responses)),
-        texts=list(responses.values()),
-        scale=100,
-        tables=[table for table in tables if table.is_file()],
-    )
+    paths = [*(truth / name for name in amber_.FILES), *filter(None, (similarity, lemmas))]
+    tables = [path for path in paths if path.is_file()]
+    keys, texts = list(map(str, responses)), list(responses.values())
+    return Answers(partial(amber_.score, responses, amber), keys, texts, tables, scale=100)
 
 
 def read_pope(file: File, truth: Path, parser: pope.Parser) -> Answers:
@@ -125,14 +108,9 @@ def read_pope(file: File, truth: Path, parser: pope.Parser) -> Answers:
     answers = {key: row.text(*names) for key, row in index.items()}
     questions = {key: _question(row, key) for key, row in asked.items()}
     keys = [key for key in questions if key in answers]
-    return Answers(
-        score=lambda mode: pope.score(answers, questions, parser, mode),
-        keys=keys,
-        texts=[answers[key] for key in keys],
-        scale=1,
-        tables=[truth],
-        notes=_left_out(len(keys), len(questions)),
-    )
+    score = partial(pope.score, answers, questions, parser)
+    notes = _left_out(len(keys), len(questions))
+    return Answers(score, keys, [answers[key] for key in keys], [truth], notes)
 
 
 def read_mmhal(file: File, truth: Path | None) -> Answers:
@@ -141,22 +119,14 @@ def read_mmhal(file: File, truth: Path | None) -> Answers:
     answers = rows.read(truth) if truth else []
     texts = [row.text("model_answer", "answer", "text") for row in answers]
     if truth and len(texts) != len(verdicts):
-        raise InputError(
-            f"{truth}: has {len(texts)} answers, and {file.path} {len(verdicts)} verdicts"
-        )
-    expected = 96
-    note = (
-        f"MMHal has {expected} questions, whose types follow from their order; "
-        f"here are {len(verdicts)} verdicts"
-    )
-    return Answers(
-        score=lambda mode: judged.mmhal(verdicts, mode),
-        keys=[str(number) for number in range(len(verdicts))],
-        texts=texts,
-        scale=1,
-        tables=[truth] if truth else [],
-        notes=[note] if len(verdicts) != expected else [],
-    )
+        other = f"{file.path} {len(verdicts)} verdicts"
+        raise InputError(f"{truth}: has {len(texts)} answers, and {other}")
+    notes = []
+    if len(verdicts) != 96:
+        order = "MMHal has 96 questions, whose types follow from their order"
+        notes = [f"{order}; here are {len(verdicts)} verdicts"]
+    keys = [str(number) for number in range(len(verdicts))]
+    return Answers(partial(judged.mmhal, verdicts), keys, texts, [truth] if truth else [], notes)
 
 
 def read_hallusion(file: File, truth: Path | None) -> Answers:
@@ -165,31 +135,19 @@ def read_hallusion(file: File, truth: Path | None) -> Answers:
     questions = _by_question(rows.read(truth)) if truth else {}
     if truth:
         require_known(index, questions, "question", truth)
-        index = {
-            key: Row(row.where, {**questions[key].cells, **row.cells}) for key, row in index.items()
-        }
+        for key, row in index.items():
+            index[key] = Row(row.where, {**questions[key].cells, **row.cells})
     index = dict(sorted(index.items()))
-    verdicts = [_verdict(row) for row in index.values()]
+    score = partial(judged.hallusion, list(map(_verdict, index.values())))
     answered = [row for row in index.values() if row.has("model_prediction")]
-    return Answers(
-        score=lambda mode: judged.hallusion(verdicts, mode),
-        keys=list(index),
-        texts=[row.text("model_prediction") for row in answered],
-        scale=1,
-        tables=[truth] if truth else [],
-        notes=_left_out(len(index), len(questions) or len(index)),
-    )
+    texts = [row.text("model_prediction") for row in answered]
+    notes = _left_out(len(index), len(questions) or len(index))
+    return Answers(score, list(index), texts, [truth] if truth else [], notes)
 
 
-def _objects(
-    truth: Path,
-    index: Mapping[str, Row],
-    listed: chair.Synonyms,
-    mentioned: Callable[[str], list[str]],
-) -> coco.Truth:
+def _objects(truth: Path, index: Mapping[str, Row], reading: coco.Reading) -> coco.Truth:
     """What is in the images that are answered, by COCO's categories and reference captions."""
-    canonical = listed.mended.__getitem__
-    true = coco.read(truth, coco.Reading(wanted=index, canonical=canonical, mentioned=mentioned))
+    true = coco.read(truth, reading)
     require_known(index, true, "image_id", truth)
     return true
 
@@ -204,7 +162,7 @@ def _caption(image: str, row: Row, extracted: bool) -> object_halbench.Caption:
 def _question(row: Row, key: str) -> pope.Question:
     label = row.text("label").strip().lower()
     if label not in ("yes", "no"):
-        raise InputError(f"{row.where}: 'label' is {shown(label)}; allowed: yes, no")
+        raise row.error(f"'label' is {shown(label)}; allowed: yes, no")
     return pope.Question(row.id("image") if row.has("image") else key, label == "yes")
 
 
@@ -216,38 +174,30 @@ def _reply(row: Row) -> str:
         try:
             content = content[step]
         except (TypeError, KeyError, IndexError):
-            raise InputError(
-                f"{row.where}: 'choices' has no text at [0]['message']['content']"
-            ) from None
+            raise row.error("'choices' has no text at [0]['message']['content']") from None
     if not isinstance(content, str):
-        raise InputError(f"{row.where}: the judge's reply is {shown(content)}, not a text")
+        raise row.error(f"the judge's reply is {shown(content)}, not a text")
     return content
 
 
 def _by_question(table: Sequence[Row]) -> dict[str, Row]:
-    keys = ["_".join(map(row.id, _KEY)) for row in table]
-    named = [
-        Row(row.where, {**row.cells, "question": key}) for row, key in zip(table, keys, strict=True)
-    ]
+    keys = [{"question": "_".join(map(row.id, _KEY))} for row in table]
+    named = [Row(row.where, {**row.cells, **key}) for row, key in zip(table, keys, strict=True)]
     return by_id(named, "question")
 
 
 def _verdict(row: Row) -> judged.Verdict:
-    figure = row.id("figure_id")
+    ids = {name: row.id(name) for name in _KEY[1:]}
     return judged.Verdict(
+        **ids,
         category=row.choice("category", ("VD", "VS")),
-        subcategory=row.id("subcategory"),
-        set_id=row.id("set_id"),
-        figure_id=figure,
-        question_id=row.id("question_id"),
         visual_input=row.choice("visual_input", "012"),
         truth=row.choice("gt_answer", "01") == "1",
         check=row.choice("gpt4v_output_gpt_check", "012"),
-        same=figure != "0" and row.choice("same", "01") == "1",
+        same=ids["figure_id"] != "0" and row.choice("same", "01") == "1",
     )
 
 
 def _left_out(answered: int, asked: int) -> list[str]:
-    if answered == asked:
-        return []
-    return [f"{asked - answered} of {asked} questions have no answer and are left out"]
+    note = f"{asked - answered} of {asked} questions have no answer and are left out"
+    return [note] if answered != asked else []

@@ -1,5 +1,4 @@
-"""Benchmarks whose answers a judge has read: MMHal-Bench (arXiv 2309.14525) and HallusionBench
-(arXiv 2310.14566).
+"""A judge's verdicts: MMHal-Bench (arXiv 2309.14525) and HallusionBench (arXiv 2310.14566).
 
 A language model has judged each answer; here its verdicts become the official metrics. Nothing
 asks a judge.
@@ -29,6 +28,11 @@ from adapt.score.scored import Mode, Ratio, Scored, pooled, ratio
 _TYPES = "attribute adversarial comparison counting relation environment holistic other"
 TYPES = tuple(_TYPES.split())
 _HALLUCINATED = 3  # scores below
+# Whether language, and whether vision, is to blame.
+_CAUSES = {(True, False): "LH", (False, True): "VI", (True, True): "Mix"}
+
+Key = tuple[str, ...]
+Groups = dict[Key, list[bool]]
 
 
 def rating(text: str, mode: Mode) -> int | None:
@@ -48,8 +52,7 @@ def rating(text: str, mode: Mode) -> int | None:
 def mmhal(verdicts: Sequence[str], mode: Mode) -> Scored:
     """MMHal's metrics with two decimals, as printed; `score_<type>` for each question type.
 
-    Four judged answers: 6, 2, 3, and one without a rating, which counts as 0 (left out in strict
-    mode).
+    Four judged answers: 6, 2, 3, and one without a rating, which is 0 (left out in strict mode).
 
     >>> judged = ["Rating: 6", "Rating: 2", "Rating: 3", "A fine answer."]
     >>> scored = mmhal(judged, "official")
@@ -61,45 +64,37 @@ def mmhal(verdicts: Sequence[str], mode: Mode) -> Scored:
     ratings = [rating(text, mode) for text in verdicts]
     # 1. A judge without a rating counts as the worst score, or in strict mode not at all.
     filled = [0 if score is None and mode == "official" else score for score in ratings]
-    kept = [
-        (number % len(TYPES), score) for number, score in enumerate(filled) if score is not None
-    ]
+    kept = [(place % len(TYPES), score) for place, score in enumerate(filled) if score is not None]
     if not kept:
         raise InputError('no judge\'s text has a rating such as "Rating: 4"')
     scores = [score for _, score in kept]
     # 2. Informativeness takes no account of hallucination: 3 to 6 are worth 0 to 3, as 0 to 3 are.
     informative = [score - 3 if score >= _HALLUCINATED else score for score in scores]
-    ones = [1] * len(scores)
+    hallucinated, ones = [int(score < _HALLUCINATED) for score in scores], [1] * len(scores)
     ratios = {
         "informativeness": ratio([100 * value for value in informative], [3] * len(scores)),
         "average_score": ratio(scores, ones),
-        "hallucination_rate": ratio([int(score < _HALLUCINATED) for score in scores], ones),
+        "hallucination_rate": ratio(hallucinated, ones),
     }
     # 3. A question's type follows from its place.
     for number, name in enumerate(TYPES[: len(verdicts)]):
         asked = [int(kind == number) for kind, _ in kept]
         of_type = [score * flag for score, flag in zip(scores, asked, strict=True)]
         ratios[f"score_{name}"] = ratio(of_type, asked)
-    metrics = {name: pooled(columns) for name, columns in ratios.items()}
+    metrics = pooled(ratios)
     # In the official order of operations, for its rounding.
     metrics["informativeness"] = sum(informative) / len(scores) / 3 * 100
-    return Scored(
-        metrics={name: round(value, 2) for name, value in metrics.items()},
-        counts={
-            "judged": len(verdicts),
-            "without_rating": ratings.count(None),
-            "hallucinated": sum(score < _HALLUCINATED for score in scores),
-        },
-        ratios=ratios,
-        variant={"benchmark": "mmhal", "mode": mode},
-    )
+    counts = {"judged": len(verdicts), "without_rating": ratings.count(None)}
+    counts["hallucinated"] = sum(hallucinated)
+    rounded = {name: round(value, 2) for name, value in metrics.items()}
+    return Scored(rounded, counts, ratios, {"benchmark": "mmhal", "mode": mode})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One question of HallusionBench; `check` is the judge's 0, 1 or 2, `same` whether the answer
-    was that to figure 0.
+    """One question of HallusionBench.
 
+    `check` is the judge's 0, 1 or 2, `same` whether the answer was that to figure 0;
     `visual_input`: 0 no figure, 1 the original, 2 an edited one.
     """
 
@@ -124,21 +119,14 @@ class Verdict:
         return not (self.category == "VS" and self.figure_id == "0")
 
     @property
-    def unit(self) -> tuple[str, ...]:
-        """The set: its figures and questions belong together, so that the bootstrap draws whole
-        sets.
-        """
+    def unit(self) -> Key:
+        """The set: figures and questions that belong together, which the bootstrap draws whole."""
         return self.category, self.subcategory, self.set_id
 
     @property
-    def pair(self) -> tuple[str, ...]:
+    def pair(self) -> Key:
         """The question, whatever the figure."""
         return *self.unit, self.question_id
-
-    @property
-    def figure(self) -> tuple[str, ...]:
-        """The figure, whatever the question."""
-        return *self.unit, self.figure_id
 
 
 def hallusion(verdicts: Sequence[Verdict], mode: Mode) -> Scored:
@@ -157,45 +145,40 @@ def hallusion(verdicts: Sequence[Verdict], mode: Mode) -> Scored:
     >>> scored.counts["pair_Mix"]
     1
     """
-    with_figure = [v for v in verdicts if v.sees]
     easy = [v for v in verdicts if v.visual_input != "2"]
     hard = [v for v in verdicts if v.visual_input == "2"]
     # All answers of a group must be right: one answer, a question about all its figures, a figure
     # with all its questions, and questions about original and about edited figures alone.
+    pairs = _groups(verdicts, lambda v: v.pair)
+    figures = _groups([v for v in verdicts if v.sees], lambda v: (*v.unit, v.figure_id))
     percentages = {
         "aAcc": _groups(verdicts, lambda v: (*v.pair, v.figure_id)),
-        "qAcc": _groups(verdicts, lambda v: v.pair),
-        "fAcc": _groups(with_figure, lambda v: v.figure),
+        "qAcc": pairs,
+        "fAcc": figures,
         "easy_pair_acc": _groups(easy, lambda v: v.pair),
         "hard_pair_acc": _groups(hard, lambda v: v.pair),
     }
     units = list(dict.fromkeys(v.unit for v in verdicts))
     ratios = {name: _by_unit(groups, units) for name, groups in percentages.items()}
-    return Scored(
-        metrics={name: pooled(columns) for name, columns in ratios.items()}
-        | _bias(verdicts)
-        | _consistency(with_figure),
-        counts=_question_counts(verdicts) | _pair_counts(verdicts) | _figure_counts(with_figure),
-        ratios=ratios,
-        variant={"benchmark": "hallusion", "mode": mode},
-    )
+    # The mean over figures of the share of right answers, as a fraction.
+    shares = [sum(rights) / len(rights) for rights in figures.values()]
+    consistency = {"figure_score": sum(shares) / len(shares) if shares else 0.0}
+    metrics = pooled(ratios) | _bias(verdicts) | consistency
+    counts = _question_counts(verdicts) | _pair_counts(verdicts, pairs) | _figure_counts(figures)
+    return Scored(metrics, counts, ratios, {"benchmark": "hallusion", "mode": mode})
 
 
-def _groups(
-    verdicts: Iterable[Verdict], key: Callable[[Verdict], tuple[str, ...]]
-) -> dict[tuple[str, ...], list[bool]]:
+def _groups(verdicts: Iterable[Verdict], key: Callable[[Verdict], Key]) -> Groups:
     """Rights and wrongs of each group; a group is right when all of it is."""
-    groups: dict[tuple[str, ...], list[bool]] = {}
+    groups: Groups = {}
     for verdict in verdicts:
         groups.setdefault(key(verdict), []).append(verdict.correct)
     return groups
 
 
-def _by_unit(
-    groups: Mapping[tuple[str, ...], list[bool]], units: Sequence[tuple[str, ...]]
-) -> Ratio:
+def _by_unit(groups: Groups, units: Sequence[Key]) -> Ratio:
     """Right groups, in hundredths, and groups of each set; a group's key begins with its set's."""
-    right, total = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    right, total = Counter[Key](), Counter[Key]()
     for key, rights in groups.items():
         right[key[:3]] += 100 * all(rights)
         total[key[:3]] += 1
@@ -203,11 +186,9 @@ def _by_unit(
 
 
 def _bias(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """How much more often than the truth the answers say yes, and the share of errors that are a
-    wrong yes.
+    """How much more often than the truth answers say yes; the share of errors that are a wrong yes.
 
-    The official code takes an answer for yes when its being right equals the truth, an unclear one
-    too.
+    The official code takes an answer for yes, also an unclear one, when being right equals truth.
     """
     yes = sum(v.correct == v.truth for v in verdicts) / len(verdicts)
     wrong = [v for v in verdicts if not v.correct]
@@ -217,50 +198,35 @@ def _bias(verdicts: Sequence[Verdict]) -> dict[str, float]:
     }
 
 
-def _consistency(with_figure: Sequence[Verdict]) -> dict[str, float]:
-    """The mean over figures of the share of right answers, as a fraction."""
-    groups = _groups(with_figure, lambda v: v.figure).values()
-    shares = [sum(rights) / len(rights) for rights in groups]
-    return {"figure_score": sum(shares) / len(shares) if shares else 0.0}
-
-
 def _question_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    causes = Counter(_question_cause(v) for v in verdicts)
     correct = sum(v.correct for v in verdicts)
     counts = {"total": len(verdicts), "correct": correct, "wrong": len(verdicts) - correct}
-    return _prefixed("question", counts | _causes(causes))
+    return _prefixed("question", counts | _causes(map(_question_cause, verdicts)))
 
 
-def _pair_counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """Pairs by their causes, and with `_cg` the single questions by the cause that their pair gives
-    them.
-    """
+def _pair_counts(verdicts: Sequence[Verdict], pairs: Groups) -> dict[str, int]:
+    """Pairs by their causes, and with `_cg` single questions by the cause that their pair gives."""
     original = {v.pair: v.check for v in verdicts if v.figure_id == "0"}
-    language, vision = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
-    single = Counter[str]()
+    language, vision, single = Counter[Key](), Counter[Key](), Counter[str | None]()
     for verdict in verdicts:
         if verdict.pair not in original:
-            name = "_".join(verdict.pair)
-            raise InputError(
-                f"{name}: has no answer to figure 0, which the others are compared with"
-            )
+            problem = "has no answer to figure 0, which the others are compared with"
+            raise InputError(f"{'_'.join(verdict.pair)}: {problem}")
         by_language, by_vision = _pair_cause(verdict, original[verdict.pair])
         language[verdict.pair] += by_language
         vision[verdict.pair] += by_vision
-        single[_named(by_language, by_vision)] += 1
-    pairs = _groups(verdicts, lambda v: v.pair)
+        single[_CAUSES.get((by_language, by_vision))] += 1
     correct = sum(all(rights) for rights in pairs.values())
     counts = {"total": len(pairs), "total_q": len(verdicts)}
     counts |= {"correct": correct, "wrong": len(pairs) - correct}
-    counts |= _causes(Counter(_named(language[pair] > 0, vision[pair] > 0) for pair in pairs))
-    counts |= {f"{name}_cg": count for name, count in _causes(single).items()}
+    counts |= _causes(_CAUSES.get((language[pair] > 0, vision[pair] > 0)) for pair in pairs)
+    counts |= {f"{name}_cg": single[name] for name in _CAUSES.values()}
     return _prefixed("pair", counts)
 
 
-def _figure_counts(with_figure: Sequence[Verdict]) -> dict[str, int]:
-    figures = _groups(with_figure, lambda v: v.figure).values()
-    right = sum(all(rights) for rights in figures)
-    wrong = sum(not any(rights) for rights in figures)
+def _figure_counts(figures: Groups) -> dict[str, int]:
+    right = sum(all(rights) for rights in figures.values())
+    wrong = sum(not any(rights) for rights in figures.values())
     mixed = len(figures) - right - wrong
     counts = {"total": len(figures), "correct": right, "wrong": wrong, "inconsistent": mixed}
     return _prefixed("figure", counts)
@@ -270,21 +236,18 @@ def _prefixed(unit: str, counts: Mapping[str, int]) -> dict[str, int]:
     return {f"{unit}_{name}": count for name, count in counts.items()}
 
 
-def _question_cause(verdict: Verdict) -> str:
-    """LH, VI, Mix or "" from one answer alone."""
-    if verdict.check == "1" or (
-        verdict.check == "2" and verdict.category == "VS" and verdict.visual_input == "0"
-    ):
-        return ""
+def _question_cause(verdict: Verdict) -> str | None:
+    """LH, VI, Mix or None from one answer alone."""
+    blind = verdict.category == "VS" and verdict.visual_input == "0"
+    if verdict.check == "1" or (verdict.check == "2" and blind):
+        return None
     if verdict.check == "2" or (verdict.category == "VD" and verdict.figure_id == "0"):
         return "VI"
-    return "LH" if verdict.category == "VS" and verdict.visual_input == "0" else "Mix"
+    return "LH" if blind else "Mix"
 
 
 def _pair_cause(verdict: Verdict, original: str) -> tuple[bool, bool]:
-    """Whether language, and whether vision, is to blame for an answer, given the verdict on figure
-    0.
-    """
+    """Whether language, and whether vision, is to blame, given the verdict on figure 0."""
     wrong, repeated = verdict.check == "0", verdict.check == "0" and verdict.same
     if verdict.check == "1":
         return False, False
@@ -299,11 +262,6 @@ def _pair_cause(verdict: Verdict, original: str) -> tuple[bool, bool]:
     return False, True
 
 
-def _named(by_language: bool, by_vision: bool) -> str:
-    if by_language:
-        return "Mix" if by_vision else "LH"
-    return "VI" if by_vision else ""
-
-
-def _causes(counted: Counter[str]) -> dict[str, int]:
-    return {name: counted[name] for name in ("LH", "VI", "Mix")}
+def _causes(causes: Iterable[str | None]) -> dict[str, int]:
+    counted = Counter(causes)
+    return {name: counted[name] for name in _CAUSES.values()}

@@ -1,6 +1,6 @@
-"""Object HalBench: COCO objects in descriptions, as RLHF-V scores them (arXiv 2312.00849;
-eval_gpt_obj_halbench.py in https://github.com/RLHF-V/RLHF-V).
+"""Object HalBench: COCO objects in descriptions, as RLHF-V scores them (arXiv 2312.00849).
 
+Its code is eval_gpt_obj_halbench.py in https://github.com/RLHF-V/RLHF-V.
 An object counts when it is one of COCO's 80, by a list of synonyms. Where it comes from is the
 caller's:
 
@@ -21,11 +21,13 @@ no noun before another word. `strict` counts an object once, takes the last word
 compound, finds "men" and "scissors", and drops what is negated.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
-from adapt.score.chair import Synonyms, join
+from adapt.score.chair import Synonyms, Truth, join
 from adapt.score.rows import shown
 from adapt.score.scored import Mode, Scored, pooled, ratio
 from adapt.score.text import english
@@ -45,9 +47,7 @@ _IRREGULAR = {
 
 @dataclass(frozen=True)
 class Caption:
-    """An image, what was said about it, and the objects listed by a language model (None: read the
-    caption).
-    """
+    """What was said about an image; objects that a language model listed (None: read the text)."""
 
     image: str
     text: str
@@ -74,12 +74,7 @@ def of_text(text: str, synonyms: Synonyms, mode: Mode) -> list[str]:
     return [synonyms.mended[word] for word in known(_plain(text, synonyms, mode), synonyms)]
 
 
-def score(
-    captions: Sequence[Caption],
-    truth: Mapping[str, Collection[str]],
-    synonyms: Synonyms,
-    mode: Mode,
-) -> Scored:
+def score(captions: Sequence[Caption], truth: Truth, synonyms: Synonyms, mode: Mode) -> Scored:
     """The official metrics, as fractions, from captions and the objects that are in each image.
 
     Three captions, of which one names no object. "A dog with a cat" hallucinates the cat; "dogs"
@@ -101,23 +96,19 @@ def score(
         "obj_rec": ratio(covered, [len(own) for own in true]),
         "avg_word_len": ratio(lengths, ones),
     }
-    metrics = {name: pooled(columns) for name, columns in ratios.items()}
+    metrics = pooled(ratios)
     metrics["correct_rate"] = 1 - metrics["CHAIRs_refine"]
     metrics["object_correct_rate"] = 1 - metrics["CHAIRi"]
-    return Scored(
-        metrics=metrics,
-        counts={
-            "sentence_num": len(captions),
-            "coco_sentence_num": sum(some),
-            "coco_word_count": sum(covered),  # the official name for true objects that are named
-            "gt_word_count": sum(map(len, true)),
-            "hallucinated_sentence_num": sum(bad),
-            "mention_num": sum(map(len, objects)),
-            "hallucinated_mention_num": sum(wrong),
-        },
-        ratios=ratios,
-        variant=_variant(captions, synonyms, mode),
-    )
+    counts = {
+        "sentence_num": len(captions),
+        "coco_sentence_num": sum(some),
+        "coco_word_count": sum(covered),  # the official name for true objects that are named
+        "gt_word_count": sum(map(len, true)),
+        "hallucinated_sentence_num": sum(bad),
+        "mention_num": sum(map(len, objects)),
+        "hallucinated_mention_num": sum(wrong),
+    }
+    return Scored(metrics, counts, ratios, _variant(captions, synonyms, mode))
 
 
 def _mentioned(captions: Sequence[Caption], synonyms: Synonyms, mode: Mode) -> list[list[str]]:
@@ -135,8 +126,7 @@ def known(words: Collection[str], synonyms: Synonyms) -> list[str]:
 
 
 def singular(word: str, synonyms: Synonyms, mode: Mode) -> str:
-    """The singular of a lower-case word, where that can matter; as spaCy makes "scissor" of
-    "scissors".
+    """The singular of a lower-case word, where it can matter; "scissor", as spaCy has it.
 
     >>> listed = Synonyms("", {name: name for name in ("man", "vase", "bus", "scissors")})
     >>> words = ("men", "vases", "buses", "bus", "scissors", "lamps")
@@ -151,13 +141,9 @@ def singular(word: str, synonyms: Synonyms, mode: Mode) -> str:
 
 def _variant(captions: Iterable[Caption], synonyms: Synonyms, mode: Mode) -> dict[str, str]:
     extracted = any(caption.extracted is not None for caption in captions)
-    variant = {
-        "benchmark": "objhal",
-        "mode": mode,
-        "objects": "extracted by a language model" if extracted else "words of the caption",
-        "synonyms": synonyms.name,
-        "tokenizer": english.TOKENIZER,
-    }
+    source = "extracted by a language model" if extracted else "words of the caption"
+    variant = {"benchmark": "objhal", "mode": mode, "objects": source}
+    variant |= {"synonyms": synonyms.name, "tokenizer": english.TOKENIZER}
     if extracted:
         return variant | {"tagger": english.TAGGER}
     return variant | ({"lemmas": english.LEMMATIZER} if mode == "official" else {})
@@ -181,22 +167,16 @@ def _of_phrase(phrase: str, synonyms: Synonyms, mode: Mode) -> list[str]:
     if pairs := [word for word, size in join(lower, synonyms.phrases, longest=2) if size == 2]:
         return pairs
     # A word that is no noun ends a run; neighbouring nouns are one name.
-    runs: list[list[str]] = [[]]
-    for word, noun in zip(lower, _nouns(words, lower, synonyms), strict=True):
-        if noun:
-            runs[-1].append(word)
-        else:
-            runs.append([])
-    names = [" ".join(run) for run in runs if run]
+    tagged = zip(_nouns(words, lower, synonyms), lower, strict=True)
+    runs = groupby(tagged, key=itemgetter(0))
+    names = [" ".join(word for _, word in run) for noun, run in runs if noun]
     if mode == "official":
         return names
     return [name if name in synonyms.mended else name.split()[-1] for name in names]
 
 
 def _nouns(words: Sequence[str], lower: Sequence[str], synonyms: Synonyms) -> list[bool]:
-    """Which words of a phrase are nouns, by their tags; but one used as adjective is not, and a
-    listed last word is.
-    """
+    """Which words are nouns by their tags; but no adjective is, and a listed last word is."""
     tags = english.tags(["There", "is", "a", *words, "."])[3:-1]
     nouns = [tag[:2] == "NN" for tag in tags]
     last = len(nouns) - 1

@@ -47,8 +47,7 @@ class Question:
 
 
 def parse(answer: str, label: bool, parser: Parser) -> bool | None:
-    """Yes, no or neither (None), as one of the four programs reads it; only VCD's looks at the
-    label.
+    """Yes, no or neither (None), as one of the programs reads it; only VCD's looks at the label.
 
     >>> [parse("I do not know", True, parser) for parser in PARSERS]
     [False, False, None, None]
@@ -111,15 +110,11 @@ def score(
     # From the two rates, as the official code does: its roundings in the last digit.
     precision, recall = metrics["precision"], metrics["recall"]
     metrics["f1"] = share(2 * precision * recall, precision + recall)
+    columns = {name: [fraction[name] for fraction in sums] for name in METRICS}
+    ratios = {name: ratio([a for a, _ in of], [b for _, b in of]) for name, of in columns.items()}
     read_by = "strict" if mode == "strict" else parser
-    return Scored(
-        metrics=metrics,
-        counts=confusion(every),
-        ratios={
-            name: ratio([s[name][0] for s in sums], [s[name][1] for s in sums]) for name in METRICS
-        },
-        variant={"benchmark": "pope", "mode": mode, "parser": read_by},
-    )
+    variant = {"benchmark": "pope", "mode": mode, "parser": read_by}
+    return Scored(metrics, confusion(every), ratios, variant)
 
 
 def _lmms_fractions(pairs: Pairs) -> dict[str, tuple[int, int]]:
@@ -134,8 +129,7 @@ def _lmms_fractions(pairs: Pairs) -> dict[str, tuple[int, int]]:
 
 
 def _unpunctuated(text: str) -> str:
-    """VLMEvalKit's rule: a mark beside a space anywhere is removed everywhere, and else becomes a
-    space.
+    """VLMEvalKit's rule: a mark beside a space anywhere is removed everywhere, or else a space.
 
     >>> _unpunctuated("no,there"), _unpunctuated("no, or yes,no"), _unpunctuated("yes. 2.5")
     ('no there', 'no or yesno', 'yes 2.5')

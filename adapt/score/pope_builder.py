@@ -1,5 +1,4 @@
-"""POPE's questions from what is in the images: random, popular or adversarial (arXiv 2305.10355,
-section 3.1).
+"""POPE's questions from what is in the images (arXiv 2305.10355, section 3.1).
 
     python -m adapt.score pope-questions --truth objects.json --strategy adversarial
 
@@ -28,7 +27,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,7 +37,7 @@ from adapt.score.scored import Mode
 
 Strategy = Literal["random", "popular", "adversarial"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-TEMPLATE = "Is there a {} in the image?"
+ASKED = "Is there a {} in the image?"
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,17 @@ class Segmented:
     objects: tuple[str, ...]
 
 
+Images = Sequence[Segmented]
+
+
 def write(options: argparse.Namespace) -> None:
     """The command: a line for each question, to `options.out` or to standard output.
 
     Images with fewer objects than are asked for are left out before anything is counted, as the
     official program does.
     """
-    truth = coco.read(options.truth, coco.Reading(None, canonical=str, mentioned=_nothing))
+    # POPE asks for what is segmented, not for what the reference captions mention.
+    truth = coco.read(options.truth, coco.Reading(None, str, mentioned=lambda caption: ()))
     images = [Segmented(image, tuple(objects)) for image, objects in truth.items()]
     rich = [image for image in images if len(image.objects) >= options.per_image]
     if not rich:
@@ -63,30 +66,19 @@ def write(options: argparse.Namespace) -> None:
     if len(rich) < len(images):
         few = f"{len(images) - len(rich)} of {len(images)} images"
         print(f"{few} have fewer than {options.per_image} objects; left out", file=sys.stderr)
-    settings = {"per_image": options.per_image, "seed": options.seed, "mode": options.mode}
-    lines = [json.dumps(line) + "\n" for line in build(rich, options.strategy, **settings)]
+    lines = build(rich, options.strategy, options.per_image, options.seed, options.mode)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     if options.out is None:
-        sys.stdout.writelines(lines)
-    else:
-        try:
-            options.out.write_text("".join(lines), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{options.out}: {error.strerror}") from None
-
-
-def _nothing(caption: str) -> Iterable[str]:
-    """POPE asks for what is segmented, not for what the reference captions mention."""
-    return ()
+        sys.stdout.write(text)
+        return
+    try:
+        options.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{options.out}: {error.strerror}") from None
 
 
 def build(
-    images: Sequence[Segmented],
-    strategy: Strategy,
-    *,
-    per_image: int,
-    seed: int,
-    mode: Mode,
-    template: str = TEMPLATE,
+    images: Images, strategy: Strategy, per_image: int, seed: int, mode: Mode, template: str = ASKED
 ) -> list[dict[str, int | str]]:
     """The lines of a POPE file, in order: question_id, image, text, label.
 
@@ -98,8 +90,7 @@ def build(
     3 b.jpg Is there a dog in the image? yes
     4 b.jpg Is there an apple in the imange? no
     """
-    draw = random.Random(seed)
-    counts = frequencies(images)
+    rng, counts = random.Random(seed), frequencies(images)
     names = list(counts) if mode == "official" else sorted(counts)
     popular, together = most_common(counts, mode), co_occurring(images, mode)
     asked: list[tuple[str, str, str]] = []
@@ -111,7 +102,7 @@ def build(
         for name in image.objects[:per_image]:
             # The first candidate that is neither there nor asked for already; none for "random".
             candidates = {"random": [], "popular": popular, "adversarial": together[name]}[strategy]
-            absent = _absent(image.image, candidates, names, taken, draw)
+            absent = _absent(image.image, candidates, names, taken, rng)
             taken.add(absent)
             asked += [(image.image, name, "yes"), (image.image, absent, "no")]
     keys = ("question_id", "image", "text", "label")
@@ -119,12 +110,12 @@ def build(
     return [dict(zip(keys, (n, *line), strict=True)) for n, line in enumerate(texts, 1)]
 
 
-def frequencies(images: Sequence[Segmented]) -> Counter[str]:
+def frequencies(images: Images) -> Counter[str]:
     """In how many images each object is, in the order in which the data names them."""
     return Counter(name for image in images for name in image.objects)
 
 
-def co_occurring(images: Sequence[Segmented], mode: Mode) -> dict[str, list[str]]:
+def co_occurring(images: Images, mode: Mode) -> dict[str, list[str]]:
     """For each object the others that share an image with it, the most frequent first.
 
     >>> images = [Segmented("a", ("cup", "dog")), Segmented("b", ("dog", "bus"))]
@@ -145,7 +136,7 @@ def most_common(counts: Mapping[str, int], mode: Mode) -> list[str]:
     return sorted(names, key=lambda name: -counts[name])
 
 
-def question(name: str, mode: Mode, template: str = TEMPLATE) -> str:
+def question(name: str, mode: Mode, template: str = ASKED) -> str:
     """A question for an object.
 
     >>> question("orange", "official"), question("orange", "strict")
@@ -158,22 +149,15 @@ def question(name: str, mode: Mode, template: str = TEMPLATE) -> str:
 
 
 def _absent(
-    image: str,
-    candidates: Sequence[str],
-    names: Sequence[str],
-    taken: set[str],
-    draw: random.Random,
+    image: str, candidates: Sequence[str], names: Sequence[str], taken: set[str], rng: random.Random
 ) -> str:
-    """The first candidate that is not taken, or a drawn one; drawn as the official code does, again
-    until it fits.
-    """
+    """The first candidate that is not taken, or, as in the official code, draws until one fits."""
     for name in candidates:
         if name not in taken:
             return name
     if taken.issuperset(names):
-        raise InputError(
-            f"{image}: every object of the data set is in this image or asked for already"
-        )
-    while (name := draw.choice(names)) in taken:
+        every = "every object of the data set is in this image or asked for already"
+        raise InputError(f"{image}: {every}")
+    while (name := rng.choice(names)) in taken:
         pass
     return name

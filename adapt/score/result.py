@@ -12,33 +12,26 @@ from typing import Any
 
 from adapt.metrics import bootstrap
 from adapt.params import InputError
-from adapt.score import forms, rows
+from adapt.score import rows
+from adapt.score.forms import Answers
 from adapt.score.scored import Mode, Scored, bounds, intervals, moved
 
 RESAMPLES, SEED = 2000, 0
 
 
 def evaluate(
-    benchmark: str, mode: Mode, answers: forms.Answers, against: forms.Answers | None
+    benchmark: str, mode: Mode, answers: Answers, against: Answers | None
 ) -> dict[str, Any]:
-    """What `--json` prints: metrics (at the top too, for `jq .chair`), counts, intervals, variant,
-    versions, notes.
+    """What `--json` prints, metrics at the top too, for `jq .chair`.
 
     In strict mode `official`, and with other answers `against`, hold the other metrics and the
     paired difference to them.
     """
     scored = answers.score(mode)
     columns = _columns(scored, answers)
-    result = {
-        "benchmark": benchmark,
-        "mode": mode,
-        "responses": len(answers.keys),
-        **columns["metrics"],
-        **columns,
-        "variant": scored.variant,
-        "versions": _versions(scored, answers.tables),
-        "notes": list(answers.notes),
-    }
+    result = {"benchmark": benchmark, "mode": mode, "responses": len(answers.keys)}
+    result |= columns["metrics"] | columns | {"variant": scored.variant}
+    result |= {"versions": _versions(scored, answers.tables), "notes": list(answers.notes)}
     others = {"official": answers} if mode == "strict" else {}
     others |= {"against": against} if against else {}
     for name, source in others.items():
@@ -47,7 +40,7 @@ def evaluate(
     return result
 
 
-def require_same(answers: forms.Answers, against: forms.Answers, paths: tuple[Path, Path]) -> None:
+def require_same(answers: Answers, against: Answers, paths: tuple[Path, Path]) -> None:
     """Both files answer the same questions, in the same order."""
     if list(answers.keys) != list(against.keys):
         odd = min(set(answers.keys) ^ set(against.keys))
@@ -55,9 +48,7 @@ def require_same(answers: forms.Answers, against: forms.Answers, paths: tuple[Pa
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result for a reader: one line a metric, with its interval, and the difference to other
-    metrics.
-    """
+    """The result for a reader: a line a metric, its interval, and the difference to others."""
     others = [name for name in ("official", "against") if name in result]
     heads = ["", "value", "95 % interval"]
     for name in others:
@@ -71,15 +62,10 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(cells)
     about = {**result["variant"], **result["versions"]}
     counts = ", ".join(f"{name} {count}" for name, count in result["counts"].items() if count)
-    return "\n".join(
-        [
-            f"{result['benchmark']}, {result['mode']} mode, {result['responses']} responses",
-            *_aligned(lines),
-            f"counts: {counts}",
-            *(f"{name}: {of}" for name, of in about.items() if name not in ("benchmark", "mode")),
-            *(f"note: {note}" for note in result["notes"]),
-        ]
-    )
+    title = f"{result['benchmark']}, {result['mode']} mode, {result['responses']} responses"
+    texts = [title, *_aligned(lines), f"counts: {counts}"]
+    texts += [f"{name}: {of}" for name, of in about.items() if name not in ("benchmark", "mode")]
+    return "\n".join(texts + [f"note: {note}" for note in result["notes"]])
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -88,23 +74,19 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     >>> _aligned([["", "value"], ["chair", "7"]])
     ['       value', 'chair      7']
     """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = []
-    for first, *cells in lines:
-        others = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        texts.append("  ".join([first.ljust(widths[0]), *others]).rstrip())
-    return texts
+    columns = []
+    for place, column in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if place else cell.ljust(width) for cell in column])
+    return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
-def _columns(scored: Scored, answers: forms.Answers) -> dict[str, Any]:
+def _columns(scored: Scored, answers: Answers) -> dict[str, Any]:
     metrics = dict(scored.metrics)
     if answers.texts and not {"length", "avg_word_len"} & set(metrics):
         metrics["length"] = sum(len(text.split()) for text in answers.texts) / len(answers.texts)
-    return {
-        "metrics": metrics,
-        "counts": scored.counts,
-        "intervals": intervals(scored, RESAMPLES, SEED, answers.scale),
-    }
+    bounds_95 = intervals(scored, RESAMPLES, SEED, answers.scale)
+    return {"metrics": metrics, "counts": scored.counts, "intervals": bounds_95}
 
 
 def _difference(scored: Scored, other: Scored, scale: float) -> dict[str, Any]:
@@ -124,5 +106,5 @@ def _versions(scored: Scored, tables: Sequence[Path]) -> dict[str, str]:
     return nltk | {name: f"sha256:{digits}" for name, digits in hashes.items()}
 
 
-def _range(bounds: Sequence[float] | None) -> str:
-    return "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
+def _range(limits: Sequence[float] | None) -> str:
+    return "" if limits is None else f"{limits[0]:.4g} to {limits[1]:.4g}"

@@ -1,5 +1,4 @@
-"""Rows of a file that someone else wrote: JSON list, JSON Lines, CSV or parquet, with errors that
-name file and row.
+"""Rows of a file that someone else wrote, in four formats, with errors that name file and row.
 
     .json, .jsonl   one list of objects, or one object a line (as POPE's .json files are)
     .csv            a header, then rows; ids become text, as everywhere
@@ -33,7 +32,12 @@ class Row:
 
     def has(self, name: str) -> bool:
         """Whether the row has a cell of this name that holds something."""
-        return not _missing(self.cells.get(name))
+        value = self.cells.get(name)
+        return value is not None and value == value  # a NaN is a gap in a table
+
+    def error(self, problem: str) -> InputError:
+        """What is wrong with this row, to be raised."""
+        return InputError(f"{self.where}: {problem}")
 
     def get(self, *names: str) -> Any:
         """The first cell that is there, of several names for one thing."""
@@ -42,16 +46,14 @@ class Row:
                 return self.cells[name]
         null = ", which is null" if names[0] in self.cells else ""
         columns = ", ".join(map(shown, self.cells)) or "none"
-        raise InputError(
-            f"{self.where}: has no {names[0]!r}{null}; its columns are {columns}; "
-            f"--rename THEIRS={names[0]} takes a column by another name"
-        )
+        renamed = f"--rename THEIRS={names[0]} takes a column by another name"
+        raise self.error(f"has no {names[0]!r}{null}; its columns are {columns}; {renamed}")
 
     def text(self, *names: str) -> str:
         """A text, which may be empty."""
         value = self.get(*names)
         if not isinstance(value, str):
-            raise InputError(f"{self.where}: {names[0]!r} is {shown(value)}, not a text")
+            raise self.error(f"{names[0]!r} is {shown(value)}, not a text")
         return value
 
     def id(self, *names: str) -> str:
@@ -61,39 +63,31 @@ class Row:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-            raise InputError(
-                f"{self.where}: {names[0]!r} is {shown(value)}, not an id (an integer or a text)"
-            )
+            raise self.error(f"{names[0]!r} is {shown(value)}, not an id (an integer or a text)")
         return str(value)
 
     def whole(self, name: str) -> int:
         """A whole number."""
         text = self.id(name)
         if not text.isdecimal():
-            raise InputError(f"{self.where}: {name!r} is {shown(text)}, not a whole number")
+            raise self.error(f"{name!r} is {shown(text)}, not a whole number")
         return int(text)
 
     def choice(self, name: str, allowed: Iterable[str]) -> str:
         """One of a few texts; integers of these digits are fine."""
         value, allowed = self.id(name), list(allowed)
         if value not in allowed:
-            raise InputError(
-                f"{self.where}: {name!r} is {shown(value)}; allowed: {', '.join(allowed)}"
-            )
+            raise self.error(f"{name!r} is {shown(value)}; allowed: {', '.join(allowed)}")
         return value
 
     def texts(self, *names: str) -> list[str]:
         """A list of texts; in a CSV file, written as a JSON list."""
-        value = self.get(*names)
-        if isinstance(value, str):
-            value = parse_json(value, f"{self.where}: {names[0]!r}")
-        return list_of_texts(value, f"{self.where}: {names[0]!r}")
+        value, where = self.get(*names), f"{self.where}: {names[0]!r}"
+        return list_of_texts(parse_json(value, where) if isinstance(value, str) else value, where)
 
 
 def read(path: Path, rename: Mapping[str, str] = {}, bare: str | None = None) -> list[Row]:
-    """All rows of a file; `rename` maps its column names to ours, `bare` is the column of list
-    items that are texts.
-    """
+    """All rows; `rename` maps columns to ours, list items that are texts become column `bare`."""
     tables = {".csv": _from_csv, ".parquet": _from_parquet}
     numbered = tables[path.suffix](path) if path.suffix in tables else _from_json(path)
     rows = [_row(f"{path} row {number}", value, rename, bare) for number, value in numbered]
@@ -108,9 +102,7 @@ def by_id(rows: Iterable[Row], *names: str) -> dict[str, Row]:
     for row in rows:
         key = row.id(*names)
         if key in index:
-            raise InputError(
-                f"{row.where}: {names[0]} {shown(key)} is there already ({index[key].where})"
-            )
+            raise row.error(f"{names[0]} {shown(key)} is there already ({index[key].where})")
         index[key] = row
     return index
 
@@ -120,9 +112,7 @@ def require_known(rows: Mapping[str, Row], known: Iterable[str], name: str, trut
     known = set(known)
     for key, row in rows.items():
         if key not in known:
-            raise InputError(
-                f"{row.where}: {name} {shown(key)} is unknown; {truth} does not list it"
-            )
+            raise row.error(f"{name} {shown(key)} is unknown; {truth} does not list it")
 
 
 def read_json(path: Path) -> Any:
@@ -148,10 +138,8 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        byte = f"byte 0x{error.object[error.start]:02x}"
-        raise InputError(
-            f"{path} line {line}: is not UTF-8 ({byte}); save the file as UTF-8"
-        ) from None
+        problem = f"is not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
+        raise InputError(f"{path} line {line}: {problem}") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -186,9 +174,8 @@ def _row(where: str, value: Any, rename: Mapping[str, str], bare: str | None) ->
         raise InputError(f"{where}: is {shown(value)}, not an object with columns")
     for theirs, ours in rename.items():
         if theirs in value and ours in value:
-            raise InputError(
-                f"{where}: has both {theirs!r} and {ours!r}; --rename {theirs}={ours} cannot hold"
-            )
+            both = f"has both {theirs!r} and {ours!r}"
+            raise InputError(f"{where}: {both}; --rename {theirs}={ours} cannot hold")
     return Row(where, {rename.get(name, name): cell for name, cell in value.items()})
 
 
@@ -211,16 +198,13 @@ def _from_csv(path: Path) -> list[tuple[int, Any]]:
         csv.field_size_limit(limit)
     header = rows[0] if rows else []
     if len(set(header)) < len(header):
-        raise InputError(
-            f"{path}: two columns have one name; its columns are {', '.join(map(shown, header))}"
-        )
-    numbered = list(enumerate(rows[1:], 1))
-    for number, row in numbered:
+        columns = ", ".join(map(shown, header))
+        raise InputError(f"{path}: two columns have one name; its columns are {columns}")
+    for number, row in enumerate(rows[1:], 1):
         if len(row) != len(header):
-            raise InputError(
-                f"{path} row {number}: has {len(row)} cells, and the header has {len(header)}"
-            )
-    return [(number, dict(zip(header, row, strict=True))) for number, row in numbered]
+            cells = f"has {len(row)} cells, and the header has {len(header)}"
+            raise InputError(f"{path} row {number}: {cells}")
+    return list(enumerate((dict(zip(header, row, strict=True)) for row in rows[1:]), 1))
 
 
 def _from_parquet(path: Path) -> list[tuple[int, Any]]:
@@ -234,7 +218,3 @@ def _from_parquet(path: Path) -> list[tuple[int, Any]]:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: is no parquet file that can be read ({reason})") from None
     return list(enumerate(table.to_pylist(), 1))
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)

@@ -1,5 +1,4 @@
-"""What scoring a file of answers gives: the official metrics, their counters, and what an interval
-needs.
+"""What scoring a file of answers gives: official metrics, their counters, and ratios for intervals.
 
 `official` mode counts as the benchmark's published code does, quirks included; `strict` mode mends
 what each module names, and `moved` says by how much the metrics move. A `Ratio` holds one numerator
@@ -7,7 +6,7 @@ and one denominator per *image*, which is what the bootstrap draws (`adapt.metri
 pooled value is the metric without the official roundings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 from adapt.metrics import bootstrap
 
 Mode = Literal["official", "strict"]
+Columns: TypeAlias = dict[str, NDArray[np.int64]]
 Ratio: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scored:
-    """`metrics` as the official code prints them (its rounding, its scale), `counts` under its
-    counters' names.
+    """`metrics` as the official code prints them (rounding, scale), `counts` under its names.
 
     `ratios` has an entry for each metric that is a ratio of sums over images; `variant` says what
     was computed: the benchmark, the mode, the tables and their versions.
@@ -40,9 +39,19 @@ def ratio(above: Sequence[int], below: Sequence[int]) -> Ratio:
     return np.array(above, dtype=np.int64), np.array(below, dtype=np.int64)
 
 
-def pooled(columns: Ratio) -> float:
-    """The ratio of the sums; 0 of nothing."""
-    return share(*(int(column.sum()) for column in columns))
+def per_image(fields: Sequence[str], counted: Iterable[tuple[str, Sequence[int]]]) -> Columns:
+    """A column for each counter: its sums for each image, from pairs of image and counters."""
+    sums: dict[str, Sequence[int]] = {}
+    for image, counters in counted:
+        before = sums.get(image, [0] * len(fields))
+        sums[image] = [old + new for old, new in zip(before, counters, strict=True)]
+    table = np.array(list(sums.values()), dtype=np.int64).reshape(-1, len(fields))
+    return dict(zip(fields, table.T, strict=True))
+
+
+def pooled(ratios: Mapping[str, Ratio]) -> dict[str, float]:
+    """The ratio of the sums of each metric; 0 of nothing."""
+    return {name: share(*(int(column.sum()) for column in of)) for name, of in ratios.items()}
 
 
 def share(above: float, below: float) -> float:
@@ -51,22 +60,18 @@ def share(above: float, below: float) -> float:
 
 
 def intervals(scored: Scored, resamples: int, seed: int, scale: float) -> dict[str, list[float]]:
-    """The 95 % bounds [low, high] of every ratio, where a ratio of one is `scale` (100 for percent,
-    1 for fractions).
+    """The 95 % bounds of every ratio, on a scale on which a ratio of one is `scale`.
 
     >>> alike = Scored(metrics={}, counts={}, ratios={"hal": ratio([1, 1], [2, 2])}, variant={})
     >>> intervals(alike, resamples=10, seed=0, scale=1)
     {'hal': [0.5, 0.5]}
     """
-    drawn = {
-        name: bootstrap.interval(*columns, resamples, seed)
-        for name, columns in scored.ratios.items()
-    }
-    return bounds(drawn, scale)
+    pairs = scored.ratios.items()
+    return bounds({name: bootstrap.interval(*of, resamples, seed) for name, of in pairs}, scale)
 
 
 def bounds(drawn: Mapping[str, bootstrap.Interval], scale: float) -> dict[str, list[float]]:
-    """[low, high] of intervals in percent, on a scale on which a ratio of one is `scale`."""
+    """[low, high] of intervals in percent; a ratio of one becomes `scale` (1 for fractions)."""
     return {name: [scale * of.low / 100, scale * of.high / 100] for name, of in drawn.items()}
 
 
@@ -77,6 +82,4 @@ def moved(official: Scored, strict: Scored) -> dict[str, float]:
     ...       Scored(metrics={"hal": 47.5}, counts={}, ratios={}, variant={}))
     {'hal': -2.5}
     """
-    return {
-        name: round(strict.metrics[name] - value, 6) for name, value in official.metrics.items()
-    }
+    return {name: round(strict.metrics[name] - old, 6) for name, old in official.metrics.items()}

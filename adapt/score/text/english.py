@@ -45,9 +45,8 @@ def words(text: str) -> list[str]:
     try:
         return nltk.word_tokenize(text)
     except TimeoutError:
-        raise Unreadable(
-            f"a text of {len(text)} characters keeps NLTK's tokenizer busy too long; shorten it"
-        ) from None
+        problem = "keeps NLTK's tokenizer busy too long; shorten it"
+        raise Unreadable(f"a text of {len(text)} characters {problem}") from None
 
 
 def tags(words: Sequence[str]) -> list[str]:
@@ -103,6 +102,5 @@ def _require(resource: str, path: tuple[str, ...]) -> None:
     try:
         find(_FILES[resource])
     except LookupError:
-        raise InputError(
-            f"NLTK_DATA: {resource} is missing; run `python -m nltk.downloader {resource}`"
-        ) from None
+        command = f"python -m nltk.downloader {resource}"
+        raise InputError(f"NLTK_DATA: {resource} is missing; run `{command}`") from None

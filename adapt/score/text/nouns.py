@@ -1,10 +1,10 @@
-"""The nouns of a text as AMBER finds them (github.com/junyangwang0410/AMBER, inference.py), and as
-they are meant.
+"""The nouns of a text as AMBER finds them, and as they are meant.
 
-`nouns` is the official chain: tokenize, tag, keep what is tagged NN, NNS, NNP or NNPS, lemmatise as
-a noun. Its quirks, all of which cost mentions: a capital stays ("Person" is no "person"), WordNet
-keeps "men" and makes "vas" of "vases", four of AMBER's own words ("sunglasses") can never come out,
-and "no dog" mentions a dog. `stated` mends them.
+`nouns` is the official chain (github.com/junyangwang0410/AMBER, inference.py): tokenize, tag, keep
+what is tagged NN, NNS, NNP or NNPS, lemmatise as a noun. Its quirks, all of which cost mentions: a
+capital stays ("Person" is no "person"), WordNet keeps "men" and makes "vas" of "vases", four of
+AMBER's own words ("sunglasses") can never come out, and "no dog" mentions a dog. `stated` mends
+them.
 """
 
 from collections.abc import Mapping
@@ -55,11 +55,8 @@ def stated(text: str, lemmas: Lemmas, vocabulary: Mapping[str, str]) -> list[str
     """
     words = [word.lower() for word in english.words(text)]
     rows = zip(words, english.tags(words), negated(words), strict=True)
-    names = [
-        _meant(word, lemmas, vocabulary)
-        for word, tag, under in rows
-        if tag[:2] == "NN" and not under
-    ]
+    there = [word for word, tag, under in rows if tag[:2] == "NN" and not under]
+    names = [_meant(word, lemmas, vocabulary) for word in there]
     return [name for name in names if name is not None]
 
 

@@ -1,5 +1,4 @@
-"""English plurals as `pattern.en.singularize` undoes them, which one of CHAIR's two common codes
-counts with.
+"""English plurals as `pattern.en.singularize`, which CHAIR's `maxlinn` code uses, undoes them.
 
 The rules are those of clips/pattern (github.com/clips/pattern, pattern/text/en/inflect.py), written
 anew and without those for learned words. They are blunt, and official figures depend on it: every

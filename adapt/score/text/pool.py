@@ -33,13 +33,9 @@ def read_each(read: Callable[[str], T], named: Sequence[tuple[str, str]]) -> lis
         return list(map(one, named))
     import nltk
 
-    with ProcessPoolExecutor(
-        processes,
-        # A forked copy of a process with threads may hang.
-        multiprocessing.get_context("spawn"),
-        initializer=_look_in,
-        initargs=(list(nltk.data.path),),
-    ) as pool:
+    # A forked copy of a process with threads may hang.
+    spawn, path = multiprocessing.get_context("spawn"), list(nltk.data.path)
+    with ProcessPoolExecutor(processes, spawn, initializer=_look_in, initargs=(path,)) as pool:
         return list(pool.map(one, named, chunksize=_CHUNK))
 
 
