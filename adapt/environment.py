@@ -8,6 +8,7 @@ it first.
 import os
 import signal
 import threading
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,8 @@ SWITCHES = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-# Every limit is many times what the step takes on a quiet machine with two cores, so that only
-# something that hangs meets it, not something that shares the processors with other work.
+# Every limit is many times what the step takes on two quiet cores, so that only what hangs meets
+# it, not what shares the processors with other work.
 LIMITS = {
     # Prefect's temporary server answers: 14 s when it makes its tables, else 6 (its default: 20).
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
@@ -79,19 +80,16 @@ SERVICE_START_S = 300.0
 """A service that we start answers: 21 s for Prefect's server when it makes its tables."""
 PROCESS_END_S = 60.0
 """A process that was asked to end has ended: Ray takes its daemons along, which takes some 5 s."""
-DVC_BUSY_TRIES, DVC_BUSY_DELAY_S = 3, 10
-"""How often, and after how long, work that found DVC's lock taken is tried again. DVC itself never
-waits. A `dvc add` or `dvc status` beside us holds its lock for a second; a `dvc repro` holds it for
-the length of a stage, for which waiting makes no sense.
+BUSY_TRIES, BUSY_DELAY_S = 3, 10
+"""How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
+`dvc add` or `dvc status` hold it for a second, `dvc repro` too long to wait for: a whole stage.
 """
 QUIET_S = 5.0
 """After this long without a sign of life, a wait says what it waits for."""
 
 
 def state_dir(root: Path) -> Path:
-    """Folder for runtime state (MLflow store, Prefect home, Ray checkpoints): `ADAPT_STATE`, or
-    `.state` of `root`.
-    """
+    """Folder of MLflow's store, Prefect's home and checkpoints: `ADAPT_STATE`, or `root`/.state."""
     return Path(os.environ.get("ADAPT_STATE") or root / ".state").resolve()
 
 
@@ -101,12 +99,16 @@ def cpus() -> int:
 
 
 def prepare(root: Path) -> None:
-    """Set the switches and limits above, and Prefect's home inside the project, where nothing is
-    set.
-    """
+    """Set the switches and limits above, and Prefect's home in the state folder, where unset."""
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))
+
+
+def parser(module: str, text: str | None, epilog: str = "") -> ArgumentParser:
+    """The command line of a module, whose docstring `text` is printed by --help as it stands."""
+    prog, raw = f"python -m {module}", RawDescriptionHelpFormatter
+    return ArgumentParser(prog, description=text, formatter_class=raw, epilog=epilog)
 
 
 @contextmanager
@@ -123,9 +125,9 @@ def announced(message: str) -> Iterator[None]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal (SIGHUP) unwind the stack as Ctrl-C does, so that `finally`
-    and `with` blocks run; by default they end Python on the spot. Raises
-    `SystemExit(128 + signal)`.
+    """Let SIGTERM and SIGHUP (a closed terminal) raise `SystemExit(128 + signal)`.
+
+    So `finally` and `with` blocks run; by default both signals end Python on the spot.
 
     Does nothing outside the main thread, where Python does not deliver signals. A signal that is
     ignored, as under `nohup`, stays ignored. The handlers of before come back at the end.

@@ -1,5 +1,4 @@
-"""Child processes that never outlive us: lines as they are written, and an end that reaches
-grandchildren.
+"""Child processes that never outlive us: their lines as they are written, their end with all below.
 
 A Prefect task that blocks in `Popen.wait` or in reading a pipe cannot be timed out or cancelled:
 Prefect interrupts by a signal (main thread) or an asynchronous exception (worker thread), and both
@@ -13,12 +12,12 @@ import contextlib
 import os
 import re
 import select
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
 import psutil
 
@@ -31,8 +30,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Lines:
-    """Bytes as they arrive, cut into lines; of the lines a progress bar redraws, one in `every`
-    seconds.
+    """Bytes cut into lines as they arrive; of what a progress bar redraws, one in `every` seconds.
 
     >>> lines = Lines(every=60)
     >>> list(lines.feed(b"start\\n 1%\\r 2%\\r 3%\\rdone"))
@@ -81,9 +79,7 @@ class Lines:
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """What a child process sees: ours, `python` meaning this interpreter, and output as it is
-    written.
-    """
+    """Ours and `extra`, with `python` meaning this interpreter, and output as it is written."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
@@ -102,14 +98,8 @@ def stream(
     Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group (by `ending`, or
     `end`) before the exception goes on.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
+    process = Popen(
+        command, cwd=cwd, env=env, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
     )
     last: deque[str] = deque(maxlen=40)
     try:
@@ -124,7 +114,7 @@ def stream(
         process.wait()
 
 
-def _output(process: subprocess.Popen[bytes], lines: Lines) -> Iterator[str]:
+def _output(process: Popen[bytes], lines: Lines) -> Iterator[str]:
     """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
     assert process.stdout is not None
     pipe = process.stdout.fileno()
@@ -154,12 +144,9 @@ def _read(pipe: int) -> bytes | None:
 
 
 def end(pid: int, grace: float = environment.PROCESS_END_S) -> None:
-    """End the process group `pid` and all its descendants: SIGTERM, then SIGKILL after `grace`
-    seconds.
-    """
+    """End the group `pid` and all its descendants: SIGTERM, then SIGKILL after `grace` seconds."""
     members = family(pid)
-    # 1. Ask the group. Descendants in groups of their own are for their parents to end, in the
-    #    right order.
+    # 1. Ask the group. Descendants in other groups are for their parents to end, in their order.
     terminate([process for process in members if _group(process) == pid])
     wait(members, grace)
     # 2. Kill what is left, and what was started meanwhile.

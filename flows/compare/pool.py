@@ -1,6 +1,4 @@
-"""Several cells at a time: Ray runs what is missing, each on its share of the machine, once whoever
-asks for it.
-"""
+"""Several cells at a time: Ray runs each missing one once, on its share of the machine."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -36,10 +34,8 @@ def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, in
     import ray
 
     with _ray(jobs):
-        shared = {
-            "ADAPT_STATE": str(environment.state_dir(root)),
-            "ADAPT_CPUS": str(max(1, environment.cpus() // jobs)),
-        }
+        state, cpus = str(environment.state_dir(root)), str(max(1, environment.cpus() // jobs))
+        shared = {"ADAPT_STATE": state, "ADAPT_CPUS": cpus}
         gpu = ray.cluster_resources().get("GPU", 0) / jobs
         compute = ray.remote(num_cpus=1, num_gpus=min(gpu, 1), max_retries=0)(_compute)
         refs: dict[Path, ray.ObjectRef] = {}
@@ -86,15 +82,9 @@ def _compute(cell: Cell, shared: dict[str, str], *_before: None) -> None:
 def _ray(jobs: int) -> Iterator[None]:
     import ray
 
+    small = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
     # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
-    ray.init(
-        address="local",
-        num_cpus=jobs,
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
+    ray.init("local", num_cpus=jobs, logging_level="ERROR", log_to_driver=False, **small)
     try:
         yield
     finally:
