@@ -91,12 +91,10 @@ def schema() -> dict[str, Any]:
             del section["properties"][shared]
             section["required"].remove(shared)
         properties[name] = section
-    kind = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "params.yaml of adapt",
-    }
-    keys = {"type": "object", "additionalProperties": False, "required": list(properties)}
-    return kind | keys | {"properties": properties, "$defs": definitions}
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    kind = {"$schema": draft, "title": "params.yaml of adapt", "type": "object"}
+    keys = {"additionalProperties": False, "required": list(properties), "properties": properties}
+    return kind | keys | {"$defs": definitions}
 
 
 if __name__ == "__main__":

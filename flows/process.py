@@ -23,6 +23,8 @@ import psutil
 
 from adapt import environment
 
+Env = Mapping[str, str]
+Emit = Callable[[str], None]
 POLL = 0.25  # seconds
 
 _LINE = re.compile(r"([^\r\n]*)(\r?\n|\r(?=.))", re.DOTALL)
@@ -78,69 +80,10 @@ class Lines:
             yield text
 
 
-def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+def child_environment(extra: Env) -> dict[str, str]:
     """Ours and `extra`, with `python` meaning this interpreter, and output as it is written."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
-
-
-def stream(
-    command: Sequence[str],
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    emit: Callable[[str], None],
-    progress_every: float = 2.0,
-    ending: Callable[[int], None] | None = None,
-) -> tuple[int, list[str]]:
-    """Run `command` in a process group of its own; returns its exit code and its last lines.
-
-    Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group (by `ending`, or
-    `end`) before the exception goes on.
-    """
-    process = Popen(
-        command, cwd=cwd, env=env, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
-    )
-    last: deque[str] = deque(maxlen=40)
-    try:
-        for line in _output(process, Lines(progress_every)):
-            last.append(line)
-            emit(line)
-        return process.returncode, list(last)
-    finally:
-        (ending or end)(process.pid)
-        assert process.stdout is not None
-        process.stdout.close()
-        process.wait()
-
-
-def _output(process: Popen[bytes], lines: Lines) -> Iterator[str]:
-    """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
-    assert process.stdout is not None
-    pipe = process.stdout.fileno()
-    os.set_blocking(pipe, False)
-    ended, closed = False, False
-    while not ended:
-        # 1. Look whether it has ended before reading, so that nothing written last is missed.
-        ended = process.poll() is not None
-        # 2. Wait for output, or a while when it has closed its output but lives on.
-        if closed and not ended:
-            time.sleep(POLL)
-        elif not ended and not select.select([pipe], [], [], POLL)[0]:
-            yield from lines.idle()
-        # 3. Take all there is.
-        while chunk := _read(pipe):
-            yield from lines.feed(chunk)
-        closed = chunk is not None
-    yield from lines.rest()
-
-
-def _read(pipe: int) -> bytes | None:
-    """What there is to read: nothing yet is None, a closed pipe is empty."""
-    try:
-        return os.read(pipe, 65536)
-    except BlockingIOError:
-        return None
 
 
 def end(pid: int, grace: float = environment.PROCESS_END_S) -> None:
@@ -195,3 +138,56 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def stream(
+    command: Sequence[str], *, cwd: Path, env: Env, emit: Emit, ending: Callable[[int], None] = end
+) -> tuple[int, list[str]]:
+    """Run `command` in a process group of its own; returns its exit code and its last lines.
+
+    Interrupted by anything (timeout, cancellation, Ctrl-C), it calls `ending` with the group's id
+    before the exception goes on.
+    """
+    process = Popen(
+        command, cwd=cwd, env=env, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+    last: deque[str] = deque(maxlen=40)
+    try:
+        for line in _output(process, Lines(every=2)):
+            last.append(line)
+            emit(line)
+        return process.returncode, list(last)
+    finally:
+        ending(process.pid)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+
+
+def _output(process: Popen[bytes], lines: Lines) -> Iterator[str]:
+    """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    os.set_blocking(pipe, False)
+    ended, closed = False, False
+    while not ended:
+        # 1. Look whether it has ended before reading, so that nothing written last is missed.
+        ended = process.poll() is not None
+        # 2. Wait for output, or a while when it has closed its output but lives on.
+        if closed and not ended:
+            time.sleep(POLL)
+        elif not ended and not select.select([pipe], [], [], POLL)[0]:
+            yield from lines.idle()
+        # 3. Take all there is.
+        while chunk := _read(pipe):
+            yield from lines.feed(chunk)
+        closed = chunk is not None
+    yield from lines.rest()
+
+
+def _read(pipe: int) -> bytes | None:
+    """What there is to read: nothing yet is None, a closed pipe is empty."""
+    try:
+        return os.read(pipe, 65536)
+    except BlockingIOError:
+        return None

@@ -90,7 +90,12 @@ def promote(store: Store, config: Content, run_id: str, move: bool) -> Promotion
         registry.set_alias(store, registry.CHALLENGER, version)
         # 2. The gate's decision; one that may not be carried out says so among its reasons.
         reference = _reference(store, config, champion, base)
-        promoted, reasons = _decision(config, tuned, reference, move)
+        resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
+        scores = tuned.scores(), reference.scores()
+        decision = gate.decide(*scores, config["gate"], resamples, seed)
+        promoted, reasons = decision.promote and move, decision.reasons
+        if decision.promote and not move:
+            reasons = (*reasons, "passed, but this retraining may not move the champion")
         # 3. Write the reasons before the alias moves: who sees a new champion finds them there.
         word = "promoted" if promoted else "refused"
         registry.tag(store, version, {"adapt.decision": word, "adapt.reasons": "\n".join(reasons)})
@@ -98,17 +103,6 @@ def promote(store: Store, config: Content, run_id: str, move: bool) -> Promotion
             registry.set_alias(store, registry.CHAMPION, version)
     against, before, after = reference.name, reference.headline(), tuned.headline()
     return Promotion(version, promoted, reasons, against=against, before=before, after=after)
-
-
-def _decision(
-    config: Content, tuned: Contestant, reference: Contestant, move: bool
-) -> tuple[bool, tuple[str, ...]]:
-    resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
-    decision = gate.decide(tuned.scores(), reference.scores(), config["gate"], resamples, seed)
-    if decision.promote and not move:
-        problem = "passed, but this retraining may not move the champion"
-        return False, (*decision.reasons, problem)
-    return decision.promote, decision.reasons
 
 
 def _registered(store: Store, run_id: str) -> str:

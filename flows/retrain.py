@@ -123,18 +123,15 @@ def run_stages(
         run = tasks.task_for(stage, timeout_seconds)
         state = run(root, stage, env, stage in todo.forced, return_state=True)
         if not state.is_completed():
-            return outcomes, _failure(stage, state)
+            # A user's mistake keeps its name, and the stage is named.
+            name = state.name if state.name in ("InputError", "Busy") else "Failed"
+            message = state.message or ""
+            message = message if stage in message else f"{stage}: {message}"
+            return outcomes, Failed(name=name, message=message)
         outcome = state.result()
         if outcome.kind == "ran":
             outcomes[stage] = report.duration(outcome.seconds)
     return outcomes, None
-
-
-def _failure(stage: str, state: State[Any]) -> State[Any]:
-    """The flow's state for a task's: a user's mistake keeps its name, and the stage is named."""
-    name = state.name if state.name in ("InputError", "Busy") else "Failed"
-    message = state.message or ""
-    return Failed(name=name, message=message if stage in message else f"{stage}: {message}")
 
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)

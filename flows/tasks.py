@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -25,7 +25,7 @@ from prefect.states import Failed, State
 
 from adapt.environment import BUSY_DELAY_S, BUSY_TRIES
 from adapt.params import InputError
-from flows.process import stream
+from flows.process import Emit, Env, stream
 
 DVC = (sys.executable, "-m", "dvc")
 BUSY = "is busy, it is being blocked by"
@@ -104,9 +104,7 @@ def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
     return [stage for stage in needs if stage in due]
 
 
-def repro(
-    root: Path, stage: str, env: Mapping[str, str], emit: Callable[[str], None], force: bool = False
-) -> Outcome:
+def repro(root: Path, stage: str, env: Env, emit: Emit, force: bool = False) -> Outcome:
     """Run one stage by DVC, if it is out of date or `force` is set; `emit` gets its lines."""
     started = time.monotonic()
     # Asked again now: what the stage reads may have come out the same (see `pending`).
@@ -172,7 +170,7 @@ RETRY = {"retries": BUSY_TRIES + 1, "retry_delay_seconds": BUSY_DELAY_S}
 
 
 @task(**RETRY, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
-def reproduce(root: Path, stage: str, env: Mapping[str, str], force: bool) -> Outcome | State[Any]:
+def reproduce(root: Path, stage: str, env: Env, force: bool) -> Outcome | State[Any]:
     """One stage as a task run. A failure is a returned state: one line of reason, no traceback."""
     log = get_run_logger()
     outcome = repro(root, stage, env, log.info, force)

@@ -30,9 +30,9 @@ from adapt.files import locked, whole_file
 from adapt.params import InputError
 
 COMPLETE = "result.json"
+_EXAMPLE = "such as s3://bucket/prefix"
 ADVICE = (
-    "set ADAPT_RAY_STORAGE to storage that both this machine and the cluster reach,"
-    " such as s3://bucket/prefix"
+    f"set ADAPT_RAY_STORAGE to storage that both this machine and the cluster reach, {_EXAMPLE}"
 )
 
 
@@ -175,8 +175,7 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 def _open(uri: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
-    fs, path = url_to_fs(uri.rstrip("/"))
-    return fs, path
+    return url_to_fs(uri.rstrip("/"))
 
 
 def _is_local(fs: Any) -> bool:

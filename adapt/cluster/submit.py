@@ -133,11 +133,9 @@ def _logger(url: str, log: Log) -> dict[str, str] | None:
     if not isinstance(log, StepLogger):
         return None
     shown = without_credentials(log.uri)
-    problem = (
-        f"{shown} carries a password, which would show in the job; set MLFLOW_TRACKING_USERNAME"
-        " and MLFLOW_TRACKING_PASSWORD instead, here and on the nodes"
-    )
-    params.require(shown == log.uri, "MLFLOW_TRACKING_URI", problem)
+    names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    problem = f"{shown} carries a password, which would show in the job; set {names} instead"
+    params.require(shown == log.uri, "MLFLOW_TRACKING_URI", f"{problem}, here and on the nodes")
     is_file = urlsplit(log.uri).scheme in ("", "file", "sqlite")
     is_reached = jobs.is_loopback(url) or not (is_file or jobs.is_loopback(log.uri))
     problem = f"{shown} is on this machine only; {jobs.host(url)} needs a tracking server that it"

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -33,7 +32,9 @@ def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, in
         return
     import ray
 
-    with _ray(jobs):
+    small = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
+    # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
+    with ray.init("local", num_cpus=jobs, logging_level="ERROR", log_to_driver=False, **small):
         state, cpus = str(environment.state_dir(root)), str(max(1, environment.cpus() // jobs))
         shared = {"ADAPT_STATE": state, "ADAPT_CPUS": cpus}
         gpu = ray.cluster_resources().get("GPU", 0) / jobs
@@ -76,16 +77,3 @@ def _compute(cell: Cell, shared: dict[str, str], *_before: None) -> None:
     os.environ.update(shared)
     torch.set_num_threads(environment.cpus())
     cell.compute()
-
-
-@contextmanager
-def _ray(jobs: int) -> Iterator[None]:
-    import ray
-
-    small = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
-    # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
-    ray.init("local", num_cpus=jobs, logging_level="ERROR", log_to_driver=False, **small)
-    try:
-        yield
-    finally:
-        ray.shutdown()

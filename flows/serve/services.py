@@ -63,15 +63,13 @@ def prefect_api() -> str:
     return os.environ.get("PREFECT_API_URL") or f"{prefect().address}/api"
 
 
-def _server(
-    name: str, start: str, variable: str, default: int, *arguments: str, health: str
-) -> Service:
-    text = os.environ.get(variable, str(default))
+def _server(name: str, start: str, key: str, default: int, *options: str, health: str) -> Service:
+    text = os.environ.get(key, str(default))
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise InputError(f"{variable}: expected a port number, got {text!r}")
+        raise InputError(f"{key}: expected a port number, got {text!r}")
     address, port = f"http://127.0.0.1:{int(text)}", int(text)
-    command = (*start.split(), "--host", "127.0.0.1", "--port", text, *arguments)
-    return Service(name, command, address, lambda: _responds(address + health), port, variable)
+    command = (*start.split(), "--host", "127.0.0.1", "--port", text, *options)
+    return Service(name, command, address, lambda: _responds(address + health), port, key)
 
 
 def _responds(url: str) -> bool:
