@@ -33,8 +33,7 @@ SWITCHES = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads of two processes that spin on few cores slow each other down tenfold; threads that
-    # wait hardly do.
+    # Spinning threads of two processes on few cores slow each other down tenfold, waiting ones not.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
@@ -62,30 +61,25 @@ LIMITS = {
     "RAY_worker_register_timeout_seconds": "300",
     # Ray takes a node for dead that has missed five health checks of this length (10 s).
     "RAY_health_check_timeout_ms": "60000",
-    # All workers of a training have started and imported torch (60). Their process group then has
-    # Ray's own half hour to form.
+    # All workers of a training have started (60); their group then has Ray's half hour to form.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     # A worker of a training answers a health check (600), and leaves its process group (30).
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "900",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "120",
-    # An MLflow server answers one request (120). One that cannot be reached at all should fail in
-    # seconds, not after four minutes of retries.
+    # An MLflow server answers a request (120); one out of reach fails in seconds, not in minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "300",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 
 DEFAULTS = SWITCHES | LIMITS
 
-SERVICE_START_S = 300.0
-"""A service that we start answers: 21 s for Prefect's server when it makes its tables."""
-PROCESS_END_S = 60.0
-"""A process that was asked to end has ended: Ray takes its daemons along, which takes some 5 s."""
+SERVICE_START_S = 300.0  # a service answers: 21 s for Prefect's when it makes its tables
+PROCESS_END_S = 60.0  # a process that was asked to end has: some 5 s for Ray with its daemons
 BUSY_TRIES, BUSY_DELAY_S = 3, 10
 """How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
 `dvc add` or `dvc status` hold it for a second, `dvc repro` too long to wait for: a whole stage.
 """
-QUIET_S = 5.0
-"""After this long without a sign of life, a wait says what it waits for."""
+QUIET_S = 5.0  # after this long without a sign of life, a wait says what it waits for
 
 
 def state_dir(root: Path) -> Path:

@@ -22,7 +22,7 @@ from adapt.tracking.store import uri, without_credentials
 from flows.promote import Promotion
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ending:
     """A finished retraining; `stages` to seconds or "unchanged", `question` of the decision."""
 

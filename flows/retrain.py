@@ -97,14 +97,10 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
         runs.fail_retraining(store, run_id, f"stopped ({type(error).__name__})", killed=True)
         raise
     # 4. Keep the result for the table at the end, and for a retraining with nothing to do.
-    ending = report.Ending(
-        model=store.config.model,
-        promotion=promotion,
-        stages=stages,
-        seconds=time.time() - psutil.Process().create_time(),
-        finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        question=plan.question(store, todo.config, options.promote),
-    )
+    seconds = time.time() - psutil.Process().create_time()
+    finished = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    question = plan.question(store, todo.config, options.promote)
+    ending = report.Ending(store.config.model, promotion, stages, seconds, finished, question)
     report.save(root, ending)
     report.artifact(ending)
     return Completed(message=promotion.sentence(store.config.model))
@@ -207,12 +203,11 @@ def run(root: Path, options: Retraining) -> int:
 
 @contextmanager
 def prefect_here(root: Path) -> Iterator[None]:
-    """Use the server that is configured, or that `make serve` has started (a temporary one would
-    share its database); otherwise start a temporary one, and say so when it takes long.
-    """
+    """Use the server that is configured, or that of `make serve`, or else start a temporary one."""
     if os.environ.get("PREFECT_API_URL"):
         yield
     elif server := keeper.processes(root).get("prefect-server"):
+        # A temporary one would share its database.
         with temporary_settings({PREFECT_API_URL: f"{server['address']}/api"}):
             yield
     else:

@@ -2,8 +2,7 @@
 
 No stage, edge or order is written here. `order` reads the graph that `dvc repro` uses, `changed`
 asks `dvc status`, and `reproduce` is `dvc repro --single-item STAGE` in a process of its own, its
-output in the run's log line by line. What a stage does is in `adapt/stages/`; this file is about
-when it may be skipped, retried or must be stopped.
+output in the run's log line by line. Here is when a stage is skipped, retried or stopped.
 """
 
 import json

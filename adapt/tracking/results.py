@@ -97,9 +97,7 @@ class RunWriter:
         self._answers(results / "evaluate" / "judged.parquet")
 
     def _history_and_metrics(self, stage: str, folder: Path) -> None:
-        """`history.csv` as curves, without points that were logged while the stage ran; then
-        `metrics.json`, but for what the run has as a curve: a point more would bend it.
-        """
+        """`history.csv`, and `metrics.json` but for its curves: a point more would bend them."""
         history = [(int(row.pop("step")), row) for row in _rows(folder / "history.csv")]
         self.logger(prefix(stage)).extend((step, dict(_numbers(row))) for step, row in history)
         curves = self.client.get_run(self.run_id).data.metrics

@@ -73,8 +73,7 @@ def start_retraining(store: Store, tags: Texts) -> str:
 def finish_retraining(store: Store, run_id: str, stages: Texts, tags: Texts) -> None:
     """Put what one compares between retrainings onto their run and close it.
 
-    `stages` says for each stage whether it "ran" or was "cached" by DVC; `tags` are further ones,
-    such as the gate's decision.
+    `stages` says of each whether it "ran" or was "cached" by DVC; `tags` are more, as the decision.
     """
     # 1. Every retraining has a run of each stage: one that did not run gets one from DVC's cache.
     children = _finished_children(store, run_id)

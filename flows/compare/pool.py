@@ -9,8 +9,7 @@ import psutil
 from adapt import environment
 from flows.compare.cells import Cell
 
-# Bytes that a job may take, generously: a process with torch and a small model needs half.
-MEMORY = 3 * 2**30
+MEMORY = 3 * 2**30  # bytes of a job, generously: one with torch and a small model needs half
 
 
 def default_jobs() -> int:

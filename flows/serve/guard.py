@@ -23,8 +23,7 @@ import psutil
 from adapt import environment
 from flows.process import end, stream, terminate, wait
 
-# A retraining may be ending a stage of its own, and that with the usual patience.
-GRACE_S = 2 * environment.PROCESS_END_S
+GRACE_S = 2 * environment.PROCESS_END_S  # a retraining may be ending a stage, as patiently
 
 
 def end_children_first(pid: int) -> None:

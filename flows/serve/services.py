@@ -1,7 +1,4 @@
-"""What runs for scheduled retraining: one declaration for each service.
-
-They listen on loopback. What is configured elsewhere is used and not started.
-"""
+"""What runs for scheduled retraining: one declaration for each service."""
 
 import os
 import socket
