@@ -33,7 +33,7 @@ SWITCHES = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
-    # Spinning threads of two processes on few cores slow each other down tenfold, waiting ones not.
+    # Threads that spin slow two processes on few cores down tenfold; threads that wait hardly do.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
@@ -74,7 +74,7 @@ LIMITS = {
 DEFAULTS = SWITCHES | LIMITS
 
 SERVICE_START_S = 300.0  # a service answers: 21 s for Prefect's when it makes its tables
-PROCESS_END_S = 60.0  # a process that was asked to end has: some 5 s for Ray with its daemons
+PROCESS_END_S = 60.0  # a process ends when asked to: some 5 s for Ray, which ends its daemons
 BUSY_TRIES, BUSY_DELAY_S = 3, 10
 """How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
 `dvc add` or `dvc status` hold it for a second, `dvc repro` too long to wait for: a whole stage.

@@ -1,4 +1,4 @@
-"""Child processes that never outlive us: their lines as they are written, their end with all below.
+"""Child processes that never outlive us: lines as they are written, an end of all descendants.
 
 A Prefect task that blocks in `Popen.wait` or in reading a pipe cannot be timed out or cancelled:
 Prefect interrupts by a signal (main thread) or an asynchronous exception (worker thread), and both

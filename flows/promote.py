@@ -30,7 +30,7 @@ BASE_MODEL = "results/base/model"
 
 @dataclass(frozen=True)
 class Promotion:
-    """How it ended; `promoted` is None for a champion of before. Headline metrics are by title."""
+    """How it ended: `promoted` is None for what is champion already; headline metrics by title."""
 
     version: str
     promoted: bool | None

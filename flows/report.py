@@ -24,7 +24,7 @@ from flows.promote import Promotion
 
 @dataclass(frozen=True)
 class Ending:
-    """A finished retraining; `stages` to seconds or "unchanged", `question` of the decision."""
+    """A finished retraining: durations (or "unchanged") by stage, the `question` of the gate."""
 
     model: str
     promotion: Promotion

@@ -109,7 +109,7 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
 def run_stages(
     root: Path, todo: plan.Plan, env: dict[str, str], timeout_seconds: float
 ) -> tuple[dict[str, str], State[Any] | None]:
-    """Run what is due, a task each; every stage's duration or "unchanged", and what ended them."""
+    """Run what is due, a task each; returns durations (or "unchanged") by stage, and a failure."""
     log = get_run_logger()
     for note in todo.notes:
         log.info(note)
@@ -191,7 +191,7 @@ def run(root: Path, options: Retraining) -> int:
     # 3. The flow locks and plans again: another retraining may have come between.
     with prefect_here(root):
         state = retrain(options, return_state=True)
-    # 4. The table is to be the last on the screen; Prefect would tell its temporary server's end.
+    # 4. The table comes last on the screen: Prefect would still say that its server has ended.
     logging.getLogger("prefect").setLevel(logging.WARNING)
     ending = report.last(root)
     if state.is_completed() and ending:

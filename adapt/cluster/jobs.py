@@ -1,4 +1,4 @@
-"""One Ray job: submitted by a checked client, followed by line, stopped when its submitter leaves.
+"""One Ray job: submitted, followed line by line, and stopped when its submitter leaves.
 
 Written here although Ray has `ray job submit`: that gives up at the first connection that breaks,
 loses its place in the log then, and leaves the job running when its own process is told to end

@@ -1,6 +1,6 @@
 """The job on the cluster (`adapt.cluster.submit`): fetch inputs, run a stage, publish its result.
 
-python -m adapt.cluster.remote train s3://bucket/prefix/jobs/<job>/job.json
+It runs as `python -m adapt.cluster.remote train s3://bucket/prefix/jobs/<job>/job.json`.
 """
 
 import importlib

@@ -30,10 +30,8 @@ from adapt.files import locked, whole_file
 from adapt.params import InputError
 
 COMPLETE = "result.json"
-_EXAMPLE = "such as s3://bucket/prefix"
-ADVICE = (
-    f"set ADAPT_RAY_STORAGE to storage that both this machine and the cluster reach, {_EXAMPLE}"
-)
+_BOTH = "both this machine and the cluster"
+ADVICE = f"set ADAPT_RAY_STORAGE to storage that {_BOTH} reach, such as s3://bucket/prefix"
 
 
 def files_of(path: Path) -> dict[str, Path]:

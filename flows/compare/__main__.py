@@ -1,4 +1,4 @@
-"""Compare the arms of arms.yaml: which part of the method does the work, how surely, at what cost.
+"""Compare the arms of flows/compare/arms.yaml: which part does the work, and at what cost.
 
     python -m flows.compare                          # every arm on every seed of the file
     python -m flows.compare --arms base,steering     # some of them

@@ -1,4 +1,4 @@
-"""Prefect server, worker and MLflow server on this machine, for scheduled retraining at once.
+"""Prefect server, worker and MLflow server on this machine: scheduled retraining without a setup.
 
     # what `make serve` does: start, deploy infra/prefect.yaml, print the addresses
     python -m flows.serve start

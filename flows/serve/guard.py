@@ -23,7 +23,7 @@ import psutil
 from adapt import environment
 from flows.process import end, stream, terminate, wait
 
-GRACE_S = 2 * environment.PROCESS_END_S  # a retraining may be ending a stage, as patiently
+GRACE_S = 2 * environment.PROCESS_END_S  # a retraining may itself be waiting for a stage to end
 
 
 def end_children_first(pid: int) -> None:
