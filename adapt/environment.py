@@ -1,8 +1,7 @@
 """The process environment of every entry point: telemetry off, quiet tools, time limits with room.
 
-`prepare()` only fills in what the user has not set, and must run before mlflow, ray, prefect or
-transformers are imported: they read their switches at import. The commands of stages and flows call
-it first.
+`prepare()` fills in what the user has not set. Every command calls it first, because mlflow, ray,
+prefect and transformers read their switches when they are imported.
 """
 
 import os
@@ -37,8 +36,7 @@ SWITCHES = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-# Every limit is many times what the step takes on two quiet cores, so that only what hangs meets
-# it, not what shares the processors with other work.
+# Every limit is many times what the step takes on two quiet cores: only what hangs meets it.
 LIMITS = {
     # Prefect's temporary server answers: 14 s when it makes its tables, else 6 (its default: 20).
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",

@@ -42,8 +42,7 @@ def register(store: Store, folder: Path, run_id: str, tags: Mapping[str, str]) -
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             raise
-    # 2. Upload it as a logged model of its own rather than as an artifact of the run: a server
-    #    takes only this as source of a version.
+    # 2. Upload it as a logged model of its own: a server takes no artifact of a run as a source.
     experiment_id = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name, run_id, model_type="checkpoint")
     client.log_model_artifacts(logged.model_id, str(folder))

@@ -117,9 +117,8 @@ class RunWriter:
     def _images(self, folder: Path, *, grid: bool) -> None:
         """`figures/` and `panels/` as files, with `grid` also in the grid of the UI's charts page.
 
-        The files lie at the top, panels as `panel_<id>.png`: the UI's comparison page lists no
-        folders. The grid is for stages: it prints all parameters of a run over each of its images,
-        for a retraining more than a screenful.
+        Files lie at the top, panels as `panel_<id>.png`: the UI's comparison page lists no folders.
+        No grid for a retraining: it prints all parameters of a run, a screenful, over each image.
         """
         from PIL import Image
 
