@@ -28,8 +28,7 @@ from flows.process import Emit, Env, stream
 
 DVC = (sys.executable, "-m", "dvc")
 BUSY = "is busy, it is being blocked by"
-# Stages on machines that can vanish are worth a second try; `train` resumes where it was.
-FAN_OUT = ("pairs", "train", "evaluate")
+FAN_OUT = ("pairs", "train", "evaluate")  # on machines that can vanish: tried twice, train resumes
 
 # What DVC says to people who run it by hand.
 _HINT = re.compile(
