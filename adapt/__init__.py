@@ -1,3 +1,1 @@
-"""ADAPT: preference tuning with attention supervision, as a retraining pipeline for multimodal
-LLMs.
-"""
+"""ADAPT, preference tuning with attention supervision: retraining for multimodal LLMs."""

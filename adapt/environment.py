@@ -1,13 +1,13 @@
 """The process environment of every entry point: telemetry off, quiet tools, time limits with room.
 
-`prepare()` only fills in what the user has not set, and must run before mlflow, ray, prefect or
-transformers are imported: they read their switches at import. The commands of stages and flows call
-it first.
+`prepare()` fills in what the user has not set. Every command calls it first, because mlflow, ray,
+prefect and transformers read their switches when they are imported.
 """
 
 import os
 import signal
 import threading
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +32,11 @@ SWITCHES = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads of two processes that spin on few cores slow each other down tenfold; threads that
-    # wait hardly do.
+    # Threads that spin slow two processes on few cores down tenfold; threads that wait hardly do.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-# Every limit is many times what the step takes on a quiet machine with two cores, so that only
-# something that hangs meets it, not something that shares the processors with other work.
+# Every limit is many times what the step takes on two quiet cores: only what hangs meets it.
 LIMITS = {
     # Prefect's temporary server answers: 14 s when it makes its tables, else 6 (its default: 20).
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
@@ -61,37 +59,29 @@ LIMITS = {
     "RAY_worker_register_timeout_seconds": "300",
     # Ray takes a node for dead that has missed five health checks of this length (10 s).
     "RAY_health_check_timeout_ms": "60000",
-    # All workers of a training have started and imported torch (60). Their process group then has
-    # Ray's own half hour to form.
+    # All workers of a training have started (60); their group then has Ray's half hour to form.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     # A worker of a training answers a health check (600), and leaves its process group (30).
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "900",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "120",
-    # An MLflow server answers one request (120). One that cannot be reached at all should fail in
-    # seconds, not after four minutes of retries.
+    # An MLflow server answers a request (120); one out of reach fails in seconds, not in minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "300",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 
 DEFAULTS = SWITCHES | LIMITS
 
-SERVICE_START_S = 300.0
-"""A service that we start answers: 21 s for Prefect's server when it makes its tables."""
-PROCESS_END_S = 60.0
-"""A process that was asked to end has ended: Ray takes its daemons along, which takes some 5 s."""
-DVC_BUSY_TRIES, DVC_BUSY_DELAY_S = 3, 10
-"""How often, and after how long, work that found DVC's lock taken is tried again. DVC itself never
-waits. A `dvc add` or `dvc status` beside us holds its lock for a second; a `dvc repro` holds it for
-the length of a stage, for which waiting makes no sense.
+SERVICE_START_S = 300.0  # a service answers: 21 s for Prefect's when it makes its tables
+PROCESS_END_S = 60.0  # a process ends when asked to: some 5 s for Ray, which ends its daemons
+BUSY_TRIES, BUSY_DELAY_S = 3, 10
+"""How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
+`dvc add` or `dvc status` hold it for a second, `dvc repro` too long to wait for: a whole stage.
 """
-QUIET_S = 5.0
-"""After this long without a sign of life, a wait says what it waits for."""
+QUIET_S = 5.0  # after this long without a sign of life, a wait says what it waits for
 
 
 def state_dir(root: Path) -> Path:
-    """Folder for runtime state (MLflow store, Prefect home, Ray checkpoints): `ADAPT_STATE`, or
-    `.state` of `root`.
-    """
+    """Folder of MLflow's store, Prefect's home and checkpoints: `ADAPT_STATE`, or `root`/.state."""
     return Path(os.environ.get("ADAPT_STATE") or root / ".state").resolve()
 
 
@@ -101,12 +91,16 @@ def cpus() -> int:
 
 
 def prepare(root: Path) -> None:
-    """Set the switches and limits above, and Prefect's home inside the project, where nothing is
-    set.
-    """
+    """Set the switches and limits above, and Prefect's home in the state folder, where unset."""
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))
+
+
+def parser(module: str, text: str | None, epilog: str = "") -> ArgumentParser:
+    """The command line of a module, whose docstring `text` is printed by --help as it stands."""
+    prog, raw = f"python -m {module}", RawDescriptionHelpFormatter
+    return ArgumentParser(prog, description=text, formatter_class=raw, epilog=epilog)
 
 
 @contextmanager
@@ -123,9 +117,9 @@ def announced(message: str) -> Iterator[None]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal (SIGHUP) unwind the stack as Ctrl-C does, so that `finally`
-    and `with` blocks run; by default they end Python on the spot. Raises
-    `SystemExit(128 + signal)`.
+    """Let SIGTERM and SIGHUP (a closed terminal) raise `SystemExit(128 + signal)`.
+
+    So `finally` and `with` blocks run; by default both signals end Python on the spot.
 
     Does nothing outside the main thread, where Python does not deliver signals. A signal that is
     ignored, as under `nohup`, stays ignored. The handlers of before come back at the end.

@@ -10,15 +10,12 @@
 4. turns a user's mistake (`InputError`) into one line on stderr and exit code 2.
 
 A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
-file. `python -m adapt.launch` prints the JSON schema of `params.yaml`, from which editors complete
-and check it.
+file. `python -m adapt.launch` prints the JSON schema of `params.yaml` for editors.
 """
 
-import argparse
 import importlib
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +27,7 @@ from adapt.attention.settings import AnchorConfig
 from adapt.evaluation.gate import Rules
 from adapt.files import whole_folder
 from adapt.generation.settings import SteerConfig
-from adapt.params import Count, InputError, Seed, Settings
+from adapt.params import Content, Count, InputError, Seed, Settings
 from adapt.tracking import runs
 from adapt.tracking.store import Store, TrackingConfig
 
@@ -45,7 +42,10 @@ def launch(stage: str) -> None:
     root = Path.cwd()
     environment.prepare(root)
     module = stage_module(stage)
-    _parser(stage, module).parse_args()
+    where = f"Options are in params.yaml, section '{stage}'."
+    needs = f"`dvc repro {stage}` runs it after what it needs."
+    parser = environment.parser(f"adapt.stages.{stage}", module.__doc__, f"{where} {needs}")
+    parser.parse_args()
     try:
         loaded = configs(params.read(root / "params.yaml"))
         with runs.stage_run(Store(root, loaded["tracking"]), stage, loaded[stage]) as run:
@@ -61,7 +61,7 @@ def launch(stage: str) -> None:
     print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in shown))
 
 
-def configs(content: Mapping[str, Any]) -> dict[str, Any]:
+def configs(content: Content) -> dict[str, Any]:
     """Every section's checked settings, by its name; InputError for an unknown section, too."""
     known = [*STAGES, *SHARED, *VALUES]
     for key in map(str, content):
@@ -80,16 +80,6 @@ def stage_module(stage: str) -> ModuleType:
     return importlib.import_module(f"adapt.stages.{stage}")
 
 
-def _parser(stage: str, module: ModuleType) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"python -m adapt.stages.{stage}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Options are in params.yaml, section '{stage}'."
-        f" `dvc repro {stage}` runs it after what it needs.",
-    )
-
-
 def schema() -> dict[str, Any]:
     """The JSON schema of params.yaml: every section without the keys it shares with others."""
     definitions: dict[str, Any] = {}
@@ -101,15 +91,10 @@ def schema() -> dict[str, Any]:
             del section["properties"][shared]
             section["required"].remove(shared)
         properties[name] = section
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "params.yaml of adapt",
-        "type": "object",
-        "additionalProperties": False,
-        "required": list(properties),
-        "properties": properties,
-        "$defs": definitions,
-    }
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    kind = {"$schema": draft, "title": "params.yaml of adapt", "type": "object"}
+    keys = {"additionalProperties": False, "required": list(properties), "properties": properties}
+    return kind | keys | {"$defs": definitions}
 
 
 if __name__ == "__main__":

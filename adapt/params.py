@@ -22,6 +22,7 @@ MOST = 10_000  # values, an alias counted as often as it is used
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Settings")
+Content = Mapping[str, Any]  # of params.yaml, as `read` returns it
 
 
 class InputError(ValueError):
@@ -71,13 +72,11 @@ def read(path: Path) -> dict[str, Any]:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
     if len(content) > LARGEST:
-        raise InputError(
-            f"{path}: larger than {LARGEST >> 10} KiB, too large for a file of parameters"
-        )
-    values = _parsed(path, text)
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected sections with keys")
-    return values
+        limit = f"{LARGEST >> 10} KiB"
+        raise InputError(f"{path}: larger than {limit}, too large for a file of parameters")
+    if isinstance(values := _parsed(path, text), dict):
+        return values
+    raise InputError(f"{path}: expected sections with keys")
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -127,9 +126,7 @@ def _check_nodes(path: Path, root: yaml.Node) -> None:
 # ---- a section ---------------------------------------------------------------------------------
 
 
-def load(
-    params: Mapping[str, Any], section: str, settings: type[S], file: str = "params.yaml"
-) -> S:
+def load(params: Content, section: str, settings: type[S], file: str = "params.yaml") -> S:
     """Build `settings` from `params[section]`, and its shared fields from the top level.
 
     >>> class Train(Settings):
@@ -150,11 +147,9 @@ def load(
         raise InputError(f"{file}: {section}: expected keys and values, got {_shown(own)}")
     top = shared_fields(settings)
     try:
-        misplaced = next((name for name in own if name in top), None)
-        if misplaced is not None:
-            raise InputError(
-                f"unknown key {section}.{misplaced}; {misplaced} stands at the top level"
-            )
+        for name in own:
+            if name in top:
+                raise InputError(f"unknown key {section}.{name}; {name} stands at the top level")
         values = {**own, **{name: params[name] for name in top if name in params}}
         return settings.model_validate(_frozen(values))
     except ValidationError as error:
@@ -165,10 +160,8 @@ def load(
 
 def shared_fields(settings: type[Settings]) -> list[str]:
     """The fields of a section that are read from the top level."""
-    marked = settings.model_fields.items()
-    return [
-        name for name, field in marked if any(isinstance(m, _FromTopLevel) for m in field.metadata)
-    ]
+    metadata = {name: map(type, field.metadata) for name, field in settings.model_fields.items()}
+    return [name for name, kinds in metadata.items() if _FromTopLevel in kinds]
 
 
 def as_params(section: str, settings: Settings) -> dict[str, Any]:
@@ -186,8 +179,8 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """
     named: dict[str, str] = {}
     for key, value in values.items():
-        is_section = isinstance(value, Mapping)
-        named |= flat(value, f"{above}{key}.") if is_section else {above + key: str(value)}
+        name = above + key
+        named |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
     return named
 
 
@@ -223,8 +216,7 @@ def _message(error: ValidationError, section: str, settings: type[Settings]) -> 
     errors = error.errors(include_url=False)
     first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
     path, kind, context = first["loc"], first["type"], first.get("ctx", {})
-    is_shared = bool(path) and path[0] in shared_fields(settings)
-    above = "" if is_shared else section
+    above = "" if path and path[0] in shared_fields(settings) else section
     key = above + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
     key = key.removeprefix(".")
     if kind == "extra_forbidden":

@@ -12,14 +12,16 @@ Log = Callable[[int, Mapping[str, float]], None]
 T = TypeVar("T")
 
 
+def unlogged(step: int, metrics: Mapping[str, float]) -> None:
+    """A `Log` that nobody follows."""
+
+
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Iterate with a progress bar on stderr; outside a terminal, one line every ten seconds."""
     from tqdm import tqdm
 
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    yield from tqdm(
-        items, desc=label, total=total, mininterval=interval, dynamic_ncols=True, leave=True
-    )
+    yield from tqdm(items, label, total, mininterval=interval, dynamic_ncols=True)
 
 
 class History:

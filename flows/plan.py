@@ -1,6 +1,4 @@
-"""What a retraining would do, found out without doing anything, and the lock that keeps two of them
-apart.
-"""
+"""What a retraining would do, found out without doing it, and the lock that keeps two apart."""
 
 import json
 import os
@@ -38,10 +36,7 @@ def exclusive(root: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`stages` are all, `due` those that may have to run, `forced` those that run whatever DVC
-    finds; all in order. `store` is where runs and models are kept, for everybody who carries the
-    plan out.
-    """
+    """All `stages`, those that may be `due`, those `forced` whatever DVC finds; each in order."""
 
     config: Mapping[str, Any]
     store: Store
@@ -58,14 +53,8 @@ def make(root: Path, force: bool) -> Plan:
     stages = tuple(tasks.order(root))
     moved = alias_moved(store, config["base"].source)
     forced = stages if force else ("base",) if moved else ()
-    return Plan(
-        config=config,
-        store=store,
-        stages=stages,
-        due=tuple(tasks.pending(root, forced)),
-        forced=forced,
-        notes=(f"base: {moved}",) if moved else (),
-    )
+    due, notes = tuple(tasks.pending(root, forced)), (f"base: {moved}",) if moved else ()
+    return Plan(config=config, store=store, stages=stages, due=due, forced=forced, notes=notes)
 
 
 def configuration(root: Path) -> dict[str, Any]:
@@ -76,11 +65,9 @@ def configuration(root: Path) -> dict[str, Any]:
 
 
 def alias_moved(store: Store, source: str) -> str:
-    """Why stage `base` is out of date although DVC cannot see it: its source is an alias that has
-    moved since.
+    """Why stage `base` is out of date where DVC cannot see it: the alias of its source has moved.
 
-    Empty when it is not, also for a source that is no alias and when nothing is behind the alias
-    (the stage says so).
+    Empty when it is not, when the source is no alias, or nothing is behind it (the stage says so).
     """
     alias = re.fullmatch(r"models:/([^/@']+)@([\w.-]+)", source)
     if not alias:

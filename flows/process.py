@@ -1,5 +1,4 @@
-"""Child processes that never outlive us: lines as they are written, and an end that reaches
-grandchildren.
+"""Child processes that never outlive us: lines as they are written, an end of all descendants.
 
 A Prefect task that blocks in `Popen.wait` or in reading a pipe cannot be timed out or cancelled:
 Prefect interrupts by a signal (main thread) or an asynchronous exception (worker thread), and both
@@ -13,17 +12,19 @@ import contextlib
 import os
 import re
 import select
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 
 import psutil
 
 from adapt import environment
 
+Env = Mapping[str, str]
+Emit = Callable[[str], None]
 POLL = 0.25  # seconds
 
 _LINE = re.compile(r"([^\r\n]*)(\r?\n|\r(?=.))", re.DOTALL)
@@ -31,8 +32,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Lines:
-    """Bytes as they arrive, cut into lines; of the lines a progress bar redraws, one in `every`
-    seconds.
+    """Bytes cut into lines as they arrive; of what a progress bar redraws, one in `every` seconds.
 
     >>> lines = Lines(every=60)
     >>> list(lines.feed(b"start\\n 1%\\r 2%\\r 3%\\rdone"))
@@ -80,86 +80,16 @@ class Lines:
             yield text
 
 
-def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """What a child process sees: ours, `python` meaning this interpreter, and output as it is
-    written.
-    """
+def child_environment(extra: Env) -> dict[str, str]:
+    """Ours and `extra`, with `python` meaning this interpreter, and output as it is written."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
-def stream(
-    command: Sequence[str],
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    emit: Callable[[str], None],
-    progress_every: float = 2.0,
-    ending: Callable[[int], None] | None = None,
-) -> tuple[int, list[str]]:
-    """Run `command` in a process group of its own; returns its exit code and its last lines.
-
-    Interrupted by anything (timeout, cancellation, Ctrl-C), it ends the group (by `ending`, or
-    `end`) before the exception goes on.
-    """
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    last: deque[str] = deque(maxlen=40)
-    try:
-        for line in _output(process, Lines(progress_every)):
-            last.append(line)
-            emit(line)
-        return process.returncode, list(last)
-    finally:
-        (ending or end)(process.pid)
-        assert process.stdout is not None
-        process.stdout.close()
-        process.wait()
-
-
-def _output(process: subprocess.Popen[bytes], lines: Lines) -> Iterator[str]:
-    """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
-    assert process.stdout is not None
-    pipe = process.stdout.fileno()
-    os.set_blocking(pipe, False)
-    ended, closed = False, False
-    while not ended:
-        # 1. Look whether it has ended before reading, so that nothing written last is missed.
-        ended = process.poll() is not None
-        # 2. Wait for output, or a while when it has closed its output but lives on.
-        if closed and not ended:
-            time.sleep(POLL)
-        elif not ended and not select.select([pipe], [], [], POLL)[0]:
-            yield from lines.idle()
-        # 3. Take all there is.
-        while chunk := _read(pipe):
-            yield from lines.feed(chunk)
-        closed = chunk is not None
-    yield from lines.rest()
-
-
-def _read(pipe: int) -> bytes | None:
-    """What there is to read: nothing yet is None, a closed pipe is empty."""
-    try:
-        return os.read(pipe, 65536)
-    except BlockingIOError:
-        return None
-
-
 def end(pid: int, grace: float = environment.PROCESS_END_S) -> None:
-    """End the process group `pid` and all its descendants: SIGTERM, then SIGKILL after `grace`
-    seconds.
-    """
+    """End the group `pid` and all its descendants: SIGTERM, then SIGKILL after `grace` seconds."""
     members = family(pid)
-    # 1. Ask the group. Descendants in groups of their own are for their parents to end, in the
-    #    right order.
+    # 1. Ask the group. Descendants in other groups are for their parents to end, in their order.
     terminate([process for process in members if _group(process) == pid])
     wait(members, grace)
     # 2. Kill what is left, and what was started meanwhile.
@@ -208,3 +138,56 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def stream(
+    command: Sequence[str], *, cwd: Path, env: Env, emit: Emit, ending: Callable[[int], None] = end
+) -> tuple[int, list[str]]:
+    """Run `command` in a process group of its own; returns its exit code and its last lines.
+
+    Interrupted by anything (timeout, cancellation, Ctrl-C), it calls `ending` with the group's id
+    before the exception goes on.
+    """
+    process = Popen(
+        command, cwd=cwd, env=env, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+    last: deque[str] = deque(maxlen=40)
+    try:
+        for line in _output(process, Lines(every=2)):
+            last.append(line)
+            emit(line)
+        return process.returncode, list(last)
+    finally:
+        ending(process.pid)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+
+
+def _output(process: Popen[bytes], lines: Lines) -> Iterator[str]:
+    """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    os.set_blocking(pipe, False)
+    ended, closed = False, False
+    while not ended:
+        # 1. Look whether it has ended before reading, so that nothing written last is missed.
+        ended = process.poll() is not None
+        # 2. Wait for output, or a while when it has closed its output but lives on.
+        if closed and not ended:
+            time.sleep(POLL)
+        elif not ended and not select.select([pipe], [], [], POLL)[0]:
+            yield from lines.idle()
+        # 3. Take all there is.
+        while chunk := _read(pipe):
+            yield from lines.feed(chunk)
+        closed = chunk is not None
+    yield from lines.rest()
+
+
+def _read(pipe: int) -> bytes | None:
+    """What there is to read: nothing yet is None, a closed pipe is empty."""
+    try:
+        return os.read(pipe, 65536)
+    except BlockingIOError:
+        return None

@@ -1,5 +1,4 @@
-"""The end of a retraining: register the tuned model, let the gate compare it with the champion,
-move the alias or not.
+"""The end of a retraining: register the model, ask the gate, move the champion's alias or not.
 
 `promote` is the one place that moves the champion. Registering is idempotent: weights that DVC
 knows under the same hash are one version. Before there is a champion, the tuned model is compared
@@ -11,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapt import environment
 from adapt.evaluation import gate
 from adapt.evaluation.judge import Judged, judge_split
 from adapt.metrics.headline import HEADLINES
-from adapt.params import InputError
+from adapt.params import Content, InputError
 from adapt.stages import answer
 from adapt.tracking import lineage, registry
 from adapt.tracking.store import Store
@@ -29,11 +28,9 @@ if TYPE_CHECKING:
 BASE_MODEL = "results/base/model"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Promotion:
-    """How it ended for a model. `promoted` is None when there was nothing to decide: it is the
-    champion already. `before` and `after` are the headline metrics by title.
-    """
+    """How it ended: `promoted` is None for what is champion already; headline metrics by title."""
 
     version: str
     promoted: bool | None
@@ -55,12 +52,9 @@ class Promotion:
         if self.promoted is None:
             return tags
         heading = "**Promoted**" if self.promoted else "**Not promoted**"
-        note = [heading, "", *(f"* {reason}" for reason in self.reasons)]
-        return tags | {
-            "adapt.promoted": str(self.promoted).lower(),
-            "adapt.reasons": "\n".join(self.reasons),
-            "mlflow.note.content": "\n".join(note),
-        }
+        note = "\n".join([heading, "", *(f"* {reason}" for reason in self.reasons)])
+        tags |= {"adapt.promoted": str(self.promoted).lower(), "mlflow.note.content": note}
+        return tags | {"adapt.reasons": "\n".join(self.reasons)}
 
 
 @dataclass(frozen=True)
@@ -82,48 +76,33 @@ class Contestant:
         return {title: float(self.metrics[k]) for title, k in keys.items() if k in self.metrics}
 
 
-def promote(store: Store, config: Mapping[str, Any], run_id: str, move: bool) -> Promotion:
+def promote(store: Store, config: Content, run_id: str, move: bool) -> Promotion:
     """Register results/train/model, decide, and make it the champion if `move` is set."""
     evaluated = store.root / "results" / "evaluate"
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    base, tuned = (
-        Contestant("base model", arm, evaluated / "judged.parquet", metrics)
-        for arm in ("base", "tuned")
-    )
+    base = Contestant("base model", "base", evaluated / "judged.parquet", metrics)
+    tuned = replace(base, arm="tuned")
     # 1. Register first: a model that is refused is kept, with the reasons, beside its run.
     version, champion = _registered(store, run_id), registry.champion(store)
     promoted: bool | None = None
-    reasons: tuple[str, ...] = ()
-    reference = base
+    reasons, reference = tuple[str, ...](), base
     if version != champion:
         registry.set_alias(store, registry.CHALLENGER, version)
         # 2. The gate's decision; one that may not be carried out says so among its reasons.
         reference = _reference(store, config, champion, base)
-        promoted, reasons = _decision(config, tuned, reference, move)
+        resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
+        scores = tuned.scores(), reference.scores()
+        decision = gate.decide(*scores, config["gate"], resamples, seed)
+        promoted, reasons = decision.promote and move, decision.reasons
+        if decision.promote and not move:
+            reasons = (*reasons, "passed, but this retraining may not move the champion")
         # 3. Write the reasons before the alias moves: who sees a new champion finds them there.
         word = "promoted" if promoted else "refused"
         registry.tag(store, version, {"adapt.decision": word, "adapt.reasons": "\n".join(reasons)})
         if promoted:
             registry.set_alias(store, registry.CHAMPION, version)
-    return Promotion(
-        version=version,
-        promoted=promoted,
-        reasons=reasons,
-        against=reference.name,
-        before=reference.headline(),
-        after=tuned.headline(),
-    )
-
-
-def _decision(
-    config: Mapping[str, Any], tuned: Contestant, reference: Contestant, move: bool
-) -> tuple[bool, tuple[str, ...]]:
-    resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
-    decision = gate.decide(tuned.scores(), reference.scores(), config["gate"], resamples, seed)
-    if decision.promote and not move:
-        problem = "passed, but this retraining may not move the champion"
-        return False, (*decision.reasons, problem)
-    return decision.promote, decision.reasons
+    against, before, after = reference.name, reference.headline(), tuned.headline()
+    return Promotion(version, promoted, reasons, against=against, before=before, after=after)
 
 
 def _registered(store: Store, run_id: str) -> str:
@@ -136,9 +115,7 @@ def _registered(store: Store, run_id: str) -> str:
     return known or registry.register(store, store.root / registry.MODEL, run_id, origin)
 
 
-def _reference(
-    store: Store, config: Mapping[str, Any], champion: str | None, base: Contestant
-) -> Contestant:
+def _reference(store: Store, config: Content, champion: str | None, base: Contestant) -> Contestant:
     """What the tuned model has to beat, on the same images: the champion or the base."""
     if champion is None:
         return base
@@ -155,7 +132,7 @@ def _reference(
     return Contestant(name, "tuned", judged.responses, metrics)
 
 
-def judge_model(config: Mapping[str, Any], model: Path, splits: Path) -> Judged:
+def judge_model(config: Content, model: Path, splits: Path) -> Judged:
     """A model from elsewhere on the test split, answered and judged as the stages do."""
     tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
     anchor_tokens = config["evaluate"].anchor.anchor_tokens

@@ -1,5 +1,4 @@
-"""How a retraining ends, in a few lines: before and after, promoted or not and why, what ran, where
-to look.
+"""How a retraining ends: before and after, promoted or not and why, what ran, where to look.
 
 The same ending goes to the terminal, to Prefect as a table artifact, and to a file in the state
 folder, from which a retraining that finds nothing to do shows the last result again.
@@ -23,11 +22,9 @@ from adapt.tracking.store import uri, without_credentials
 from flows.promote import Promotion
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ending:
-    """A finished retraining. `stages` says of each how long it took, or "unchanged"; `question` is
-    what the decision depended on.
-    """
+    """A finished retraining: durations (or "unchanged") by stage, the `question` of the gate."""
 
     model: str
     promotion: Promotion
@@ -49,11 +46,9 @@ class Ending:
     def lines(self) -> list[str]:
         """What the table does not say, a sentence each."""
         stages = ", ".join(f"{stage} {took}" for stage, took in self.stages.items())
-        return [
-            f"{self.promotion.sentence(self.model)}.",
-            *(f"  {reason}" for reason in self.promotion.reasons),
-            f"before = {self.promotion.against}; stages: {stages}; {duration(self.seconds)}",
-        ]
+        basis = f"before = {self.promotion.against}; stages: {stages}; {duration(self.seconds)}"
+        reasons = [f"  {reason}" for reason in self.promotion.reasons]
+        return [f"{self.promotion.sentence(self.model)}.", *reasons, basis]
 
 
 def duration(seconds: float) -> str:

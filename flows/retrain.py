@@ -1,5 +1,4 @@
-"""Retrain: bring every stage up to date, register the tuned model, and promote it if the gate
-agrees.
+"""Retrain: bring every stage up to date, register the model, and promote it if the gate agrees.
 
     python -m flows.retrain              # what `make run` does
     python -m flows.retrain --dry-run    # say what would run
@@ -10,7 +9,6 @@ be started before: without PREFECT_API_URL, Prefect brings a temporary server al
 is out of date not even that. The same flow is what `infra/prefect.yaml` schedules.
 """
 
-import argparse
 import logging
 import os
 import sys
@@ -28,16 +26,12 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Completed, Failed, State
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapt import environment
-from adapt.params import InputError
+from adapt.params import Content, InputError
 from adapt.tracking import runs
 from adapt.tracking.store import Store
 from flows import plan, process, promote, report, tasks
@@ -83,9 +77,8 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
     # 1. Open the run, of which the stages make theirs children.
     store, tags = todo.store, {"adapt.flow_run": str(flow_run.id or "")}
     run_id = runs.start_retraining(store, tags)
-    env = process.child_environment(
-        {"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]}
-    )
+    own = {"ADAPT_PARENT_RUN": run_id, "ADAPT_FLOW_RUN": tags["adapt.flow_run"]}
+    env = process.child_environment(own)
     try:
         # 2. Run what is due. A stage that fails ends the retraining; finished ones are kept.
         stages, failure = run_stages(root, todo, env, options.timeout_minutes * MINUTE)
@@ -94,9 +87,7 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
             return failure
         # 3. Ask the gate, and put on the run what one compares between retrainings.
         promotion = promote_task(store, todo.config, run_id, options.promote)
-        cached = {
-            stage: "cached" if took == "unchanged" else "ran" for stage, took in stages.items()
-        }
+        cached = {k: "cached" if took == "unchanged" else "ran" for k, took in stages.items()}
         runs.finish_retraining(store, run_id, cached, promotion.run_tags())
     # A run must not stay open for ever, whatever ends the retraining.
     except Exception as error:
@@ -106,14 +97,10 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
         runs.fail_retraining(store, run_id, f"stopped ({type(error).__name__})", killed=True)
         raise
     # 4. Keep the result for the table at the end, and for a retraining with nothing to do.
-    ending = report.Ending(
-        model=store.config.model,
-        promotion=promotion,
-        stages=stages,
-        seconds=time.time() - psutil.Process().create_time(),
-        finished=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        question=plan.question(store, todo.config, options.promote),
-    )
+    seconds = time.time() - psutil.Process().create_time()
+    finished = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    question = plan.question(store, todo.config, options.promote)
+    ending = report.Ending(store.config.model, promotion, stages, seconds, finished, question)
     report.save(root, ending)
     report.artifact(ending)
     return Completed(message=promotion.sentence(store.config.model))
@@ -122,9 +109,7 @@ def carry_out(root: Path, todo: plan.Plan, options: Retraining) -> State[Any]:
 def run_stages(
     root: Path, todo: plan.Plan, env: dict[str, str], timeout_seconds: float
 ) -> tuple[dict[str, str], State[Any] | None]:
-    """Run the stages that are due, one task each. Returns for every stage how long it took, or
-    "unchanged", and the failure that ended it.
-    """
+    """Run what is due, a task each; returns durations (or "unchanged") by stage, and a failure."""
     log = get_run_logger()
     for note in todo.notes:
         log.info(note)
@@ -134,24 +119,19 @@ def run_stages(
         run = tasks.task_for(stage, timeout_seconds)
         state = run(root, stage, env, stage in todo.forced, return_state=True)
         if not state.is_completed():
-            return outcomes, _failure(stage, state)
+            # A user's mistake keeps its name, and the stage is named.
+            name = state.name if state.name in ("InputError", "Busy") else "Failed"
+            message = state.message or ""
+            message = message if stage in message else f"{stage}: {message}"
+            return outcomes, Failed(name=name, message=message)
         outcome = state.result()
         if outcome.kind == "ran":
             outcomes[stage] = report.duration(outcome.seconds)
     return outcomes, None
 
 
-def _failure(stage: str, state: State[Any]) -> State[Any]:
-    """The flow's state for a task's: a user's mistake keeps its name, and the stage is named."""
-    name = state.name if state.name in ("InputError", "Busy") else "Failed"
-    message = state.message or ""
-    return Failed(name=name, message=message if stage in message else f"{stage}: {message}")
-
-
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
-def promote_task(
-    store: Store, config: dict[str, Any], run_id: str, move: bool
-) -> promote.Promotion:
+def promote_task(store: Store, config: Content, run_id: str, move: bool) -> promote.Promotion:
     """Register the tuned model and let the gate decide."""
     promotion = promote.promote(store, config, run_id, move)
     log = get_run_logger()
@@ -161,9 +141,7 @@ def promote_task(
 
 
 def nothing_to_do(root: Path, todo: plan.Plan, options: Retraining) -> report.Ending | None:
-    """The last ending, if no stage is out of date and the gate would be asked the same question as
-    then.
-    """
+    """The last ending, if no stage is out of date and the gate's question would be the same."""
     previous = None if todo.due else report.last(root)
     if previous and previous.question == plan.question(todo.store, todo.config, options.promote):
         return previous
@@ -174,19 +152,14 @@ def outlook(todo: plan.Plan, previous: report.Ending | None) -> list[str]:
     """What a retraining would do, in sentences."""
     if previous:
         return ["Nothing has changed; no stage would run."]
-    unchanged = [stage for stage in todo.stages if stage not in todo.due]
-    return [
-        *(f"{note}." for note in todo.notes),
-        f"Would run: {', '.join(todo.due) or 'no stage'}.",
-        f"Unchanged: {', '.join(unchanged) or 'none'}.",
-        "Then the gate decides on the result.",
-    ]
+    unchanged = ", ".join(stage for stage in todo.stages if stage not in todo.due) or "none"
+    due, ending = ", ".join(todo.due) or "no stage", "Then the gate decides on the result."
+    notes = [f"{note}." for note in todo.notes]
+    return [*notes, f"Would run: {due}.", f"Unchanged: {unchanged}.", ending]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 also for a refusal by the gate, 2 for a user's
-    mistake.
-    """
+    """The command line; exit code 0 also for a refusal by the gate, 2 for a user's mistake."""
     options = parse(arguments)
     try:
         with environment.terminable():
@@ -209,9 +182,8 @@ def run(root: Path, options: Retraining) -> int:
     if options.dry_run:
         print("\n".join(outlook(todo, previous)))
         return 0
-    # 2. If nothing is, there is no flow run either: starting Prefect's server to record that
-    #    nothing happened would take longer than finding it out. A scheduled retraining has its flow
-    #    run already, and ends it in state "Unchanged".
+    # 2. If nothing is, there is no flow run either: starting Prefect's server to record that takes
+    #    longer than finding it out. A scheduled retraining has one, and ends it as "Unchanged".
     if previous:
         print(f"Nothing has changed since {previous.finished}; no stage ran. The last result:")
         report.show(root, previous)
@@ -219,8 +191,7 @@ def run(root: Path, options: Retraining) -> int:
     # 3. The flow locks and plans again: another retraining may have come between.
     with prefect_here(root):
         state = retrain(options, return_state=True)
-    # 4. The table is to be the last thing on the screen, but Prefect tells when its temporary
-    #    server ends.
+    # 4. The table comes last on the screen: Prefect would still say that its server has ended.
     logging.getLogger("prefect").setLevel(logging.WARNING)
     ending = report.last(root)
     if state.is_completed() and ending:
@@ -232,16 +203,15 @@ def run(root: Path, options: Retraining) -> int:
 
 @contextmanager
 def prefect_here(root: Path) -> Iterator[None]:
-    """Use the server that is configured, or that `make serve` has started (a temporary one would
-    share its database); otherwise start a temporary one, and say so when it takes long.
-    """
+    """Use the server that is configured, or that of `make serve`, or else start a temporary one."""
     if os.environ.get("PREFECT_API_URL"):
         yield
     elif server := keeper.processes(root).get("prefect-server"):
+        # A temporary one would share its database.
         with temporary_settings({PREFECT_API_URL: f"{server['address']}/api"}):
             yield
     else:
-        limit = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        limit = get_current_settings().server.ephemeral.startup_timeout_seconds
         wait = f"starting Prefect's temporary server; up to {limit} s on a busy machine"
         with environment.announced(f"retrain: {wait}"):
             try:
@@ -253,26 +223,19 @@ def prefect_here(root: Path) -> Iterator[None]:
 
 def parse(arguments: Sequence[str] | None) -> Retraining:
     """`Retraining` from the command line: its fields are the options, its descriptions the help."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.retrain",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="exit code: 0 done (a refusal by the gate is a normal ending), 1 a stage failed, "
-        "2 a mistake in what you gave, 130 stopped",
-    )
+    done = "0 done (a refusal by the gate is a normal ending)"
+    codes = f"exit code: {done}, 1 a stage failed, 2 a mistake in what you gave, 130 stopped"
+    parser = environment.parser("flows.retrain", __doc__, epilog=codes)
+    add = parser.add_argument
     for name, field in Retraining.model_fields.items():
-        flag, text = name.replace("_", "-"), field.description
-        if field.default is True:
-            parser.add_argument(
-                f"--no-{flag}", dest=name, action="store_false", help=f"do not {text}"
-            )
-        elif field.default is False:
-            parser.add_argument(f"--{flag}", action="store_true", help=text)
+        flag, text, default = name.replace("_", "-"), field.description, field.default
+        if default is True:
+            add(f"--no-{flag}", dest=name, action="store_false", help=f"do not {text}")
+        elif default is False:
+            add(f"--{flag}", action="store_true", help=text)
         else:
-            text = f"{text} (default: {field.default})"
-            parser.add_argument(
-                f"--{flag}", type=int, default=field.default, help=text, metavar="N"
-            )
+            text = f"{text} (default: {default})"
+            add(f"--{flag}", type=int, default=default, help=text, metavar="N")
     given = vars(parser.parse_args(arguments))
     try:
         return Retraining(**given)

@@ -1,10 +1,8 @@
-"""DVC's stages as Prefect tasks: DVC says what there is, in which order and what is out of date; a
-task runs one stage.
+"""DVC's stages as Prefect tasks: DVC says which, in which order and what is due; a task runs one.
 
 No stage, edge or order is written here. `order` reads the graph that `dvc repro` uses, `changed`
 asks `dvc status`, and `reproduce` is `dvc repro --single-item STAGE` in a process of its own, its
-output in the run's log line by line. What a stage does is in `adapt/stages/`; this file is about
-when it may be skipped, retried or must be stopped.
+output in the run's log line by line. Here is when a stage is skipped, retried or stopped.
 """
 
 import json
@@ -12,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -24,16 +22,13 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.logging import get_run_logger
 from prefect.states import Failed, State
 
-from adapt.environment import DVC_BUSY_DELAY_S, DVC_BUSY_TRIES
+from adapt.environment import BUSY_DELAY_S, BUSY_TRIES
 from adapt.params import InputError
-from flows.process import stream
+from flows.process import Emit, Env, stream
 
 DVC = (sys.executable, "-m", "dvc")
 BUSY = "is busy, it is being blocked by"
-FAN_OUT = ("pairs", "train", "evaluate")
-"""Stages that may run on other machines, which can vanish: worth a second try, and `train` resumes
-where it was.
-"""
+FAN_OUT = ("pairs", "train", "evaluate")  # on machines that can vanish: tried twice, train resumes
 
 # What DVC says to people who run it by hand.
 _HINT = re.compile(
@@ -46,9 +41,7 @@ Kind = Literal["ran", "unchanged", "InputError", "Busy", "Failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a stage ended. `kind` is "ran", "unchanged", or why it failed; `message` is then one
-    line.
-    """
+    """How a stage ended; one line of `message` where it failed."""
 
     kind: Kind
     seconds: float = 0.0
@@ -56,45 +49,32 @@ class Outcome:
 
 
 def order(root: Path) -> dict[str, set[str]]:
-    """Every stage that has a command, in an order in which they can run, with the stages it needs
-    directly.
-    """
+    """Every stage that has a command, in an order that can run, with those that it needs itself."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
             # Imported data (`*.dvc`) are stages of DVC too, without a command.
-            stages = [stage for stage in repo.index.stages if stage.cmd]
-            needs = {
-                _address(stage): {
-                    _address(needed) for needed in repo.index.graph.successors(stage) if needed.cmd
-                }
-                for stage in stages
-            }
+            stages, graph = [stage for stage in repo.index.stages if stage.cmd], repo.index.graph
+            before = {s: [one for one in graph.successors(s) if one.cmd] for s in stages}
+            needs = {_address(s): set(map(_address, needed)) for s, needed in before.items()}
     except DvcException as error:
         raise InputError(f"DVC: {_one_line(str(error))}") from None
     return {stage: needs[stage] for stage in TopologicalSorter(needs).static_order()}
 
 
 def _address(stage: Any) -> str:
-    """What `dvc repro` calls it in the workspace root; DVC's own `addressing` is relative to this
-    process's folder.
-    """
+    """Its name for `dvc repro` in the root; DVC's `addressing` is relative to our own folder."""
     return stage.name if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{stage.name}"
 
 
 def changed(
-    root: Path,
-    stages: Iterable[str] = (),
-    tries: int = DVC_BUSY_TRIES,
-    delay: float = DVC_BUSY_DELAY_S,
+    root: Path, stages: Iterable[str] = (), tries: int = BUSY_TRIES, delay: float = BUSY_DELAY_S
 ) -> set[str]:
-    """The stages (all, or of those given) whose command, code, parameters, inputs or outputs are
-    not those of dvc.lock.
+    """The stages (all, or of those given) that differ from dvc.lock in command, inputs or outputs.
 
-    Downstream stages of a changed one are not among them: whether they change is known when it has
-    run.
+    What depends on a changed one is not among them: whether it changes is known when that has run.
     """
     command = [*DVC, "status", "--json", *stages]
     for _ in range(tries):
@@ -110,11 +90,9 @@ def changed(
 
 
 def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
-    """The stages that may have to run, in order: changed or forced ones, and all that depends on
-    them.
+    """The stages that may have to run, in order: changed or forced, and all that depends on them.
 
-    The last ones may turn out unchanged when their turn comes, because what they read has come out
-    the same.
+    The last may turn out unchanged when their turn comes: what they read has come out the same.
     """
     needs = order(root)
     due = changed(root) | set(forced)
@@ -124,12 +102,8 @@ def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
     return [stage for stage in needs if stage in due]
 
 
-def repro(
-    root: Path, stage: str, env: Mapping[str, str], emit: Callable[[str], None], force: bool = False
-) -> Outcome:
-    """Run one stage by DVC, if it is out of date or `force` is set; its output goes to `emit` line
-    by line.
-    """
+def repro(root: Path, stage: str, env: Env, emit: Emit, force: bool = False) -> Outcome:
+    """Run one stage by DVC, if it is out of date or `force` is set; `emit` gets its lines."""
     started = time.monotonic()
     # Asked again now: what the stage reads may have come out the same (see `pending`).
     if not force and stage not in changed(root, [stage]):
@@ -149,9 +123,7 @@ def repro(
 
 
 def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
-    """Why a stage failed, from the last lines of `dvc repro`, whose own exit code is 255 for every
-    reason.
-    """
+    """Why a stage failed, by the last lines of `dvc repro`, whose exit code is always 255."""
     # 1. DVC's verdict is its last error; the stage's own words stand before it.
     verdicts = [number for number, line in enumerate(last) if line.startswith("ERROR: ")]
     if not verdicts:
@@ -184,27 +156,20 @@ def _blocker(text: str) -> str:
 
 
 def worth_retrying(_task: "Task[Any, Any]", run: TaskRun, state: State[Any]) -> bool:
-    """Wait for DVC's lock a few times; try a stage that fans out once more; never repeat a user's
-    mistake.
-    """
+    """Wait for DVC's lock a few times, try fan-out stages twice, never repeat a user's mistake."""
     if state.name == "Busy":
-        return run.run_count <= DVC_BUSY_TRIES
+        return run.run_count <= BUSY_TRIES
     raised = isinstance(state.data, BaseException)  # the time limit, or a mistake of ours
     return state.name == "Failed" and not raised and run.name in FAN_OUT and run.run_count <= 1
 
 
-# `worth_retrying` counts. Were `retries` its last number, Prefect would log an empty traceback
-# after the last try.
-@task(
-    retries=DVC_BUSY_TRIES + 1,
-    retry_delay_seconds=DVC_BUSY_DELAY_S,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
-def reproduce(root: Path, stage: str, env: Mapping[str, str], force: bool) -> Outcome | State[Any]:
-    """One stage as a task run. A failure is a returned state: its reason in one line, and no
-    traceback.
-    """
+# `worth_retrying` counts: were `retries` its last number, Prefect would log an empty traceback.
+RETRY = {"retries": BUSY_TRIES + 1, "retry_delay_seconds": BUSY_DELAY_S}
+
+
+@task(**RETRY, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
+def reproduce(root: Path, stage: str, env: Env, force: bool) -> Outcome | State[Any]:
+    """One stage as a task run. A failure is a returned state: one line of reason, no traceback."""
     log = get_run_logger()
     outcome = repro(root, stage, env, log.info, force)
     if outcome.kind not in ("ran", "unchanged"):
@@ -214,7 +179,5 @@ def reproduce(root: Path, stage: str, env: Mapping[str, str], force: bool) -> Ou
 
 
 def task_for(stage: str, timeout_seconds: float) -> "Task[Any, Any]":
-    """The task of one stage, named after it; stopped with all its processes after
-    `timeout_seconds`.
-    """
+    """The task of one stage, named after it; stopped, with all below it, after the time."""
     return reproduce.with_options(name=stage, task_run_name=stage, timeout_seconds=timeout_seconds)

@@ -1,5 +1,4 @@
-"""A stage on a Ray cluster: `submit` sends it there and brings its result back, `remote` runs it
-there, `jobs` follows one Ray job, `storage` moves folders between machines.
+"""A stage on a Ray cluster. Stages and trainings that may run there import `submit` and `storage`.
 
-Import `submit` and `storage` from stages and trainings that may run on a cluster.
+`submit` brings a result back from there, where `remote` computes it; `jobs` follows one Ray job.
 """

@@ -1,5 +1,4 @@
-"""One Ray job: submitted through a checked client, followed line by line, and stopped when its
-submitter leaves.
+"""One Ray job: submitted, followed line by line, and stopped when its submitter leaves.
 
 Written here although Ray has `ray job submit`: that gives up at the first connection that breaks,
 loses its place in the log then, and leaves the job running when its own process is told to end
@@ -52,9 +51,8 @@ def connect(url: str) -> Any:
     try:
         return JobSubmissionClient(url)
     except AuthenticationError:
-        raise InputError(
-            f"{ADDRESS}: {host(url)} wants its own token; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        ) from None
+        advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        raise InputError(f"{ADDRESS}: {host(url)} wants its own token; {advice}") from None
     except (OSError, ValueError, RuntimeError) as error:
         reason = without_credentials(str(error).partition("\n")[0])
         raise InputError(f"{ADDRESS}: no Ray Jobs API at {host(url)} ({reason})") from None
@@ -68,9 +66,7 @@ def _use_token() -> None:
 
 
 def run(client: Any, job_id: str, **job: Any) -> EndedJob:
-    """Submit a job (`job` as `submit_job` takes it) and print its log as it grows, until it ends;
-    leaving earlier, for any reason, stops it.
-    """
+    """Submit a job (as `submit_job` takes it), print its log; leaving before its end stops it."""
     ended = None
     try:
         client.submit_job(submission_id=job_id, **job)

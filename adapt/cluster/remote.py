@@ -1,7 +1,6 @@
-"""The job on the cluster, which `adapt.cluster.submit` sends there: a stage's `run` between a fetch
-of its inputs and a publication of what it wrote.
+"""The job on the cluster (`adapt.cluster.submit`): fetch inputs, run a stage, publish its result.
 
-    python -m adapt.cluster.remote train s3://bucket/prefix/jobs/<job>/job.json
+It runs as `python -m adapt.cluster.remote train s3://bucket/prefix/jobs/<job>/job.json`.
 """
 
 import importlib
@@ -15,8 +14,10 @@ from typing import Any
 from adapt import environment, params
 from adapt.cluster import storage
 from adapt.params import InputError
-from adapt.progress import Log
+from adapt.progress import Log, unlogged
 from adapt.tracking.store import SQLITE, StepLogger
+
+SERVER_ADVICE = "start `mlflow server` and give its http address"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +73,12 @@ def _arrive(uri: str, results: Path) -> StageJob:
 
 def _open_logger(arguments: Mapping[str, str] | None) -> Log:
     if arguments is None:
-        return _discard
+        return unlogged
     uri = arguments["uri"]
     is_here = not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
-    problem = (
-        f"{uri} is not visible on the cluster, which needs a tracking server:"
-        " start `mlflow server` and give its http address"
-    )
+    problem = f"{uri} is not visible on the cluster, which needs a tracking server: {SERVER_ADVICE}"
     params.require(is_here, "MLFLOW_TRACKING_URI", problem)
     return StepLogger(uri, arguments["run_id"], arguments["prefix"])
-
-
-def _discard(step: int, metrics: Mapping[str, float]) -> None:
-    """Nobody follows this run."""
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Folders between machines over shared storage: content-addressed inputs, and results that are
-complete or absent.
+"""Folders between machines over shared storage: inputs by content, results complete or absent.
 
 Written here although Ray moves files, too: its `working_dir` is limited to some hundred MB and
 leaves out what .gitignore names, as results are, and Ray Train's storage does not mark a folder as
@@ -31,10 +30,8 @@ from adapt.files import locked, whole_file
 from adapt.params import InputError
 
 COMPLETE = "result.json"
-ADVICE = (
-    "set ADAPT_RAY_STORAGE to storage that both this machine and the cluster reach,"
-    " such as s3://bucket/prefix"
-)
+_BOTH = "both this machine and the cluster"
+ADVICE = f"set ADAPT_RAY_STORAGE to storage that {_BOTH} reach, such as s3://bucket/prefix"
 
 
 def files_of(path: Path) -> dict[str, Path]:
@@ -70,7 +67,7 @@ def share(path: Path, storage: str) -> str:
         print(f"{label}: uploading to {storage}", flush=True)
         _upload(fs, files, folder)
         # Last: what it names is there, whenever the upload broke off.
-        _write(fs, f"{folder}.json", _as_json(sizes))
+        _write(fs, f"{folder}.json", sizes)
     uri = f"{storage.rstrip('/')}/inputs/{key}"
     return f"{uri}/{path.name}" if path.is_file() else uri
 
@@ -100,9 +97,8 @@ def _fetch_folder(fs: Any, folder: str, target: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     _download(fs, folder, json.loads(fs.cat_file(f"{folder}.json")), partial)
     if digest(files_of(partial)) != target.name:
-        raise RuntimeError(
-            f"{folder}: damaged on the storage; delete it and its .json, and run again"
-        )
+        advice = "delete it and its .json, and run again"
+        raise RuntimeError(f"{folder}: damaged on the storage; {advice}")
     partial.rename(target)
 
 
@@ -112,7 +108,7 @@ def publish(folder: Path, uri: str, content: Mapping[str, Any]) -> None:
     fs, root = _open(uri)
     _upload(fs, files, f"{root}/out")
     result = {**content, "files": _sizes(files), "digest": digest(files)}
-    _write(fs, f"{root}/{COMPLETE}", _as_json(result))
+    _write(fs, f"{root}/{COMPLETE}", result)
 
 
 def collect(uri: str, folder: Path) -> dict[str, Any]:
@@ -136,8 +132,7 @@ def as_arrow(uri: str) -> dict[str, Any]:
 
 def write_json(uri: str, content: Mapping[str, Any]) -> None:
     """Write one JSON object, as a whole or not at all."""
-    fs, path = _open(uri)
-    _write(fs, path, _as_json(content))
+    _write(*_open(uri), content)
 
 
 def read_json(uri: str) -> dict[str, Any]:
@@ -178,18 +173,13 @@ def _storage_errors() -> tuple[type[Exception], ...]:
 def _open(uri: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
-    fs, path = url_to_fs(uri.rstrip("/"))
-    return fs, path
+    return url_to_fs(uri.rstrip("/"))
 
 
 def _is_local(fs: Any) -> bool:
     from fsspec.implementations.local import LocalFileSystem
 
     return isinstance(fs, LocalFileSystem)
-
-
-def _as_json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2, sort_keys=True).encode()
 
 
 def _sizes(files: Mapping[str, Path]) -> dict[str, int]:
@@ -215,7 +205,8 @@ def _download(fs: Any, folder: str, names: Iterable[str], into: Path) -> None:
     fs.get(sources, [str(target) for target in targets], callback=_progress("download"))
 
 
-def _write(fs: Any, path: str, data: bytes) -> None:
+def _write(fs: Any, path: str, content: Mapping[str, Any]) -> None:
+    data = json.dumps(content, indent=2, sort_keys=True).encode()
     if not _is_local(fs):
         fs.pipe_file(path, data)
         return

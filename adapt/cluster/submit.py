@@ -1,5 +1,4 @@
-"""A stage on a Ray cluster: submit it through Ray Jobs, follow it, and bring its result back into
-the workspace.
+"""A stage on a Ray cluster: submit it through Ray Jobs, follow it, and bring its result back.
 
 `RAY_API_SERVER_ADDRESS`, Ray's own variable, says where (`http://127.0.0.1:8265`); without it
 everything runs here. `ADAPT_RAY_STORAGE` names the storage that both sides reach (see
@@ -22,7 +21,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,8 +65,7 @@ def checkpoints(default: Path) -> dict[str, Any]:
 def submit(
     stage: str, config: Any, inputs: Sequence[str | Path], results: Path, out: Path, log: Log
 ) -> dict[str, float]:
-    """Run `adapt.stages.<stage>` on the cluster, fill `out` as if it had run here, and return its
-    metrics.
+    """Run `adapt.stages.<stage>` on the cluster and fill `out` as if here; returns its metrics.
 
     `inputs` are files and folders below `results/`. A mistake of the user that the job finds is
     raised here as the same `InputError`; any other failure as `RuntimeError` with the last lines of
@@ -84,11 +82,9 @@ def submit(
         client = jobs.connect(url)
         # 2. Put the inputs on the storage, and beside them what the job is to do.
         with storage.named(exchange):
-            inputs_there = {
-                Path(name).as_posix(): storage.share(results / name, exchange) for name in inputs
-            }
+            uris = {Path(p).as_posix(): storage.share(results / p, exchange) for p in inputs}
             content = params.as_params(stage, config)
-            job = StageJob(stage=stage, params=content, inputs=inputs_there, logger=logger)
+            job = StageJob(stage=stage, params=content, inputs=uris, logger=logger)
             storage.write_json(f"{folder}/job.json", dataclasses.asdict(job))
         # 3. Run it, and take its result; nothing of the submission stays, however it ends.
         try:
@@ -102,14 +98,11 @@ def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
     """Submit `remote` with this code, follow it, and raise the right error when it fails."""
     uri = shlex.quote(f"{exchange}/jobs/{job_id}/job.json")
     variables = _job_environment(exchange, job.logger)
+    command = f"python -m adapt.cluster.remote {job.stage} {uri}"
+    metadata = {"stage": job.stage, "git_revision": _git_revision()}
     with _code() as code:
-        ended = jobs.run(
-            client,
-            job_id,
-            entrypoint=f"python -m adapt.cluster.remote {job.stage} {uri}",
-            runtime_env={"working_dir": str(code), "env_vars": variables},
-            metadata={"stage": job.stage, "git_revision": _git_revision()},
-        )
+        env = {"working_dir": str(code), "env_vars": variables}
+        ended = jobs.run(client, job_id, entrypoint=command, runtime_env=env, metadata=metadata)
     if ended.status == "SUCCEEDED":
         return
     mistakes = [line for line in ended.lines if line.startswith(remote.prefix(job.stage))]
@@ -117,10 +110,8 @@ def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
         raise InputError(mistakes[-1].removeprefix(remote.prefix(job.stage)))
     if ended.status == "STOPPED":
         raise RuntimeError(f"{job_id} was stopped on the cluster")
-    lines = "\n".join(ended.lines)
-    raise RuntimeError(
-        f"{job_id} failed on the cluster (exit code {ended.exit_code}), its last lines:\n{lines}"
-    )
+    failure = f"{job_id} failed on the cluster (exit code {ended.exit_code}), its last lines:"
+    raise RuntimeError("\n".join([failure, *ended.lines]))
 
 
 # ---- what goes to the cluster ------------------------------------------------------------------
@@ -142,18 +133,14 @@ def _logger(url: str, log: Log) -> dict[str, str] | None:
     if not isinstance(log, StepLogger):
         return None
     shown = without_credentials(log.uri)
-    problem = (
-        f"{shown} carries a password, which would show in the job; set MLFLOW_TRACKING_USERNAME"
-        " and MLFLOW_TRACKING_PASSWORD instead, here and on the nodes"
-    )
-    params.require(shown == log.uri, "MLFLOW_TRACKING_URI", problem)
+    names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    problem = f"{shown} carries a password, which would show in the job; set {names} instead"
+    params.require(shown == log.uri, "MLFLOW_TRACKING_URI", f"{problem}, here and on the nodes")
     is_file = urlsplit(log.uri).scheme in ("", "file", "sqlite")
     is_reached = jobs.is_loopback(url) or not (is_file or jobs.is_loopback(log.uri))
-    problem = (
-        f"{shown} is on this machine only; {jobs.host(url)} needs a tracking server that it"
-        " reaches: start `mlflow server` and give its http address"
-    )
-    params.require(is_reached, "MLFLOW_TRACKING_URI", problem)
+    problem = f"{shown} is on this machine only; {jobs.host(url)} needs a tracking server that it"
+    advice = f"{problem} reaches: {remote.SERVER_ADVICE}"
+    params.require(is_reached, "MLFLOW_TRACKING_URI", advice)
     return {"uri": log.uri, "run_id": log.run_id, "prefix": log.prefix}
 
 
@@ -174,9 +161,9 @@ def _code() -> Iterator[Path]:
 
 def _git_revision() -> str:
     """The commit of the code that is sent, for the job's metadata: it has no repository."""
-    folder = Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    with suppress(FileNotFoundError):
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        return done.stdout.strip() or "unknown"
-    return "unknown"
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"

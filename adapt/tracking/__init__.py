@@ -1,5 +1,4 @@
-"""Runs and models in MLflow: what was computed, from what, how it ended, and which model is the
-champion.
+"""Runs and models in MLflow: what was computed, from what, how it ended; which model is champion.
 
 `store` is opened once and handed on; `runs` are of stages and of whole retrainings, `results` what
 a results folder puts into one, `lineage` where it came from, `registry` the models. Stages know

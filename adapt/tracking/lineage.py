@@ -1,6 +1,4 @@
-"""Where a result comes from: the commit of the code, and the hashes that DVC recorded of stages,
-models and data.
-"""
+"""Where a result comes from: the commit of the code, DVC's hashes of stages, models and data."""
 
 import hashlib
 import json
@@ -12,9 +10,7 @@ import yaml
 
 
 def revision(root: Path) -> dict[str, str]:
-    """Tags for the state of the code: the commit, and whether files differ from it; empty outside a
-    git repository, and where nothing is committed yet.
-    """
+    """Tags: the commit of the code, and whether files differ from it; empty where there is none."""
     try:
         commit = _git(root, "rev-parse", "HEAD")
         # What a reproduction itself writes is no change of the code.

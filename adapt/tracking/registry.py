@@ -1,5 +1,4 @@
-"""Registered models: versions of plain checkpoint folders, and the aliases `challenger` and
-`champion`.
+"""Registered models: versions of checkpoint folders, and the aliases `challenger` and `champion`.
 
 A version holds what `save_pretrained` wrote, with safetensors weights, and is never loaded on its
 way in or out: the upload is a copy, whatever the model's size, and nobody who downloads one runs
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.params import InputError
+from adapt.params import InputError, require
 from adapt.tracking.store import Store, without_credentials
 
 if TYPE_CHECKING:
@@ -43,35 +42,27 @@ def register(store: Store, folder: Path, run_id: str, tags: Mapping[str, str]) -
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             raise
-    # 2. Upload it as a logged model of its own rather than as an artifact of the run: a server
-    #    takes only this as source of a version.
+    # 2. Upload it as a logged model of its own: a server takes no artifact of a run as a source.
     experiment_id = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name, run_id, model_type="checkpoint")
     client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
     # 3. Make the version only now, so that none has half a model.
     origin = {"adapt.run_id": run_id, **tags}
-    version = client.create_model_version(
-        name,
-        source=logged.artifact_location,
-        run_id=run_id,
-        model_id=logged.model_id,
-        tags={key: without_credentials(value) for key, value in origin.items() if value},
-    )
-    return str(version.version)
+    shown = {key: without_credentials(value) for key, value in origin.items() if value}
+    source, model_id = logged.artifact_location, logged.model_id
+    made = client.create_model_version(name, source, run_id, tags=shown, model_id=model_id)
+    return str(made.version)
 
 
 def check_weights(folder: Path) -> None:
     """`InputError` unless `folder` holds safetensors and no file that is loaded by unpickling."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     unsafe = [str(path.relative_to(folder)) for path in files if path.suffix.lower() in UNSAFE]
-    if unsafe:
-        names = ", ".join(unsafe)
-        raise InputError(
-            f"{folder}: {names} may hold pickled code; keep weights as safetensors only"
-        )
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise InputError(f"{folder}: no weights (*.safetensors) in it")
+    problem = f"{', '.join(unsafe)} may hold pickled code; keep weights as safetensors only"
+    require(not unsafe, str(folder), problem)
+    has_weights = any(path.suffix == ".safetensors" for path in files)
+    require(has_weights, str(folder), "no weights (*.safetensors) in it")
 
 
 def set_alias(store: Store, alias: str, version: str) -> None:
@@ -110,11 +101,9 @@ def tag(store: Store, version: str, tags: Mapping[str, str]) -> None:
 
 
 def download(client: "MlflowClient", source: str, to: Path) -> tuple[Path, str]:
-    """Fetch `models:/NAME@ALIAS` or `models:/NAME/VERSION` into the folder `to`; returns it and the
-    version.
+    """Fetch `models:/NAME@ALIAS` or `models:/NAME/VERSION` into `to`; returns it and the version.
 
-    `InputError` where there is no such model, or where loading it could run code; `to` then stays
-    as it was.
+    `InputError`, and `to` as it was, where there is no such model or loading it could run code.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -125,8 +114,7 @@ def download(client: "MlflowClient", source: str, to: Path) -> tuple[Path, str]:
     address = client.tracking_uri
     version = _find(client, name, alias, number)
     if version is None:
-        where = without_credentials(address)
-        raise InputError(f"{source}: no such model in the registry {where}")
+        raise InputError(f"{source}: no such model in the registry {without_credentials(address)}")
     # Resolved here and not by MLflow, which asks the process-wide registry for a models:/ address.
     origin = client.get_model_version_download_uri(name, str(version.version))
     scratch = to.parent / f".{to.name}.parts"
@@ -140,9 +128,7 @@ def download(client: "MlflowClient", source: str, to: Path) -> tuple[Path, str]:
     return to, str(version.version)
 
 
-def _find(
-    client: "MlflowClient", name: str, alias: str, number: str | None = None
-) -> "ModelVersion | None":
+def _find(client: "MlflowClient", name: str, alias: str, number: str = "") -> "ModelVersion | None":
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,5 +1,4 @@
-"""What goes into an MLflow run: tags, parameters, and what a finished stage left in
-`results/<stage>/`, so that two retrainings can be compared.
+"""What goes into an MLflow run: tags, parameters, and what a stage left in `results/<stage>/`.
 
 The same names are used in the run of a stage and in the run of the whole retraining:
 `test/<arm>/<metric>` for what `evaluate` found, `<stage>/<metric>` for the others,
@@ -25,6 +24,7 @@ from adapt.tracking.store import BATCH, StepLogger, without_credentials
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+Texts = Mapping[str, str]
 LIMIT = 100  # parameters or tags in one request, MLflow's limit
 SPLITS = {"train": "training", "validation": "validation", "test": "testing"}
 TABLE_ROWS = 200
@@ -46,7 +46,7 @@ class RunWriter:
         """A logger of curves whose names begin with `prefix`."""
         return StepLogger(self.client.tracking_uri, self.run_id, prefix)
 
-    def tag(self, tags: Mapping[str, str]) -> None:
+    def tag(self, tags: Texts) -> None:
         """Set the tags that have a value, without passwords of addresses in them."""
         from mlflow.entities import RunTag
 
@@ -54,7 +54,7 @@ class RunWriter:
         given = [RunTag(key, text) for key, text in texts.items() if text]
         self.client.log_batch(self.run_id, tags=given)
 
-    def parameters(self, values: Mapping[str, str]) -> None:
+    def parameters(self, values: Texts) -> None:
         """Log parameters under their whole names, without passwords."""
         from mlflow.entities import Param
 
@@ -71,7 +71,7 @@ class RunWriter:
         for start in range(0, len(points), BATCH):
             self.client.log_batch(self.run_id, metrics=points[start : start + BATCH])
 
-    def end(self, status: str, tags: Mapping[str, str] | None = None) -> None:
+    def end(self, status: str, tags: Texts | None = None) -> None:
         """Close the run as FINISHED, FAILED or KILLED, with last tags."""
         if tags:
             self.tag(tags)
@@ -97,10 +97,7 @@ class RunWriter:
         self._answers(results / "evaluate" / "judged.parquet")
 
     def _history_and_metrics(self, stage: str, folder: Path) -> None:
-        """`history.csv` as curves, keeping points that were logged while the stage ran; then
-        `metrics.json` as single values, but for what the run has as a curve: a point more would
-        bend it.
-        """
+        """`history.csv`, and `metrics.json` but for its curves: a point more would bend them."""
         history = [(int(row.pop("step")), row) for row in _rows(folder / "history.csv")]
         self.logger(prefix(stage)).extend((step, dict(_numbers(row))) for step, row in history)
         curves = self.client.get_run(self.run_id).data.metrics
@@ -118,12 +115,10 @@ class RunWriter:
         self.logger("curves/").extend(points)
 
     def _images(self, folder: Path, *, grid: bool) -> None:
-        """`figures/` and `panels/` as files, and with `grid` also in the image grid of the UI's
-        charts page.
+        """`figures/` and `panels/` as files, with `grid` also in the grid of the UI's charts page.
 
-        The files lie at the top, panels as `panel_<id>.png`: the UI's comparison page lists no
-        folders. The grid is for the runs of stages: it prints all parameters of a run over each of
-        its images, for a retraining more than a screenful.
+        Files lie at the top, panels as `panel_<id>.png`: the UI's comparison page lists no folders.
+        No grid for a retraining: it prints all parameters of a run, a screenful, over each image.
         """
         from PIL import Image
 
@@ -135,15 +130,12 @@ class RunWriter:
                 image = opened.convert("RGB")
             self.client.log_image(self.run_id, image, artifact_file=name)
             if grid:
-                key = f"{path.parent.name}/{stem}"
-                self.client.log_image(self.run_id, image, key=key, step=0)
+                self.client.log_image(self.run_id, image, key=f"{path.parent.name}/{stem}", step=0)
 
     def _answers(self, path: Path) -> None:
-        """The first questions of `judged.parquet` as a table: a row per question, a column of
-        answers per arm.
+        """The first questions of `judged.parquet`: a row per question, a column of answers per arm.
 
-        Shortened, because the UI loads a table whole; the file's name says how many rows it has at
-        most, and the whole table stays in `results/evaluate/`, under DVC.
+        Shortened (its name says how far): the UI loads a table whole. `results/evaluate/` has all.
         """
         if not path.exists():
             return

@@ -1,5 +1,4 @@
-"""Runs in MLflow: one per stage, and one per retraining as their parent, with everything one
-compares between two.
+"""Runs in MLflow: one per stage, and one per retraining as their parent, with what one compares.
 
 A stage that runs as a command gets its run from `stage_run`; `ADAPT_PARENT_RUN` in the environment
 makes it a child of a retraining. Who drives a whole retraining calls `start_retraining`, then
@@ -7,7 +6,7 @@ makes it a child of a retraining. Who drives a whole retraining calls `start_ret
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from adapt import environment, params
 from adapt.params import InputError, Settings
 from adapt.tracking.lineage import revision, stage_hash
-from adapt.tracking.results import RunWriter, prefix
+from adapt.tracking.results import RunWriter, Texts, prefix
 from adapt.tracking.store import StepLogger, Store
 
 ENVIRONMENT_TAGS = {"ADAPT_FLOW_RUN": "adapt.flow_run", "DVC_EXP_NAME": "dvc.exp_name"}
@@ -38,10 +37,9 @@ class StageRun:
 def stage_run(
     store: Store, stage: str, config: Settings, name: str = "", parent: str = ""
 ) -> Iterator[StageRun]:
-    """The MLflow run around one stage (called `name`, or as the stage), below `parent`, or else
-    below the run that `ADAPT_PARENT_RUN` names.
+    """The MLflow run around one stage, below `parent` or the run that `ADAPT_PARENT_RUN` names.
 
-    Ends as FINISHED, FAILED or, after Ctrl-C or a SIGTERM, KILLED.
+    Called `name`, or as the stage. Ends as FINISHED, FAILED or, after Ctrl-C or a SIGTERM, KILLED.
     """
     tags = {"adapt.stage": stage, **_below(parent or os.environ.get("ADAPT_PARENT_RUN", ""))}
     parameters = params.flat(params.as_params(stage, config))
@@ -63,7 +61,7 @@ def stage_run(
     writer.end("FINISHED")
 
 
-def start_retraining(store: Store, tags: Mapping[str, str]) -> str:
+def start_retraining(store: Store, tags: Texts) -> str:
     """Open the run "retrain 7"; its id belongs into `ADAPT_PARENT_RUN` of the stages."""
     query, newest = "tags.`adapt.kind` = 'retraining'", ["attributes.start_time DESC"]
     earlier = store.client.search_runs([store.experiment_id], query, order_by=newest, max_results=1)
@@ -72,16 +70,12 @@ def start_retraining(store: Store, tags: Mapping[str, str]) -> str:
     return _create(store, f"retrain {number}", {**own, **tags}, _params(store)).run_id
 
 
-def finish_retraining(
-    store: Store, run_id: str, stages: Mapping[str, str], tags: Mapping[str, str]
-) -> None:
+def finish_retraining(store: Store, run_id: str, stages: Texts, tags: Texts) -> None:
     """Put what one compares between retrainings onto their run and close it.
 
-    `stages` says for each stage whether it "ran" or was "cached" by DVC; `tags` are further ones,
-    such as the gate's decision.
+    `stages` says of each whether it "ran" or was "cached" by DVC; `tags` are more, as the decision.
     """
-    # 1. Every retraining has a run of each stage: one that has none of its own, because it did not
-    #    run, gets one from the results that DVC took from its cache.
+    # 1. Every retraining has a run of each stage: one that did not run gets one from DVC's cache.
     children = _finished_children(store, run_id)
     hashes = {stage: stage_hash(store.root, stage) for stage in stages}
     for stage, how in stages.items():
@@ -107,11 +101,8 @@ def _finished_children(store: Store, parent: str) -> dict[str, RunWriter]:
     query = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'FINISHED'"
     oldest = ["attributes.start_time ASC"]
     runs = store.client.search_runs([store.experiment_id], query, order_by=oldest)
-    return {
-        run.data.tags["adapt.stage"]: RunWriter(store.client, run.info.run_id)
-        for run in runs
-        if "adapt.stage" in run.data.tags
-    }
+    latest = {run.data.tags.get("adapt.stage"): run.info.run_id for run in runs}
+    return {stage: RunWriter(store.client, run_id) for stage, run_id in latest.items() if stage}
 
 
 def _run_from_folder(store: Store, parent: str, stage: str, how: str) -> RunWriter:
@@ -124,9 +115,7 @@ def _run_from_folder(store: Store, parent: str, stage: str, how: str) -> RunWrit
     return writer
 
 
-def _create(
-    store: Store, name: str, tags: Mapping[str, str], parameters: Mapping[str, str]
-) -> RunWriter:
+def _create(store: Store, name: str, tags: Texts, parameters: Texts) -> RunWriter:
     run = store.client.create_run(store.experiment_id, run_name=name)
     writer = RunWriter(store.client, str(run.info.run_id))
     of_environment = {tag: os.environ.get(key, "") for key, tag in ENVIRONMENT_TAGS.items()}

@@ -1,5 +1,4 @@
-"""Where runs are kept: the MLflow store of a workspace, opened once, and a logger of steps that
-survives restarts.
+"""Where runs are kept: the MLflow store of a workspace, and a logger of steps across restarts.
 
 Nothing has to be started: without `MLFLOW_TRACKING_URI` the store is an SQLite file under the state
 folder, opened by every process that logs; with it, the same code talks to a server. Only absolute
@@ -29,18 +28,14 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 BATCH = 1000  # metrics in one request, MLflow's limit
+MODEL_NAME = "letters, digits, spaces and . _ - only"
 
 
 class TrackingConfig(Settings):
     """Section `tracking`: the experiment that runs belong to, the name of the registered model."""
 
     experiment: Annotated[str, Field(pattern=r"\S", description="a name that is not empty")]
-    model: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z0-9][\w. -]*$", description="letters, digits, spaces and . _ - only"
-        ),
-    ]
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w. -]*$", description=MODEL_NAME)]
 
 
 @dataclass(frozen=True)
@@ -74,10 +69,9 @@ class Store:
                     raise
                 experiment = self.client.get_experiment_by_name(name)  # another process was faster
         identity = str(experiment.experiment_id)
-        problem = (
-            f"{name} was deleted; bring it back with `mlflow experiments restore -x {identity}`"
-        )
-        require(experiment.lifecycle_stage == "active", "tracking.experiment", problem)
+        problem = f"{name} was deleted; bring it back with `mlflow experiments restore -x"
+        is_active = experiment.lifecycle_stage == "active"
+        require(is_active, "tracking.experiment", f"{problem} {identity}`")
         return identity
 
 
@@ -137,8 +131,7 @@ def _artifacts(root: Path) -> str | None:
 
 
 def without_credentials(text: str) -> str:
-    """`text` without passwords in its addresses and without the values of secret-looking query
-    arguments.
+    """`text` without passwords in its addresses and values of secret-looking query arguments.
 
     >>> without_credentials("from s3://me:pw@host/data?X-Amz-Signature=ab&part=1")
     'from s3://host/data?X-Amz-Signature=***&part=1'
@@ -151,8 +144,7 @@ def without_credentials(text: str) -> str:
 
 @dataclass
 class StepLogger:
-    """`logger(step, metrics)`: writes one point of each named curve to a run; can be pickled to a
-    Ray worker.
+    """`logger(step, metrics)` writes a point of each named curve to a run; pickles to a Ray worker.
 
     A training that restarts from a checkpoint replays the steps since then. What the run already
     has of a curve is therefore looked up when the curve is first written to, and points up to there

@@ -1,5 +1,4 @@
-"""Compare the arms of flows/compare/arms.yaml: which part of the method does the work, on how many
-seeds, and at what cost.
+"""Compare the arms of flows/compare/arms.yaml: which part does the work, and at what cost.
 
     python -m flows.compare                          # every arm on every seed of the file
     python -m flows.compare --arms base,steering     # some of them
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapt import launch, params
+from adapt import environment, launch, params
 from adapt.params import InputError, require
 from flows.compare import arms, pool
 from flows.compare.ablate import ablate
@@ -67,18 +66,13 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = environment.parser("flows.compare", __doc__)
     add = parser.add_argument
     add("--arms", metavar="A,B", help="only these arms of the file (default: all)")
     add("--seeds", metavar="N,M", help="these seeds instead of those of the file")
     help_jobs = "how many things at a time (default: one per GPU or CPU)"
     add("--jobs", type=int, metavar="N", help=help_jobs)
-    help_file = "the arms (default: flows/compare/arms.yaml)"
-    add("--file", type=Path, default=arms.FILE, help=help_file)
+    add("--file", type=Path, default=arms.FILE, help="the arms (default: flows/compare/arms.yaml)")
     return parser
 
 

@@ -1,6 +1,4 @@
-"""The flow of a comparison: choose learning rates, score every arm on every seed, write the table
-and the runs.
-"""
+"""The flow of a comparison: learning rates, scores of every arm and seed, table and runs."""
 
 from collections.abc import Sequence
 

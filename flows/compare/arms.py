@@ -1,5 +1,4 @@
-"""Arms of a comparison: named changes of the sections `train` and `steer`, each a way to
-hallucinate less.
+"""Arms: named changes of the sections `train` and `steer`, each a way to hallucinate less.
 
 `flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every
 trained arm may choose from on the validation split (the same budget for all), and what an arm
@@ -21,7 +20,7 @@ from pydantic import Field, model_validator
 
 from adapt import params
 from adapt.generation.settings import SteerConfig
-from adapt.params import InputError, Positive, Seed, Settings, require
+from adapt.params import Content, InputError, Positive, Seed, Settings, require
 from adapt.preference.settings import Config as TrainConfig
 
 FILE = Path(__file__).with_name("arms.yaml")
@@ -53,10 +52,7 @@ class ArmsConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm: how it is trained and how it is steered, None for not at all.
-
-    `changes` is what it says of `train`.
-    """
+    """How one arm is trained and steered, None for not at all; `changes` are those of `train`."""
 
     name: str
     train: TrainConfig | None
@@ -66,17 +62,15 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is compared: the workspace `root`, its read params.yaml, the file of arms, and how many
-    things are computed at a time.
-    """
+    """What is compared: the workspace `root`, its params.yaml, the arms; `jobs` at a time."""
 
     root: Path
-    content: Mapping[str, Any]
+    content: Content
     arms: ArmsConfig
     jobs: int
 
     def arm(self, name: str) -> Arm:
-        """The arm `name`; see `arm_of`."""
+        """The arm `name`; InputError names the arm and the key."""
         return arm_of(self.content, self.arms, name)
 
 
@@ -85,35 +79,23 @@ def read(path: Path = FILE) -> ArmsConfig:
     return params.load(params.read(path), "arms", ArmsConfig, file=path.name)
 
 
-def arm_of(content: Mapping[str, Any], arms: ArmsConfig, name: str) -> Arm:
+def arm_of(content: Content, arms: ArmsConfig, name: str) -> Arm:
     """The arm `name` over a read params.yaml; InputError names the arm and the key."""
     if name not in arms.named:
         raise InputError(f"arms.yaml: unknown arm {name}; known: {', '.join(arms.named)}")
-    given = arms.named[name]
+    given, train, steer = arms.named[name], None, None
     try:
-        return Arm(
-            name=name,
-            train=_loaded(content, "train", given.train, TrainConfig),
-            steer=_loaded(content, "steer", given.steer, SteerConfig),
-            changes=given.train or {},
-        )
+        if given.train is not None:
+            train = params.load(changed(content, "train", given.train), "train", TrainConfig)
+        if given.steer is not None:
+            steer = params.load(changed(content, "steer", given.steer), "steer", SteerConfig)
     except InputError as error:
         problem = str(error).removeprefix("params.yaml: ")
         raise InputError(f"arms.yaml: arms.named.{name}: {problem}") from None
+    return Arm(name=name, train=train, steer=steer, changes=given.train or {})
 
 
-def _loaded(
-    content: Mapping[str, Any],
-    section: str,
-    changes: Mapping[str, Any] | None,
-    settings: type[params.S],
-) -> params.S | None:
-    if changes is None:
-        return None
-    return params.load(changed(content, section, changes), section, settings)
-
-
-def changed(content: Mapping[str, Any], section: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+def changed(content: Content, section: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A read params.yaml with some keys of a section replaced.
 
     >>> changed({"seed": 1, "train": {"beta": 0.5, "steps": 9}}, "train", {"steps": 3})

@@ -1,5 +1,4 @@
-"""Results by content: one run of a stage under changed parameters, kept under a name that depends
-on its inputs alone.
+"""Results by content: a stage under changed parameters, kept under a name made of its inputs.
 
 A comparison needs the stages of `dvc.yaml` many times, under other seeds and weights, beside the
 workspace's own results. The graph stays DVC's: what a stage depends on (code, parameters, earlier
@@ -22,6 +21,8 @@ import yaml
 from adapt import environment, launch, params
 from adapt.cluster import storage
 from adapt.files import whole_folder
+from adapt.params import Content
+from adapt.progress import unlogged
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Cell:
             (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
-def stage(root: Path, content: Mapping[str, Any], name: str) -> Cell:
+def stage(root: Path, content: Content, name: str) -> Cell:
     """The result of a stage under the parameters `content`."""
     entry = graph(root)[name]
     before = {needed: stage(root, content, needed) for needed in needs(entry)}
@@ -83,9 +84,7 @@ def needs(entry: Mapping[str, Any]) -> list[str]:
     return sorted({dep.split("/")[1] for dep in entry["deps"] if dep.startswith("results/")})
 
 
-def key(
-    root: Path, content: Mapping[str, Any], entry: Mapping[str, Any], before: Mapping[str, Cell]
-) -> str:
+def key(root: Path, content: Content, entry: Content, before: Mapping[str, Cell]) -> str:
     """Hash of a stage's code, its parameters and the names of the results it reads."""
     code = {dep for dep in entry["deps"] if not dep.startswith("results/")}
     parts: list[Any] = [{name: content[name] for name in entry["params"]}]
@@ -105,9 +104,7 @@ def home(root: Path) -> Path:
     return environment.state_dir(root) / "cells"
 
 
-def _run(
-    content: Mapping[str, Any], name: str, before: Mapping[str, Path], out: Path
-) -> dict[str, float]:
+def _run(content: Content, name: str, before: Mapping[str, Path], out: Path) -> dict[str, float]:
     """The stage in this process, with the results it reads linked to where it looks for them."""
     module = launch.stage_module(name)
     config = params.load(content, name, module.Config)
@@ -117,10 +114,6 @@ def _run(
     try:
         for needed, path in before.items():
             (view / "results" / needed).symlink_to(path.resolve())
-        return module.run(config, view / "results", out, _silent)
+        return module.run(config, view / "results", out, unlogged)  # its history.csv is kept
     finally:
         shutil.rmtree(view, ignore_errors=True)
-
-
-def _silent(step: int, metrics: Mapping[str, float]) -> None:
-    """Curves of the many trainings of a comparison are not kept; their history.csv is."""

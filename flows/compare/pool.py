@@ -1,10 +1,7 @@
-"""Several cells at a time: Ray runs what is missing, each on its share of the machine, once whoever
-asks for it.
-"""
+"""Several cells at a time: Ray runs each missing one once, on its share of the machine."""
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -12,8 +9,7 @@ import psutil
 from adapt import environment
 from flows.compare.cells import Cell
 
-# Bytes that a job may take, generously: a process with torch and a small model needs half.
-MEMORY = 3 * 2**30
+MEMORY = 3 * 2**30  # bytes of a job, generously: one with torch and a small model needs half
 
 
 def default_jobs() -> int:
@@ -35,11 +31,11 @@ def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, in
         return
     import ray
 
-    with _ray(jobs):
-        shared = {
-            "ADAPT_STATE": str(environment.state_dir(root)),
-            "ADAPT_CPUS": str(max(1, environment.cpus() // jobs)),
-        }
+    small = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
+    # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
+    with ray.init("local", num_cpus=jobs, logging_level="ERROR", log_to_driver=False, **small):
+        state, cpus = str(environment.state_dir(root)), str(max(1, environment.cpus() // jobs))
+        shared = {"ADAPT_STATE": state, "ADAPT_CPUS": cpus}
         gpu = ray.cluster_resources().get("GPU", 0) / jobs
         compute = ray.remote(num_cpus=1, num_gpus=min(gpu, 1), max_retries=0)(_compute)
         refs: dict[Path, ray.ObjectRef] = {}
@@ -80,22 +76,3 @@ def _compute(cell: Cell, shared: dict[str, str], *_before: None) -> None:
     os.environ.update(shared)
     torch.set_num_threads(environment.cpus())
     cell.compute()
-
-
-@contextmanager
-def _ray(jobs: int) -> Iterator[None]:
-    import ray
-
-    # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
-    ray.init(
-        address="local",
-        num_cpus=jobs,
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

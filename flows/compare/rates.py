@@ -1,6 +1,4 @@
-"""The learning rate of each arm that trains, chosen on the validation split of the first seed, from
-the same list for all: an arm must not win because the common rate suits it.
-"""
+"""The learning rate of each arm that trains: no arm must win because the common rate suits it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,18 +10,14 @@ from adapt.preference.settings import Config as TrainConfig
 from flows.compare import scoring
 from flows.compare.arms import Arm, Comparison, changed
 
-KEPT = {"cover": 1.0, "pope_f1": 1.0}
-"""Points that a learning rate may cost against base on validation."""
+KEPT = {"cover": 1.0, "pope_f1": 1.0}  # points that a rate may cost against base on validation
 
 
 def tuned(comparison: Comparison, arms: Sequence[Arm]) -> list[Arm]:
-    """The arms, those that train with the rate that does best: the lowest Hal among those that keep
-    what `KEPT` names, else the one that loses least of it.
-    """
+    """The arms, those that train with the rate that `best` chooses on validation."""
     rates, first = comparison.arms.learning_rates, comparison.arms.seeds[:1]
-    trials = {
-        arm.name: [_with_rate(comparison, arm, rate) for rate in rates] for arm in arms if arm.train
-    }
+    trained = [arm for arm in arms if arm.train]
+    trials = {arm.name: [_with_rate(comparison, arm, rate) for rate in rates] for arm in trained}
     chosen = {name: of_arm[0] for name, of_arm in trials.items()}
     if len(rates) > 1 and trials:
         candidates = [trial for of_arm in trials.values() for trial in of_arm]
@@ -39,7 +33,7 @@ def tuned(comparison: Comparison, arms: Sequence[Arm]) -> list[Arm]:
 
 
 def best(trials: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> int:
-    """The position of the best of `trials`, which the rule of `tuned` chooses.
+    """Position of the lowest Hal among those that keep what `KEPT` names, else of the least loss.
 
     >>> base = {"hal": 30.0, "cover": 95.0, "pope_f1": 94.0}
     >>> kept = {"hal": 14.0, "cover": 94.5, "pope_f1": 95.0}
@@ -49,9 +43,7 @@ def best(trials: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> in
     """
 
     def order(metrics: Mapping[str, float]) -> tuple[float, float]:
-        losses = [
-            base[key] - metrics[key] - allowed for key, allowed in KEPT.items() if key in base
-        ]
+        losses = [base[key] - metrics[key] - KEPT[key] for key in KEPT if key in base]
         return max(0.0, *losses), metrics["hal"]
 
     return min(range(len(trials)), key=lambda i: order(trials[i]))

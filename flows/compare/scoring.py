@@ -1,13 +1,10 @@
-"""Score arms: train one if it trains, let it answer a split, judge the answers; each by the stages'
-own code, and once for every content that it depends on.
-"""
+"""Score arms by the stages' own code: train if one trains, answer, judge; once for each content."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -15,6 +12,7 @@ from prefect.logging import get_run_logger
 
 from adapt import params
 from adapt.evaluation.judge import judge_split
+from adapt.params import Content
 from adapt.stages import answer
 from flows.compare import cells, pool
 from flows.compare.arms import Arm, Comparison, changed
@@ -31,7 +29,7 @@ class ArmScores:
     judged: Path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scoring:
     """What computes the scores of one arm on one seed and split: its model, and the judging."""
 
@@ -69,9 +67,8 @@ def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
         content = changed(content, "train", arm.changes)
     model = cells.stage(root, content, "train" if arm.train else "base")
     data = cells.stage(root, content, "data")
-    # 1. What the scores depend on: the code of both stages, the model and the data (whichever stage
-    #    made the model, it stands where the graph has the tuned one), how the arm is steered, and
-    #    the split.
+    # 1. What the scores depend on: the code of both stages, the model (whichever stage made it, it
+    #    stands where the graph has the tuned one), the data, how the arm is steered, and the split.
     graph = cells.graph(root)
     deps = [dep for stage in ("answer", "evaluate") for dep in graph[stage]["deps"]]
     entry = {"deps": deps, "params": ["anchor", "answer", "max_new_tokens"]}
@@ -82,12 +79,11 @@ def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
     # 2. How they are made: answered and judged by the stages' own code.
     make = partial(_score, content, arm, split, model.folder / "model", data.folder / "splits")
     folder, title = cells.home(root) / f"scored-{name}", f"scoring {arm.name} on {split}"
-    cell = Cell(f"{title}, seed {seed}", folder, make, (data, model))
-    return Scoring(arm=arm, seed=seed, model=model, cell=cell)
+    return Scoring(arm, seed, model, Cell(f"{title}, seed {seed}", folder, make, (data, model)))
 
 
 def _score(
-    content: Mapping[str, Any], arm: Arm, split: str, model: Path, splits: Path, out: Path
+    content: Content, arm: Arm, split: str, model: Path, splits: Path, out: Path
 ) -> dict[str, float]:
     config = params.load(content, "answer", answer.Config)
     tables = answer.open_bench(config, model, splits, split).ask(arm.name, arm.steer)

@@ -1,6 +1,7 @@
 """`results/arms/`: the arms side by side, as a table in Markdown and CSV and as a chart."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -17,12 +18,9 @@ def write(comparison: Comparison, scores: Sequence[ArmScores]) -> str:
         judged.setdefault(one.arm, []).append(pd.read_parquet(one.judged))
     content = comparison.content
     resamples, seed = content["evaluate"]["bootstrap"], content["seed"]
+    compared = partial(hal_difference, resamples=resamples, seed=seed)
     against = {
-        other: {
-            arm: hal_difference(tables, judged[other], resamples, seed)
-            for arm, tables in judged.items()
-            if arm != other
-        }
+        other: {arm: compared(judged[arm], judged[other]) for arm in judged if arm != other}
         for other in comparison.arms.references
         if other in judged
     }

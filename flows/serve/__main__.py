@@ -1,5 +1,4 @@
-"""Prefect server, worker and MLflow server on this machine, for scheduled retraining without
-anything set up before.
+"""Prefect server, worker and MLflow server on this machine: scheduled retraining without a setup.
 
     # what `make serve` does: start, deploy infra/prefect.yaml, print the addresses
     python -m flows.serve start
@@ -13,7 +12,6 @@ MLFLOW_TRACKING_URI no MLflow server. Configuration and logs are in the state fo
 `services/`.
 """
 
-import argparse
 import os
 import socket
 import sys
@@ -31,9 +29,7 @@ DEPLOYMENTS = "infra/prefect.yaml"
 
 
 def start(root: Path) -> None:
-    """Start what does not run yet, wait until it answers, deploy the schedules. Leaves nothing
-    behind when it fails.
-    """
+    """Start what does not run, wait for it, deploy the schedules; leaves nothing if that fails."""
     # 1. Refuse what cannot work before anything is started.
     if not (root / DEPLOYMENTS).is_file():
         raise InputError(f"{root}: no {DEPLOYMENTS} here; run from the project's root")
@@ -49,11 +45,11 @@ def start(root: Path) -> None:
     keeper.configure(root, missing)
     try:
         for service in wanted:
+            state, address = "runs already", live.get(service.name, {}).get("address")
             if service in missing:
                 keeper.launch(root, service, env)
-                print(f"{service.name}: started, {service.address}", flush=True)
-            else:
-                print(f"{service.name}: runs already, {live[service.name]['address']}", flush=True)
+                state, address = "started", service.address
+            print(f"{service.name}: {state}, {address}", flush=True)
         # 4. Hand over the schedules, also when all runs already: the file may have been edited.
         deploy(root, env)
     except BaseException:
@@ -104,18 +100,13 @@ def _require_free(service: Service) -> None:
         if service.port:
             socket.create_server(("127.0.0.1", service.port)).close()
     except OSError:
-        remedy = f"stop what uses it or set {service.variable}"
-        message = f"port {service.port} for {service.name} is taken; {remedy}"
-        raise InputError(message) from None
+        problem = f"is taken; stop what uses it or set {service.variable}"
+        raise InputError(f"port {service.port} for {service.name} {problem}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit code 2 for a user's mistake such as a port that is taken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = environment.parser("flows.serve", __doc__)
     actions = {"start": start, "stop": keeper.stop, "status": status, "ui": ui}
     parser.add_argument("action", choices=actions)
     action = actions[parser.parse_args(arguments).action]

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,8 +23,7 @@ import psutil
 from adapt import environment
 from flows.process import end, stream, terminate, wait
 
-# A retraining may be ending a stage of its own, and that with the usual patience.
-GRACE_S = 2 * environment.PROCESS_END_S
+GRACE_S = 2 * environment.PROCESS_END_S  # a retraining may itself be waiting for a stage to end
 
 
 def end_children_first(pid: int) -> None:
@@ -51,15 +51,9 @@ def main(command: Sequence[str]) -> int:
     if sys.platform == "linux":
         # The kernel tells us when supervisord is gone (PR_SET_PDEATHSIG of prctl(2)).
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    emit, end_all = partial(print, flush=True), end_children_first
     with environment.terminable():
-        code, _ = stream(
-            command, cwd=Path.cwd(), env=os.environ, emit=_print, ending=end_children_first
-        )
-    return code
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
+        return stream(command, cwd=Path.cwd(), env=os.environ, emit=emit, ending=end_all)[0]
 
 
 if __name__ == "__main__":

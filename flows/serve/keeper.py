@@ -1,6 +1,6 @@
-"""supervisord, which restarts what dies and bounds its logs: made to keep our services, and asked
-for them through a unix socket that only this user can open. Each service runs below
-`flows.serve.guard`, which says what supervisord cannot do.
+"""supervisord, which restarts what dies and bounds its logs: made to keep our services.
+
+Only this user can open its socket. `flows.serve.guard`, above each service, says what it lacks.
 """
 
 import contextlib
@@ -34,12 +34,9 @@ def processes(root: Path) -> dict[str, dict[str, Any]]:
         programs = _supervisor(root).getAllProcessInfo()
     except OSError:  # no socket, or nobody listens
         return {}
+    live = [one for one in programs if one["statename"] in ("STARTING", "RUNNING")]
     addresses = _configuration(root)[ADDRESSES]
-    return {
-        program["name"]: {**program, "address": addresses[program["name"]]}
-        for program in programs
-        if program["statename"] in ("STARTING", "RUNNING")
-    }
+    return {one["name"]: {**one, "address": addresses[one["name"]]} for one in live}
 
 
 def configure(root: Path, missing: Sequence[Service]) -> None:
@@ -83,9 +80,7 @@ def _log(key: str, name: str) -> dict[str, str]:
 
 
 def launch(root: Path, service: Service, env: Mapping[str, str]) -> None:
-    """Start a service that has been configured, after supervisord if that does not run; return when
-    it answers. `InputError` with its last words when it ends or stays silent.
-    """
+    """Start a configured service; return when it answers, `InputError` with its last words else."""
     try:
         _supervisor(root).reloadConfig()
     except OSError:
@@ -111,9 +106,8 @@ def _wait(root: Path, service: Service) -> None:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             reason = lines[-1].strip() if lines else "it said nothing"
             raise InputError(f"{service.name} ended at once: {reason} (all of it: {log})")
-        if now - started > environment.SERVICE_START_S:
-            limit = f"{environment.SERVICE_START_S:.0f} s"
-            raise InputError(f"{service.name} does not answer after {limit}; see {log}")
+        if now - started > (limit := environment.SERVICE_START_S):
+            raise InputError(f"{service.name} does not answer after {limit:.0f} s; see {log}")
         if now - reported > environment.QUIET_S:
             reported = now
             print(f"{service.name}: starting, {now - started:.0f} s", flush=True)
@@ -121,9 +115,7 @@ def _wait(root: Path, service: Service) -> None:
 
 
 def stop(root: Path, names: Sequence[str] | None = None) -> None:
-    """Stop the services (all, or those of `names`), the worker first; and supervisord when none is
-    left.
-    """
+    """Stop the services (all, or `names`), the worker first; supervisord when none is left."""
     supervisor = _supervisor(root)
     try:
         programs, pid = supervisor.getAllProcessInfo(), supervisor.getPID()

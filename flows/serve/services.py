@@ -1,7 +1,4 @@
-"""What runs for scheduled retraining: one declaration for each service.
-
-They listen on loopback. What is configured elsewhere is used and not started.
-"""
+"""What runs for scheduled retraining: one declaration for each service."""
 
 import os
 import socket
@@ -19,11 +16,9 @@ POOL = "local"
 PREFECT, MLFLOW = ("ADAPT_PREFECT_PORT", 4200), ("ADAPT_MLFLOW_PORT", 5000)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Service:
-    """One process to keep: how it is started (`python -m` and `command`), where it is, and how one
-    sees that it works. `variable` sets its port.
-    """
+    """A process to keep: `python -m command`, where it is, whether it works, what sets its port."""
 
     name: str
     command: tuple[str, ...]
@@ -56,12 +51,8 @@ def mlflow(root: Path) -> Service:
 def worker(api: str) -> Service:
     """What runs the retrainings. It makes its work pool itself when there is none."""
     name = f"adapt-{socket.gethostname()}"
-    return Service(
-        name="prefect-worker",
-        command=(*f"prefect worker start --type process --pool {POOL} --name".split(), name),
-        address=f"pool {POOL} of {api}",
-        answers=lambda: _online(api, name),
-    )
+    start = (*f"prefect worker start --type process --pool {POOL} --name".split(), name)
+    return Service("prefect-worker", start, f"pool {POOL} of {api}", lambda: _online(api, name))
 
 
 def prefect_api() -> str:
@@ -69,21 +60,13 @@ def prefect_api() -> str:
     return os.environ.get("PREFECT_API_URL") or f"{prefect().address}/api"
 
 
-def _server(
-    name: str, start: str, variable: str, default: int, *arguments: str, health: str
-) -> Service:
-    text = os.environ.get(variable, str(default))
+def _server(name: str, start: str, key: str, default: int, *options: str, health: str) -> Service:
+    text = os.environ.get(key, str(default))
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise InputError(f"{variable}: expected a port number, got {text!r}")
-    address = f"http://127.0.0.1:{int(text)}"
-    return Service(
-        name=name,
-        command=(*start.split(), "--host", "127.0.0.1", "--port", text, *arguments),
-        address=address,
-        answers=lambda: _responds(address + health),
-        port=int(text),
-        variable=variable,
-    )
+        raise InputError(f"{key}: expected a port number, got {text!r}")
+    address, port = f"http://127.0.0.1:{int(text)}", int(text)
+    command = (*start.split(), "--host", "127.0.0.1", "--port", text, *options)
+    return Service(name, command, address, lambda: _responds(address + health), port, key)
 
 
 def _responds(url: str) -> bool:
