@@ -129,9 +129,8 @@ def by_grid(layout: Layout, samples: int = 1) -> tuple[Patches, ...]:
     # 2. A view names positions in the sequence; maps are indexed by image token.
     slot_of = [{column: n for n, column in enumerate(row)} for row in columns]
     # 3. The common case, one picture and one grid per sample, needs no gathering.
-    is_plain = [(view.sample, list(view.columns)) for view in layout.views] == list(
-        enumerate(columns)
-    )
+    places = [(view.sample, list(view.columns)) for view in layout.views]
+    is_plain = places == list(enumerate(columns))
     # 4. Each view once for every answer to its prompt.
     patches = []
     for grid, views in groups.items():
@@ -157,9 +156,7 @@ def anchors(
     """The anchor of each sample over all of its views, [B, N], sum 1; 0 outside of every view.
 
     Views are weighted by their share of the attention [ours]. `debias` holds a mask per grid; None
-    does without.
-
-    Raises InputError for a grid without a mask.
+    does without. Raises InputError for a grid without a mask.
     """
     masks = [_mask(p.grid, debias, maps_BLN) for p in patches]
     if len(patches) == 1 and patches[0].is_plain:

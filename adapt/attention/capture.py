@@ -53,18 +53,13 @@ class Call:
         """SDPA's output, [B, S, H, D]; a `mask` stands in place of the call's own."""
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        mask = self.mask if mask is None else mask
+        mask, options = self.mask if mask is None else mask, {**self.options}
         tensors = (self.query_BHSD, self.key_BKSD, self.value_BKSD, mask)
-        return sdpa_attention_forward(self.module, *tensors, scaling=self.scaling, **self.options)[
-            0
-        ]
+        return sdpa_attention_forward(self.module, *tensors, scaling=self.scaling, **options)[0]
 
     def attended_keys(self) -> Tensor:
-        """The keys that SDPA attends to.
-
-        Without a mask SDPA is causal on a prompt, so that the empty rest of a static cache is left
-        out.
-        """
+        """The keys that SDPA attends to."""
+        # Without a mask it is causal on a prompt: the empty rest of a static cache is left out.
         length = self.query_BHSD.shape[2]
         return self.key_BKSD[:, :, :length] if self.mask is None and length > 1 else self.key_BKSD
 
@@ -194,11 +189,10 @@ class RowCapture(Observer):
             if checkpoint is None or not is_on:
                 continue
             if getattr(checkpoint, "keywords", {}).get("use_reentrant", True):
-                raise InputError(
-                    "reentrant gradient checkpointing hides the attention of the forward pass; call"
-                    " activation_checkpointing_enable("
-                    "activation_checkpointing_kwargs={'use_reentrant': False})"
-                )
+                problem = "reentrant gradient checkpointing hides the attention of the forward pass"
+                options = "activation_checkpointing_kwargs={'use_reentrant': False}"
+                advice = f"call activation_checkpointing_enable({options})"
+                raise InputError(f"{problem}; {advice}")
 
     def observe(self, call: Call) -> Tensor:
         """SDPA's output; the maps of an observed layer are kept beside it."""
@@ -227,13 +221,8 @@ class RowCapture(Observer):
             return attention_at(queries, keys, mask, self.rows_BR, self.columns_BN, call.scaling)
 
     def stacked(self) -> Tensor:
-        """Maps of all observed layers, [B', L', R, N], in layer order.
-
-        Raises InputError when nothing was seen.
-        """
+        """Maps of all observed layers in order, [B', L', R, N]; InputError when there are none."""
         if not self.maps:
-            raise InputError(
-                "no pass with gradients was seen: run the model in the block, in the thread that"
-                " entered it"
-            )
+            advice = "run the model in the block, in the thread that entered it"
+            raise InputError(f"no pass with gradients was seen: {advice}")
         return torch.stack([self.maps[layer] for layer in sorted(self.maps)], dim=1)

@@ -71,17 +71,13 @@ def _tower_grid(config: Any, inputs: Inputs, merge: int = 1) -> Grid:
 
 
 def _one_grid(config: Any, inputs: Inputs) -> list[Image]:
-    """picture size / patch size, the same for every picture, which the processor resizes or crops
-    to one size
-    """
+    """picture size / patch size; the processor resizes or crops every picture to one size"""
     # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y]
     return [[Part("whole", _tower_grid(config, inputs))] for _ in inputs["pixel_values"]]
 
 
 def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
-    """square of `mm_tokens_per_image` averaged tokens, the same for every picture; a pan-and-scan
-    crop counts as one
-    """
+    """square of `mm_tokens_per_image` averaged tokens for every picture or pan-and-scan crop"""
     # gemma3/modeling_gemma3.py: Gemma3MultiModalProjector. The processor does not pass on which
     # picture a crop is of, so a crop is an image of its own here.
     side = math.isqrt(config.mm_tokens_per_image)
@@ -89,9 +85,7 @@ def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
 
 
 def _qwen_vl(config: Any, inputs: Inputs) -> list[Image]:
-    """`image_grid_thw` / `spatial_merge_size`: as many tokens as the picture's own size and shape
-    give
-    """
+    """`image_grid_thw` / `spatial_merge_size`: as the picture's own size and shape give"""
     # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; Qwen2.5-VL, Qwen3-VL
     merge, sizes = config.vision_config.spatial_merge_size, inputs["image_grid_thw"].tolist()
     return [[Part("whole", (h // merge, w // merge))] * frames for frames, h, w in sizes]
@@ -99,26 +93,21 @@ def _qwen_vl(config: Any, inputs: Inputs) -> list[Image]:
 
 def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
     """Patches of the tiled picture, put together and cut to the picture's own shape."""
-    from transformers.models.llava_next.modeling_llava_next import (
-        get_anyres_image_grid_shape,
-        unpad_image,
-    )
+    from transformers.models.llava_next import modeling_llava_next as llava
 
     # 1. How many tiles the processor has cut the picture into.
-    tower = config.vision_config
-    tiles = get_anyres_image_grid_shape(tuple(size), config.image_grid_pinpoints, tower.image_size)
+    tower, shapes = config.vision_config, config.image_grid_pinpoints
+    tiles = llava.get_anyres_image_grid_shape(tuple(size), shapes, tower.image_size)
     # 2. Their patches in one grid, less the border that padding to that shape has added. The tensor
     # has a shape and no memory.
     side = tower.image_size // tower.patch_size
     features = torch.empty(1, tiles[0] * side, tiles[1] * side, device="meta")
-    _, rows, columns = unpad_image(features, tuple(size)).shape
+    _, rows, columns = llava.unpad_image(features, tuple(size)).shape
     return rows, columns
 
 
 def _llava_next(config: Any, inputs: Inputs) -> list[Image]:
-    """the whole picture at the tower's size, then its tiles joined and cut to its shape, a
-    separator after each row
-    """
+    """the whole picture, then its tiles joined and cut to its shape, a separator after each row"""
     # llava_next/modeling_llava_next.py: pack_image_features
     coarse = Part("whole", _tower_grid(config, inputs))
     fine = [_fine_grid(config, size) for size in inputs["image_sizes"].tolist()]
@@ -126,9 +115,7 @@ def _llava_next(config: Any, inputs: Inputs) -> list[Image]:
 
 
 def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
-    """as LLaVA-NeXT, the joined grid shrunk to `anyres_max` tiles; of several pictures in a prompt
-    only the whole
-    """
+    """as LLaVA-NeXT, shrunk to `anyres_max` tiles; several pictures in a prompt are not tiled"""
     # llava_onevision/modeling_llava_onevision.py: get_image_features, pack_image_features
     coarse, sizes = _tower_grid(config, inputs), inputs["image_sizes"].tolist()
     # 1. A picture that shares its prompt with others is not tiled; one separator follows it.
@@ -161,9 +148,7 @@ def _runs(ids: list[int], image_id: int) -> list[Grid]:
 
 
 def _internvl(config: Any, inputs: Inputs) -> list[Image]:
-    """tiles of equal squares, 2 x 2 patches to a token, then the whole picture; a small picture is
-    not tiled
-    """
+    """square tiles, 2 x 2 patches to a token, then the whole picture; a small one is not tiled"""
     # internvl/processing_internvl.py: one run of image tokens between <img> and </img> per picture.
     # got_ocr2/image_processing_got_ocr2.py: crop_image_to_patches puts the thumbnail behind tiles,
     # so a run of n grids is n - 1 tiles and the whole picture.
@@ -177,9 +162,7 @@ def _internvl(config: Any, inputs: Inputs) -> list[Image]:
 
 
 def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
-    """tiles of equal squares, `scale_factor`^2 patches to a token, then the whole picture; tags
-    between them
-    """
+    """square tiles, `scale_factor`^2 patches to a token, then the whole picture, tags between"""
     # idefics3/processing_idefics3.py: replace_image_token. Every run of image tokens follows
     # <fake_token_around_image> and a tag, of one token or of several; the last run of a sample is a
     # whole picture, and each of them ends an image.
@@ -190,18 +173,17 @@ def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
         # 1. The token behind the last run is that fence, whatever its id.
         fence = ids[runs[-1][1]] if runs and runs[-1][1] < len(ids) else None
         # 2. What stands between the fence and a run is its tag.
-        tags = []
-        for start, _ in runs:
-            opening = next((i for i in range(start, -1, -1) if ids[i] == fence), 0)
-            tags.append(ids[opening:start])
+        starts = [start for start, _ in runs]
+        fences = [next((i for i in range(s, -1, -1) if ids[i] == fence), 0) for s in starts]
+        tags = [ids[opening:start] for opening, start in zip(fences, starts, strict=True)]
         # 3. Runs with the tag of the last one are whole pictures, the others tiles before them.
-        image: Image = []
+        tiles: Image = []
         for tag in tags:
-            is_whole = tag == tags[-1]
-            image.append(Part("whole" if is_whole else "tile", grid))
-            if is_whole:
-                images.append(image)
-                image = []
+            if tag == tags[-1]:
+                images.append([*tiles, Part("whole", grid)])
+                tiles = []
+            else:
+                tiles.append(Part("tile", grid))
     return images
 
 
@@ -233,11 +215,11 @@ def images_of(config: Any, inputs: Inputs) -> list[Image]:
 
     Raises InputError for an unknown family, or when the processor's outputs lack what it reads.
     """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        known = ", ".join(FAMILIES)
-        kind = f"model type {config.model_type}"
-        raise InputError(f"{kind}: its patch grid is not known; known: {known}")
+    kind = config.model_type
+    if kind not in FAMILIES:
+        known = f"known: {', '.join(FAMILIES)}"
+        raise InputError(f"model type {kind}: its patch grid is not known; {known}")
+    family = FAMILIES[kind]
     try:
         return family.rule(config, inputs)
     except KeyError as missing:

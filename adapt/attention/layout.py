@@ -43,21 +43,17 @@ class Layout:
     views: tuple[View, ...]
 
     def common_grid(self) -> Grid:
-        """The one grid of a batch whose samples have one view of that grid and no other image
-        token.
+        """The one grid of a batch whose samples have one view of it and no other image token.
 
         Raises InputError otherwise, saying what the batch has.
         """
-        grids = {view.grid for view in self.views}
-        alone = [view.sample for view in self.views] == list(range(len(self.columns_BN)))
+        grids, (samples, tokens) = {view.grid for view in self.views}, self.columns_BN.shape
+        is_alone = [view.sample for view in self.views] == list(range(samples))
         grid = next(iter(grids))
-        if len(grids) > 1 or not alone or self.columns_BN.shape[1] != grid[0] * grid[1]:
+        if len(grids) > 1 or not is_alone or tokens != grid[0] * grid[1]:
             shapes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
-            raise InputError(
-                f"the batch has no common patch grid: {len(self.columns_BN)} samples,"
-                f" {len(self.views)} views of {shapes},"
-                f" up to {self.columns_BN.shape[1]} image tokens"
-            )
+            views = f"{len(self.views)} views of {shapes}, up to {tokens} image tokens"
+            raise InputError(f"the batch has no common patch grid: {samples} samples, {views}")
         return grid
 
 
@@ -73,8 +69,8 @@ def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
     is_image_BS, S = input_ids_BS == image_token_id, input_ids_BS.shape[1]
     counts_B = is_image_BS.sum(1)
     if int(counts_B.min()) == 0:
-        sample = f"sample {int(counts_B.argmin())} of the batch"
-        raise InputError(f"{sample} has no image tokens (id {image_token_id})")
+        at = int(counts_B.argmin())
+        raise InputError(f"sample {at} of the batch has no image tokens (id {image_token_id})")
     # Other positions become S, so that sorting puts them behind the image tokens.
     order_BS = torch.where(is_image_BS, torch.arange(S, device=is_image_BS.device), S)
     columns_BN = order_BS.sort(1).values[:, : int(counts_B.max())]
@@ -82,18 +78,13 @@ def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
 
 
 def layout_of(model: Any, inputs: Mapping[str, Tensor]) -> Layout:
-    """Positions and patch grids of the images of a batch.
+    """Positions and patch grids of the images of a batch, the `inputs` that the processor made.
 
-    Args:
-        model: a vision-language model of transformers, also inside a DDP or PEFT wrapper; its
-            weights are not read.
-        inputs: what its processor made of pictures and texts.
-
-    Raises InputError when the model cannot be aligned, when a sample has no image, or when the
-    image tokens are not those that the rule of the family expects.
+    The model, of transformers, may be inside a DDP or PEFT wrapper; its weights are not read.
+    Raises InputError when it cannot be aligned, when a sample has no image, or when the image
+    tokens are not those that the rule of the family expects.
     """
-    reason = unsupported(model)
-    if reason:
+    if reason := unsupported(model):
         raise InputError(reason)
     config = _config(model)
     columns_BN = image_columns(inputs["input_ids"], config.image_token_id)
@@ -147,19 +138,14 @@ def unknown(config: Any) -> str | None:
     """Why a model of this configuration has no image tokens with known places; None when it has."""
     reason = None
     if getattr(config.get_text_config(), "cross_attention_layers", None):
-        reason = (
-            "reads images through cross-attention layers; no image token stands in its sequence"
-        )
+        how = "reads images through cross-attention layers"
+        reason = f"{how}; no image token stands in its sequence"
     elif any(hasattr(config, name) for name in ("qformer_config", "perceiver_config")):
-        reason = (
-            "a Q-Former or resampler mixes the patches into queries;"
-            " no image token stands for a place"
-        )
+        how = "a Q-Former or resampler mixes the patches into queries"
+        reason = f"{how}; no image token stands for a place"
     elif getattr(config, "image_token_id", None) is None:
-        reason = (
-            "its config names no image token (image_token_id),"
-            " so images cannot be found in the sequence"
-        )
+        how = "its config names no image token (image_token_id)"
+        reason = f"{how}, so images cannot be found in the sequence"
     elif config.model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         reason = f"its patch grid is not known; known: {known} (adapt/attention/grids.py)"

@@ -29,9 +29,7 @@ def attention_at(
     columns_BN: Tensor,
     scaling: float,
 ) -> Tensor:
-    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`: [B, R, N] fp32.
-
-    It is 0 where either is padding.
+    """Mean over heads of the exact softmax of `rows_BR` at `columns_BN`, 0 at padding: [B, R, N].
 
     Args:
         query_BHRD: queries of the rows. key_BKSD: all keys; H / K query heads share one.
@@ -78,15 +76,8 @@ class _AttentionAt(torch.autograd.Function):
     """Forward and backward over chunks of rows; see `attention_at`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        mask: Tensor | None,
-        rows_BR: Tensor,
-        columns_BN: Tensor,
-        scaling: float,
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, *others: Any) -> Tensor:
+        mask, rows_BR, columns_BN, scaling = others
         B, H, R, _ = query.shape
         key32 = key.float()
         out_BRN = query.new_zeros(B, R, columns_BN.shape[1], dtype=torch.float32)
@@ -160,9 +151,8 @@ def masked_(s: Tensor, mask: Tensor | None) -> Tensor:
     """Apply a boolean (true: attend) or additive mask to logits in place."""
     if mask is None:
         return s
-    if mask.dtype == torch.bool:
-        return s.masked_fill_(~mask, LOWEST)
-    return s.add_(mask).clamp_min_(LOWEST)
+    is_bool = mask.dtype == torch.bool
+    return s.masked_fill_(~mask, LOWEST) if is_bool else s.add_(mask).clamp_min_(LOWEST)
 
 
 def _over_heads(columns_BN: Tensor, like_BHrS: Tensor) -> Tensor:

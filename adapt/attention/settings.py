@@ -17,10 +17,9 @@ def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
     except ValidationError:  # one line for each alternative of the type
+        expected = "expected all, or layers counted from 0 such as [0, 1]"
         shown = list(value) if isinstance(value, tuple) else value
-        raise ValueError(
-            f"expected all, or layers counted from 0 such as [0, 1], got {shown!r}"
-        ) from None
+        raise ValueError(f"{expected}, got {shown!r}") from None
 
 
 _Listed = Annotated[tuple[Natural, ...], Field(min_length=1)]

@@ -59,10 +59,7 @@ def responsiveness(maps_BTLN: Tensor) -> Tensor:
 
 
 def drift(maps_BTLN: Tensor, anchor_BN: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of A_hat_t (layers averaged) and the anchor, nats: [B, T].
-
-    At most log 2.
-    """
+    """Jensen-Shannon divergence of A_hat_t (layers averaged) and anchor: [B, T], at most log 2."""
     p, q = normalised(maps_BTLN.mean(2)), normalised(anchor_BN)[:, None]
     m = (p + q) / 2
     return entropy(m) - (entropy(p) + entropy(q)) / 2

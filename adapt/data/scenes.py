@@ -79,11 +79,8 @@ def examples(
     scene = draw_scene(world, size)
     # 3. Its questions with true answers; noisy ones are for training alone.
     caption_noise = caption_noise if split == "train" else 0.0
-    rows = [
-        _describe(scene, noise, caption_noise),
-        *_exists(scene, world, noise, caption_noise),
-        _colour(scene, world),
-    ]
+    rows = [_describe(scene, noise, caption_noise), *_exists(scene, world, noise, caption_noise)]
+    rows += [_colour(scene, world)]
     shared: dict[str, Any] = {"image_id": f"{split}-{index:05d}", "image": _png(scene.picture)}
     shared |= {"objects": scene.objects, "absent": scene.absent}
     return [Example(**texts, **shared, id=f"{shared['image_id']}-{name}") for name, texts in rows]

@@ -129,14 +129,8 @@ def write_split(path: Path, examples: Sequence[Example]) -> None:
     metadata = {"huggingface": json.dumps({"info": {"features": hf_features(SCHEMA)}})}
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
     # The dictionary keeps an image once per row group although each of its rows has it.
-    pq.write_table(
-        table,
-        path,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        dictionary_pagesize_limit=1 << 30,
-        write_statistics=False,
-    )
+    options = {"dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
+    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", **options)
 
 
 def hf_features(schema: pa.Schema) -> dict[str, Any]:
@@ -149,10 +143,7 @@ def hf_features(schema: pa.Schema) -> dict[str, Any]:
             return {kind.field(i).name: feature(kind.field(i).type) for i in range(kind.num_fields)}
         return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
 
-    return {
-        field.name: {"_type": "Image"} if field.name == "image" else feature(field.type)
-        for field in schema
-    }
+    return {field.name: feature(field.type) for field in schema} | {"image": {"_type": "Image"}}
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

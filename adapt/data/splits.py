@@ -125,14 +125,12 @@ def _check_splits(accepted: Mapping[str, list[Example]], folder: Path) -> None:
 
 
 def _metrics(accepted: Mapping[str, list[Example]], rejected: int) -> dict[str, float]:
-    images = {
-        split: {e.image_id: len(e.objects) for e in examples}
-        for split, examples in accepted.items()
-    }
-    objects = [count for counts in images.values() for count in counts.values()]
+    # No image is in two splits, so that one dictionary holds all of them.
+    objects = {e.image_id: len(e.objects) for part in accepted.values() for e in part}
+    images = {split: len({e.image_id for e in part}) for split, part in accepted.items()}
     return {
-        **{f"{split}/images": float(len(counts)) for split, counts in images.items()},
-        **{f"{split}/rows": float(len(examples)) for split, examples in accepted.items()},
+        **{f"{split}/images": float(count) for split, count in images.items()},
+        **{f"{split}/rows": float(len(part)) for split, part in accepted.items()},
         "rejected": float(rejected),
-        "objects_per_image": sum(objects) / len(objects),
+        "objects_per_image": sum(objects.values()) / len(objects),
     }

@@ -41,21 +41,17 @@ def hal_counts(responses: pd.DataFrame) -> pd.Series:
 def hal_difference(
     ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame], resamples: int, seed: int
 ) -> Interval:
-    """Hal of one arm minus that of another, in points, over all seeds' images; one responses table
-    per seed each.
-    """
+    """Hal of one arm minus that of another, in points; each gives a responses table per seed."""
     a, b = ([hal_counts(table) for table in tables] for tables in (ours, theirs))
-    assert all(x.index.equals(y.index) for x, y in zip(a, b, strict=True)), (
-        "arms answer the same questions"
-    )
+    is_paired = all(x.index.equals(y.index) for x, y in zip(a, b, strict=True))
+    assert is_paired, "arms answer the same questions"
     above_a, above_b = np.concatenate(a), np.concatenate(b)
     ones = np.ones_like(above_a)
     return difference(above_a, ones, above_b, ones, resamples, seed)
 
 
 def summary(long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
-    """One row per arm: mean +- standard deviation over seeds of every column, then the differences
-    of Hal in points.
+    """One row per arm: mean +- standard deviation over seeds, then differences of Hal in points.
 
     Args:
         long: columns arm, seed and those of COLUMNS that were measured.
@@ -71,14 +67,12 @@ def summary(long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval]]) -
     table = pd.DataFrame(index=mean.index)
     for name in names:
         digits = 3 if name.endswith("late_early") else 1
-        table[COLUMNS[name]] = [
-            _cell(m, s, digits) for m, s in zip(mean[name], spread[name], strict=True)
-        ]
-    for other, found in against.items():
+        cells = zip(mean[name], spread[name], strict=True)
+        table[COLUMNS[name]] = [_cell(m, s, digits) for m, s in cells]
+    for other, changes in against.items():
         title = f"Hal against {other}, points [95 %]"
-        table[title] = [_interval(found[arm]) if arm in found else "" for arm in table.index]
-    table.index.name = None
-    return table
+        table[title] = [_interval(changes[arm]) if arm in changes else "" for arm in table.index]
+    return table.rename_axis(index=None)
 
 
 def _cell(mean: float, spread: float, digits: int) -> str:
@@ -87,22 +81,19 @@ def _cell(mean: float, spread: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if np.isnan(spread) else f" +- {spread:.{digits}f}")
 
 
-def _interval(found: Interval) -> str:
-    return f"{found.point:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+def _interval(change: Interval) -> str:
+    return f"{change.point:+.1f} [{change.low:+.1f}, {change.high:+.1f}]"
 
 
 def markdown(table: pd.DataFrame) -> str:
     """The table in Markdown, arms as rows."""
     lines = [["arm", *table.columns], ["---"] * (len(table.columns) + 1)]
-    lines += [
-        [str(arm), *map(str, row)] for arm, row in zip(table.index, table.to_numpy(), strict=True)
-    ]
+    lines += [[*map(str, row)] for row in table.itertuples()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def chart(long: pd.DataFrame, path: Path) -> None:
-    """Hal against Cover: one dot per arm and seed, the mean as a larger one; the best corner is the
-    upper left.
+    """Hal against Cover: one dot per arm and seed, the mean as a larger one; upper left is best.
 
     An arm that has lost more than `FAR` points of Cover would squeeze the others; the legend gives
     its means instead.
@@ -114,18 +105,15 @@ def chart(long: pd.DataFrame, path: Path) -> None:
     best = long.groupby("arm").cover.mean().max()
     for i, (arm, rows) in enumerate(long.groupby("arm", sort=False)):
         hal, cover = rows.hal.mean(), rows.cover.mean()
-        is_far = cover < best - FAR
         style: dict[str, Any] = {"color": f"C{i % 10}", "marker": "o" if i < 10 else "s"}
-        label = f"{arm}: Hal {hal:.1f}, Cover {cover:.1f}" + (", off the chart" if is_far else "")
-        if is_far:
-            axes.scatter([], [], s=90, label=label, alpha=0.3, **style)
+        label = f"{arm}: Hal {hal:.1f}, Cover {cover:.1f}"
+        if cover < best - FAR:
+            axes.scatter([], [], s=90, label=f"{label}, off the chart", alpha=0.3, **style)
             continue
         axes.scatter(rows.hal, rows.cover, s=16, alpha=0.5, **style)
         axes.scatter(hal, cover, s=90, label=label, edgecolors="white", **style)
-    axes.set(
-        xlabel="Hal, % of descriptions with a hallucinated object",
-        ylabel="Cover, % of true objects mentioned",
-    )
+    axes.set_xlabel("Hal, % of descriptions with a hallucinated object")
+    axes.set_ylabel("Cover, % of true objects mentioned")
     axes.set_title("every arm on every seed; large: mean; upper left is best")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)

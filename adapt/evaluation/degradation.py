@@ -1,5 +1,4 @@
-"""Degradation curves: the signals of many answers by token position, split by grounded and
-hallucinated words.
+"""Degradation curves: signals by token position, split by grounded and hallucinated words.
 
 The unit is one generated token: a row of the token table (`adapt/generation/bench.py`). Position
 counts from 0, relative position runs from 0 (the first token of an answer) to 1 (its last); an
@@ -22,18 +21,16 @@ DRAWN = (*SIGNALS, "fired")
 
 
 def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Mean and 95 % band (normal approximation) of what is `DRAWN` by position: all, grounded and
-    hallucinated tokens.
+    """Mean and 95 % band (normal approximation) of what is `DRAWN`, by position and split.
 
-    Columns arm, signal, split, position, mean, low, high, n; positions with fewer than five tokens
-    are left out.
+    Columns arm, signal, split (all, grounded, hallucinated), position, mean, low, high, n;
+    positions with fewer than five tokens are left out.
     """
     return _bands(_splits(tokens), arm)
 
 
 def relative_curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """`curves` by relative position: ten bins, each at its middle; an answer counts once a bin,
-    with its mean.
+    """`curves` by relative position, in the middles of ten bins; an answer's mean counts once each.
 
     >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], **dict.fromkeys(DRAWN, 0.5)})
     >>> tokens = pd.concat([tokens.assign(id=name, label="other") for name in "abcde"])
@@ -58,29 +55,17 @@ def _bands(splits: Mapping[str, pd.DataFrame], arm: str) -> pd.DataFrame:
     parts = []
     for split, part in splits.items():
         for signal in DRAWN:
-            seen = part.groupby("position")[signal].agg(["mean", "std", "count"])
-            seen = seen[seen["count"] >= MIN_TOKENS]
-            half = Z95 * seen["std"] / np.sqrt(seen["count"])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "arm": arm,
-                        "signal": signal,
-                        "split": split,
-                        "position": seen.index,
-                        "mean": seen["mean"],
-                        "low": seen["mean"] - half,
-                        "high": seen["mean"] + half,
-                        "n": seen["count"],
-                    }
-                )
-            )
+            at = part.groupby("position")[signal].agg(["mean", "std", "count"])
+            at = at[at["count"] >= MIN_TOKENS]
+            mean, half = at["mean"], Z95 * at["std"] / np.sqrt(at["count"])
+            names = {"arm": arm, "signal": signal, "split": split, "position": at.index}
+            band = {"mean": mean, "low": mean - half, "high": mean + half, "n": at["count"]}
+            parts.append(pd.DataFrame(names | band))
     return pd.concat(parts, ignore_index=True)
 
 
 def late_early(tokens: pd.DataFrame) -> dict[str, float]:
-    """Each signal's mean over the last third of the answers' tokens, over its mean in the
-    anchor_tokens third.
+    """Each signal's mean over the last third of the answers' tokens, over that of the first third.
 
     Answers of fewer than three tokens are left out. Below 1 a signal decays (drift: above 1).
 
@@ -90,8 +75,6 @@ def late_early(tokens: pd.DataFrame) -> dict[str, float]:
     0.5
     """
     third = tokens["length"] // 3
-    early, late = (
-        tokens[tokens.position < third],
-        tokens[(tokens.position >= tokens.length - third) & (third > 0)],
-    )
+    early = tokens[tokens.position < third]
+    late = tokens[(tokens.position >= tokens.length - third) & (third > 0)]
     return {name: float(late[name].mean() / early[name].mean()) for name in SIGNALS}

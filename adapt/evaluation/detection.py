@@ -22,6 +22,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,8 +43,7 @@ Floats = NDArray[np.float64]
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve; `labels` are 1 for hallucinated. NaN without both kinds.
 
-    Pairs (hallucinated, grounded): 0.9 beats 0.1 and 0.5; 0.5 beats 0.1 and ties with 0.5: 3.5 of
-    4.
+    Of four pairs, 0.9 beats 0.1 and 0.5, and 0.5 beats 0.1 and ties with 0.5: 3.5 of 4.
 
     >>> auroc([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])
     0.875
@@ -54,8 +54,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     """Average precision; words of one score are ranked together. NaN without hallucinated words.
 
-    From the top: the first word is hallucinated (precision 1 of 1), the third is the second such (2
-    of 3).
+    The first word is hallucinated (precision 1 of 1), the third is the second such (2 of 3).
 
     >>> round(average_precision([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0]), 4)  # (1 + 2 / 3) / 2
     0.8333
@@ -123,11 +122,8 @@ def _over(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-MEASURES: Mapping[str, Callable[[Floats, Floats], Floats]] = {
-    "auroc": _auroc,
-    "ap": _average_precision,
-    "caught": _caught,
-}
+Measure = Callable[[Floats, Floats], Floats]
+MEASURES: dict[str, Measure] = {"auroc": _auroc, "ap": _average_precision, "caught": _caught}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,42 +135,33 @@ class Resampled:
 
     def interval(self) -> Interval:
         """With 95 % bounds; resamples without both kinds of words say nothing and are left out."""
-        return Interval(
-            self.point,
-            *map(float, np.nanquantile(self.drawn_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])),
-        )
+        low, high = np.nanquantile(self.drawn_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(self.point, float(low), float(high))
 
     def minus(self, other: "Resampled") -> Interval:
         """The paired difference to another value on the same draws."""
         return Resampled(self.point - other.point, self.drawn_R - other.drawn_R).interval()
 
 
-def compare(
-    scores: Mapping[str, ArrayLike],
-    labels: ArrayLike,
-    images: ArrayLike,
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, dict[str, Resampled]]:
-    """Every measure of every score on the same words, and on the same resamples of the images:
-    {score: {measure: ...}}.
+Report = dict[str, dict[str, Resampled]]  # by score and measure
 
-    Args:
-        scores: by name, one value per word. labels: 1 for hallucinated. images: which image each
-            word is about.
+
+def compare(
+    scores: Mapping[str, ArrayLike], labels: ArrayLike, images: ArrayLike, resamples: int, seed: int
+) -> Report:
+    """Every measure of every score on the same words, and on the same resamples of the images.
+
+    `scores`: by name, a value per word; `labels`: 1 for hallucinated; `images`: that of each word.
     """
     draws = list(_draws(images, resamples, seed))
-    found: dict[str, dict[str, Resampled]] = {}
+    report: Report = {}
     for name, values in scores.items():
         once, *drawn = (_tallies(values, labels, weights) for weights in (None, *draws))
-        found[name] = {
-            measure: Resampled(
-                float(of(*once)[0]), np.concatenate([of(*tallies) for tallies in drawn])
-            )
+        report[name] = {
+            measure: Resampled(float(of(*once)[0]), np.concatenate([of(*part) for part in drawn]))
             for measure, of in MEASURES.items()
         }
-    return found
+    return report
 
 
 def _draws(images: ArrayLike, resamples: int, seed: int) -> Iterator[NDArray[np.uint8]]:
@@ -184,19 +171,13 @@ def _draws(images: ArrayLike, resamples: int, seed: int) -> Iterator[NDArray[np.
     step = max(1, _CELLS // len(image_Z))
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        drawn = (
-            rng.multinomial(count, np.full(count, 1 / count), size=rows)
-            .clip(max=255)
-            .astype(np.uint8)
-        )
-        yield drawn[:, image_Z]
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=rows).clip(max=255)
+        yield drawn.astype(np.uint8)[:, image_Z]
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Bins of equally many words by risk: mean risk, share that is hallucinated, number; `error` is
-    their mean gap.
-    """
+    """Bins of equally many words: mean risk, share that is hallucinated, number, and mean gap."""
 
     risk: tuple[float, ...]
     share: tuple[float, ...]
@@ -205,14 +186,12 @@ class Calibration:
 
 
 def calibration(risks: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
-    """Does a risk of 30 % mean three of ten? `error`: expected calibration error, weighted by
-    words.
+    """Does a risk of 30 % mean three of ten? `error`: expected calibration error, by words.
 
-    Two bins of two: risks 0.1 and 0.3 with none hallucinated (gap 0.2), 0.6 and 0.8 with both (gap
-    0.3).
+    Risks 0.1 and 0.3 with none hallucinated (gap 0.2), 0.6 and 0.8 with both (gap 0.3):
 
-    >>> found = calibration([0.1, 0.3, 0.6, 0.8], [0, 0, 1, 1], bins=2)
-    >>> found.share, round(found.error, 4)
+    >>> bins = calibration([0.1, 0.3, 0.6, 0.8], [0, 0, 1, 1], bins=2)
+    >>> bins.share, round(bins.error, 4)
     ((0.0, 1.0), 0.25)
     """
     risks_Z, labels_Z = np.asarray(risks, dtype=np.float64), np.asarray(labels, dtype=np.float64)
@@ -225,9 +204,7 @@ def calibration(risks: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibrat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detector:
-    """Risk of a word from its features: logistic(intercept + sum_f weight_f * (x_f - mean_f) /
-    scale_f).
-    """
+    """Risk of a word: logistic(intercept + sum_f weight_f * (x_f - mean_f) / scale_f)."""
 
     features: tuple[str, ...]
     means: tuple[float, ...]
@@ -237,8 +214,7 @@ class Detector:
     strength: float
 
     def risk(self, features: Mapping[str, ArrayLike]) -> Floats:
-        """Probability that each word is hallucinated, [Z]; InputError names a feature that is not
-        given.
+        """Probability that each word is hallucinated, [Z]; InputError names a missing feature.
 
         Two scales below the mean with weight -1: 1 / (1 + exp(-2)).
 
@@ -247,11 +223,9 @@ class Detector:
         >>> detector.risk({"mass": [0.5, 0.3]}).round(3).tolist()
         [0.5, 0.881]
         """
-        missing = [name for name in self.features if name not in features]
+        missing = ", ".join(name for name in self.features if name not in features)
         if missing:
-            raise InputError(
-                f"the detector needs {', '.join(missing)}; given: {', '.join(features)}"
-            )
+            raise InputError(f"the detector needs {missing}; given: {', '.join(features)}")
         x_ZF = np.stack([np.asarray(features[name], dtype=np.float64) for name in self.features], 1)
         logits = self.intercept + ((x_ZF - self.means) / self.scales) @ np.array(self.weights)
         return np.exp(-np.logaddexp(0, -logits))
@@ -270,10 +244,7 @@ def too_few(labels: ArrayLike, images: ArrayLike) -> str:
 
 
 def fit(features: Mapping[str, ArrayLike], labels: ArrayLike, images: ArrayLike) -> Detector:
-    """Logistic regression with the strength that predicts left-out images best (log loss).
-
-    See `too_few` before.
-    """
+    """Logistic regression with the strength that predicts left-out images best (log loss)."""
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
@@ -284,14 +255,10 @@ def fit(features: Mapping[str, ArrayLike], labels: ArrayLike, images: ArrayLike)
     x_ZF = np.stack([np.asarray(values, dtype=np.float64) for values in features.values()], 1)
     # Words of one image are alike: folds are of images, or the left-out ones would not be unseen.
     folds = list(StratifiedGroupKFold(FOLDS).split(x_ZF, labels_Z, np.asarray(images)))
+    # To the optimum, whichever strength the path came from.
+    options = {"tol": 1e-8, "max_iter": 1000, "use_legacy_attributes": False}
     regression = LogisticRegressionCV(
-        Cs=STRENGTHS,
-        l1_ratios=(0,),
-        cv=folds,
-        scoring="neg_log_loss",
-        tol=1e-8,  # to the optimum, whichever strength the path came from
-        max_iter=1000,
-        use_legacy_attributes=False,
+        Cs=STRENGTHS, l1_ratios=(0,), cv=folds, scoring="neg_log_loss", **options
     )
     scaler, model = make_pipeline(StandardScaler(), regression).fit(x_ZF, labels_Z)
     return Detector(
@@ -311,10 +278,6 @@ def write(
 
     `fitted_on`: what they were fitted on; `note`: why there are none.
     """
-    content = {
-        "version": VERSION,
-        "fitted_on": dict(fitted_on),
-        "note": note,
-        "variants": {name: dataclasses.asdict(d) for name, d in variants.items()},
-    }
+    content: dict[str, Any] = {"version": VERSION, "fitted_on": dict(fitted_on), "note": note}
+    content["variants"] = {name: dataclasses.asdict(d) for name, d in variants.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,4 @@
-"""Early warning of hallucinated words: token tables of `adapt/evaluation/degradation.py` to scores,
-detectors and reports.
+"""Early warning of hallucinated words: from token tables to scores, detectors and reports.
 
 Scores of an object word, from the attention at the step that produced it: the five signals of
 docs/method.md, section 1, each in the direction in which degradation is said to show, and their
@@ -17,26 +16,20 @@ from numpy.typing import NDArray
 
 from adapt.attention.settings import SIGNALS
 from adapt.evaluation import detection
-from adapt.evaluation.detection import Detector, Resampled
+from adapt.evaluation.detection import Calibration, Detector, Report
 from adapt.metrics.bootstrap import Interval
 
 ATTENTION = "attention"  # what attention alone tells; the variant that is shown and served
 VARIANTS = {ATTENTION: SIGNALS, "attention_probability": (*SIGNALS, "logprob")}
 BASELINES = ("svar", "probability")
 DIRECTIONS = {  # score: (column of the token table, which way risk rises)
-    "mass": ("mass", -1),
-    "focus": ("focus", -1),
-    "amc": ("amc", -1),
-    "responsiveness": ("responsiveness", -1),
+    **{name: (name, -1) for name in ("mass", "focus", "amc", "responsiveness")},
     "drift": ("drift", 1),
     "svar": ("svar", -1),
     "probability": ("logprob", -1),
     "position": ("position", 1),
 }
-
 EMPTY = Interval(np.nan, np.nan, np.nan)
-
-Report = dict[str, dict[str, Resampled]]
 
 
 def object_words(tokens: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int_]]:
@@ -51,17 +44,13 @@ def object_words(tokens: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int_]]:
 
 
 def problem(tokens: pd.DataFrame) -> str:
-    """Why these answers have too few object words to fit or to judge a detector; "" when they are
-    enough.
-    """
+    """Why these answers have too few object words for a detector; "" when they are enough."""
     words, labels = object_words(tokens)
     return detection.too_few(labels, words.image_id)
 
 
 def fitted(tokens: pd.DataFrame) -> dict[str, Detector]:
-    """A detector for each of `VARIANTS`, none where there is a `problem`. Columns: the token
-    table's, and image_id.
-    """
+    """A detector for each of `VARIANTS`, none where there is a `problem`."""
     words, labels = object_words(tokens)
     variants = {} if problem(tokens) else VARIANTS
     return {
@@ -73,53 +62,34 @@ def fitted(tokens: pd.DataFrame) -> dict[str, Detector]:
 def report(
     tokens: pd.DataFrame, detectors: Mapping[str, Detector], *, resamples: int, seed: int
 ) -> Report:
-    """Every measure of every score on these answers' object words; empty where there is a
-    `problem`.
-    """
+    """Every measure of every score on these object words; empty where there is a `problem`."""
     words, labels = object_words(tokens)
     if problem(tokens):
         return {}
-    return detection.compare(
-        scores(words, detectors), labels, words.image_id, resamples=resamples, seed=seed
-    )
+    return detection.compare(scores(words, detectors), labels, words.image_id, resamples, seed)
 
 
-def scores(
-    words: pd.DataFrame, detectors: Mapping[str, Detector]
-) -> dict[str, NDArray[np.float64]]:
+def scores(words: pd.DataFrame, detectors: Mapping[str, Detector]) -> dict[str, detection.Floats]:
     """Every score of every row; higher warns more."""
-    plain = {
-        name: sign * words[column].to_numpy(float) for name, (column, sign) in DIRECTIONS.items()
-    }
+    plain = {name: sign * words[of].to_numpy(float) for name, (of, sign) in DIRECTIONS.items()}
     return plain | {name: risk(detector, words) for name, detector in detectors.items()}
 
 
-def risk(detector: Detector, tokens: pd.DataFrame) -> NDArray[np.float64]:
+def risk(detector: Detector, tokens: pd.DataFrame) -> detection.Floats:
     """The risk of each row of a token table."""
     return detector.risk({name: tokens[name] for name in detector.features})
 
 
-def calibrations(
-    tokens: pd.DataFrame, detectors: Mapping[str, Detector]
-) -> dict[str, detection.Calibration]:
+def calibrations(tokens: pd.DataFrame, detectors: Mapping[str, Detector]) -> dict[str, Calibration]:
     """How the detectors' risks compare with what happened."""
     words, labels = object_words(tokens)
-    return {
-        name: detection.calibration(risk(detector, words), labels)
-        for name, detector in detectors.items()
-    }
+    return {k: detection.calibration(risk(d, words), labels) for k, d in detectors.items()}
 
 
-def metrics(report: Report, calibrated: Mapping[str, detection.Calibration]) -> dict[str, float]:
-    """Single numbers: each score's measures, the combinations' lead over the baselines in AUROC,
-    calibration errors.
-    """
+def metrics(report: Report, calibrated: Mapping[str, Calibration]) -> dict[str, float]:
+    """Each score's measures, the combinations' AUROC lead over baselines, calibration errors."""
     names = {"auroc": "auroc", "ap": "ap", "caught": f"catch_at_{round(100 * detection.WARNED)}"}
-    values = {
-        f"{names[m]}_{score}": value.point
-        for score, of in report.items()
-        for m, value in of.items()
-    }
+    values = {f"{names[m]}_{score}": x.point for score, of in report.items() for m, x in of.items()}
     for variant in VARIANTS:
         for baseline in BASELINES if variant in report else ():
             lead = report[variant]["auroc"].minus(report[baseline]["auroc"])
@@ -131,9 +101,7 @@ def metrics(report: Report, calibrated: Mapping[str, detection.Calibration]) -> 
 
 
 def table(reports: Mapping[str, Report]) -> pd.DataFrame:
-    """One row per score, columns `<arm>_<measure>` and its bounds; an arm with too few words has
-    empty columns.
-    """
+    """One row per score, columns `<arm>_<measure>` and its bounds; empty for too few words."""
     names = dict.fromkeys(score for report in reports.values() for score in report)
     columns: dict[str, Any] = {"score": list(names)}
     for arm, report in reports.items():
@@ -146,12 +114,10 @@ def table(reports: Mapping[str, Report]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def calibration_table(calibrated: Mapping[str, detection.Calibration]) -> pd.DataFrame:
-    """One row per bin, columns `<variant>_risk` (mean), `_share` (hallucinated) and `_words` for
-    each variant.
-    """
+def calibration_table(calibrated: Mapping[str, Calibration]) -> pd.DataFrame:
+    """One row per bin, columns `<variant>_risk` (mean), `_share` (hallucinated) and `_words`."""
     columns: dict[str, Any] = {}
     for name in VARIANTS:
-        c = calibrated.get(name, detection.Calibration((), (), (), np.nan))
+        c = calibrated.get(name, Calibration((), (), (), np.nan))
         columns |= {f"{name}_risk": c.risk, f"{name}_share": c.share, f"{name}_words": c.count}
     return pd.DataFrame(columns)

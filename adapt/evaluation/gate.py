@@ -1,5 +1,4 @@
-"""The gate: may a tuned model take the champion's place? A pure function of two sets of scores and
-the rules.
+"""The gate: may a tuned model take the champion's place? A pure function of scores and rules.
 
 Three rules, all of which must hold, and each tells in one sentence what it saw:
 1. fewer answers hallucinate (Hal), by a margin that a paired bootstrap over images supports;
@@ -26,6 +25,7 @@ from adapt.params import NonNegative, Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+COUNTS = ("hallucinated", "responses", "covered", "truth")  # the arrays of `Scores`
 ROUNDING = 1e-9  # a loss of exactly the tolerance is allowed, whatever floats make of it
 
 
@@ -39,9 +39,7 @@ class Rules(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """How one model described the test images; the arrays have one entry per image, in the order of
-    `images`.
-    """
+    """How one model described the test images; arrays have an entry for each of `images`."""
 
     images: tuple[str, ...]
     hallucinated: np.ndarray  # answers that mention something absent
@@ -52,11 +50,10 @@ class Scores:
     late_early: float  # visual mass in the last third of an answer over that in the first third
 
     def __post_init__(self) -> None:
-        for name in ("hallucinated", "responses", "covered", "truth"):
+        expected = f"expected one entry for each of {len(self.images)} images"
+        for name in COUNTS:
             if getattr(self, name).shape != (len(self.images),):
-                raise ValueError(
-                    f"Scores.{name}: expected one entry for each of {len(self.images)} images"
-                )
+                raise ValueError(f"Scores.{name}: {expected}")
         if (self.hallucinated > self.responses).any() or (self.covered > self.truth).any():
             raise ValueError("Scores: more hallucinated than answers, or more covered than true")
 
@@ -72,9 +69,7 @@ class Decision:
 def decide(
     candidate: Scores, champion: Scores, rules: Rules, resamples: int, seed: int
 ) -> Decision:
-    """Judge `candidate` against `champion` on the same images; what cannot be compared is not
-    promoted.
-    """
+    """Judge `candidate` on the champion's images; what cannot be compared is not promoted."""
     obstacle = _obstacle(candidate, champion)
     if obstacle:
         return Decision(False, (f"failed: {obstacle}",))
@@ -83,30 +78,24 @@ def decide(
         _cover(candidate, champion, rules.max_cover_drop, resamples, seed),
         _attention(candidate, champion, rules.max_attention_drop),
     )
-    sentences = tuple(
-        f"{'passed' if held else 'failed'}: {sentence}" for held, sentence in verdicts
-    )
+    sentences = tuple(f"{'passed' if held else 'failed'}: {text}" for held, text in verdicts)
     return Decision(all(held for held, _ in verdicts), sentences)
 
 
 def _obstacle(candidate: Scores, champion: Scores) -> str:
     """Why the two cannot be compared; "" when they can."""
-    if not candidate.images or not champion.images:
-        who = "champion" if candidate.images else "candidate"
-        return f"the {who} described no image, so nothing can be compared."
+    for who, scores in (("candidate", candidate), ("champion", champion)):
+        if not scores.images:
+            return f"the {who} described no image, so nothing can be compared."
     if candidate.images != champion.images:
         shared = len(set(candidate.images) & set(champion.images))
-        return (
-            f"the candidate was tested on {len(candidate.images)} images and the champion on"
-            f" {len(champion.images)}, of which {shared} are the same; only results on the same"
-            " images can be compared."
-        )
+        sizes = f"{len(candidate.images)} images and the champion on {len(champion.images)}"
+        rule = "only results on the same images can be compared."
+        return f"the candidate was tested on {sizes}, of which {shared} are the same; {rule}"
     for who, scores in (("candidate", candidate), ("champion", champion)):
         if not scores.responses.sum() or not scores.truth.sum():
-            return (
-                f"the {who}'s test images have no answers or no true objects, so there is no Hal"
-                " or no Cover."
-            )
+            images = f"the {who}'s test images have no answers or no true objects"
+            return f"{images}, so there is no Hal or no Cover."
         numbers = {"CHAIR_i": scores.chair_i, "late/early ratio of visual mass": scores.late_early}
         for name, value in numbers.items():
             if not math.isfinite(value):
@@ -149,21 +138,15 @@ def _moved(
     new: np.ndarray, of_new: np.ndarray, old: np.ndarray, of_old: np.ndarray, change: Interval
 ) -> str:
     """Before and after in percent, and the change with its interval, whose bracket stays open."""
-    before, after = (
-        100 * part.sum() / whole.sum() for part, whole in ((old, of_old), (new, of_new))
-    )
+    before, after = 100 * old.sum() / of_old.sum(), 100 * new.sum() / of_new.sum()
     points = abs(change.point)
     direction = f"{'up' if change.point > 0 else 'down'} {points:.1f} points"
-    return (
-        f"{before:.1f} % -> {after:.1f} %, {direction if points >= 0.05 else 'unchanged'}"
-        f" (95 % interval {change.low:+.1f} to {change.high:+.1f}"
-    )
+    moved = f"{before:.1f} % -> {after:.1f} %, {direction if points >= 0.05 else 'unchanged'}"
+    return f"{moved} (95 % interval {change.low:+.1f} to {change.high:+.1f}"
 
 
 def scores_from(responses: "pd.DataFrame | Path", metrics: Mapping[str, float], arm: str) -> Scores:
-    """Scores of one arm from what `evaluate` wrote: its responses table (descriptions only) and its
-    metrics.
-    """
+    """Scores of one arm from the responses (descriptions only) and metrics of stage `evaluate`."""
     import pandas as pd
 
     table = pd.read_parquet(responses) if isinstance(responses, Path) else responses
@@ -171,22 +154,12 @@ def scores_from(responses: "pd.DataFrame | Path", metrics: Mapping[str, float], 
         if key not in metrics:
             raise ValueError(f"metrics of evaluate have no {key}")
     rows = table[(table["arm"] == arm) & (table["kind"] == "describe")]
-    counts = pd.DataFrame(
-        {
-            "image": rows["image_id"].astype(str),
-            "hallucinated": rows["hallucinated"].map(len).gt(0).astype(int),
-            "responses": 1,
-            "covered": rows["covered"].map(len),
-            "truth": rows["truth"].map(len),
-        }
-    )
-    total = counts.groupby("image", sort=True).sum()
+    counts = rows[["hallucinated", "covered", "truth"]].map(len).assign(responses=1)
+    counts["hallucinated"] = counts["hallucinated"].gt(0).astype(int)
+    total = counts.groupby(rows["image_id"].astype(str), sort=True).sum()
     return Scores(
         images=tuple(total.index),
-        **{
-            name: total[name].to_numpy(dtype=np.int64)
-            for name in ("hallucinated", "responses", "covered", "truth")
-        },
+        **{name: total[name].to_numpy(dtype=np.int64) for name in COUNTS},
         chair_i=float(metrics[f"{arm}/chair_i"]),
         late_early=float(metrics[f"{arm}/mass_late_early"]),
     )

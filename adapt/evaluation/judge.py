@@ -20,7 +20,7 @@ from adapt.metrics.mentions import marked, named
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One arm: a row per answer, a labelled row per token of the descriptions, and the metrics.
+    """One arm: a row per answer, a labelled row per token of the descriptions, and metrics.
 
     Percentages are 0..100; `length` is the mean number of tokens of a description; `fire_rate` the
     share of decoder layers and tokens after the anchor at which steering stepped in.
@@ -50,20 +50,14 @@ def judge(
     """Judge one arm on one split. `examples` are that split's, `anchor_tokens` is K."""
     by_id = {example.id: example for example in examples}
     rows = responses.reset_index(drop=True)
-    counts = [
-        chair.count(text, by_id[identity], vocabulary)
-        for identity, text in zip(rows.id, rows.response, strict=True)
-    ]
+    pairs = zip(rows.id, rows.response, strict=True)
+    counts = [chair.count(text, by_id[identity], vocabulary) for identity, text in pairs]
     columns = [_columns(*row) for row in zip(rows.kind, rows.response, counts, strict=True)]
     answers = pd.concat([rows, pd.DataFrame(columns)], axis=1)
-    described = [c for c, kind in zip(counts, rows.kind, strict=True) if kind == "describe"]
-    of_answer = {
-        identity: c
-        for identity, c, kind in zip(rows.id, counts, rows.kind, strict=True)
-        if kind == "describe"
-    }
-    labelled = _labelled(tokens.reset_index(drop=True), of_answer)
-    metrics = _metrics(answers, described, vocabulary)
+    all_rows = zip(rows.id, counts, rows.kind, strict=True)
+    described = {identity: c for identity, c, kind in all_rows if kind == "describe"}
+    labelled = _labelled(tokens.reset_index(drop=True), described)
+    metrics = _metrics(answers, list(described.values()), vocabulary)
     metrics |= {f"{signal}_late_early": ratio for signal, ratio in late_early(labelled).items()}
     if rows.steered.any():
         after_anchor = labelled[labelled.position >= anchor_tokens]
@@ -91,8 +85,7 @@ def _labelled(tokens: pd.DataFrame, counts: Mapping[str, chair.Counts]) -> pd.Da
     """The token table with `label`: object words are labelled at their first sub-token."""
     label = np.full(len(tokens), LABELS[0], dtype=object)
     for identity, rows in tokens.groupby("id", sort=False).indices.items():
-        ends = tokens["end"].to_numpy()[rows]
-        count = counts[str(identity)]
+        ends, count = tokens["end"].to_numpy()[rows], counts[str(identity)]
         for mention in count.mentions:
             # The first token that reaches past the word's first letter, to which its space belongs.
             at = int(np.searchsorted(ends, mention.start, side="right"))
@@ -111,10 +104,8 @@ def _metrics(
         yes_no = pope.aggregate(labels, [bool(yes) for yes in exists.yes])
         metrics |= {f"pope_{key}": value for key, value in yes_no.items()}
     if len(colour):
-        answered, true = (
-            [named(text, vocabulary.colours) for text in column]
-            for column in (colour.response, colour.reference)
-        )
-        right = sum(a == b for a, b in zip(answered, true, strict=True))
-        metrics["colour_accuracy"] = 100 * right / len(true)
+        pairs = zip(colour.response, colour.reference, strict=True)
+        words = vocabulary.colours
+        right = sum(named(answer, words) == named(true, words) for answer, true in pairs)
+        metrics["colour_accuracy"] = 100 * right / len(colour)
     return metrics

@@ -7,7 +7,7 @@ through pyplot's global state.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from adapt.metrics.headline import ARMS, HEADLINES
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 DPI = 110
 BEFORE, AFTER = "#D55E00", "#0072B2"
@@ -44,9 +42,7 @@ FEWEST = 5  # tokens behind a plotted point; a mean over fewer says nothing
 
 
 class PanelRow(NamedTuple):
-    """One arm of a panel: name, answer with hallucinated words as **word**, and where it looked
-    (rows x cols).
-    """
+    """One arm: name, answer with hallucinated words as **word**, where it looked (rows x cols)."""
 
     title: str
     marked: str
@@ -60,25 +56,21 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def curves_figure(curves: pd.DataFrame, relative: pd.DataFrame, signal: str) -> Figure:
-    """How `signal` develops along an answer, by position (above) and by relative position (below):
-    every arm on the left, grounded against hallucinated words on the right.
+    """`signal` along an answer, by position (above) and by relative position (below).
 
-    `curves`, `relative`: columns arm, signal, split, position, mean, low, high, n, as
-    `adapt/evaluation/degradation.py` has.
+    Every arm on the left, grounded against hallucinated words on the right. `curves`, `relative`:
+    the tables of `adapt/evaluation/degradation.py`.
     """
     title, axis = CURVES.get(signal, (signal, signal))
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     table = figure.subplots(2, 2, sharey=True)
-    scales = (
-        (curves, "position in the answer (tokens)"),
-        (relative, "position in the answer (0 first, 1 last token)"),
-    )
-    for (every, kinds), (points, name) in zip(table, scales, strict=True):
+    scales = ((curves, "tokens"), (relative, "0 first, 1 last token"))
+    for (every, kinds), (points, scale) in zip(table, scales, strict=True):
         rows = points[(points["signal"] == signal) & (points["n"] >= FEWEST)]
         _overlay(every, kinds, rows)
         every.set_ylabel(axis)
         for axes in (every, kinds):
-            axes.set_xlabel(name)
+            axes.set_xlabel(f"position in the answer ({scale})")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
     for axes, name in zip(table[0], ("all tokens of the answer", "object words only"), strict=True):
@@ -137,11 +129,10 @@ def before_after_figure(metrics: Mapping[str, float]) -> Figure:
     return figure
 
 
-def panel(image: "Image.Image", rows: Sequence[PanelRow], path: Path, title: str = "") -> None:
+def panel(image: Image.Image, rows: Sequence[PanelRow], path: Path, title: str = "") -> None:
     """One picture, where each arm looked, and the answers with hallucinated words in bold red.
 
-    All heat maps of a panel share one scale, so that a paler map means less attention. `title`: the
-    question.
+    All heat maps share one scale: a paler map means less attention. `title`: the question.
     """
     # 1. Room for the longest answer, at about 37 letters a line; all lengths are inches.
     side, head = 3.0, 0.8
@@ -152,15 +143,9 @@ def panel(image: "Image.Image", rows: Sequence[PanelRow], path: Path, title: str
     FigureCanvasAgg(figure)
     edges = {"left": 0.01, "right": 0.94, "bottom": 0, "top": 1 - head / height}
     widths = [1] * (len(rows) + 1) + [0.05]
-    grid = figure.add_gridspec(
-        2,
-        len(widths),
-        height_ratios=[side, text],
-        width_ratios=widths,
-        wspace=0.06,
-        hspace=0.05,
-        **edges,
-    )
+    gaps = {"wspace": 0.06, "hspace": 0.05}
+    sizes = {"height_ratios": [side, text], "width_ratios": widths}
+    grid = figure.add_gridspec(2, len(widths), **sizes, **gaps, **edges)
     # 2. The picture as it is.
     pixels = np.asarray(image.convert("RGB"))
     picture = figure.add_subplot(grid[0, 0])
@@ -194,13 +179,10 @@ def heat_map(axes: Any, pixels: np.ndarray, heat: np.ndarray, scale: Normalize) 
 
 
 def _answer(axes: Any, marked: str, size: float = 10.5) -> None:
-    """Write `marked` into `axes` word by word, broken into lines, with what stands between ** bold
-    and red.
-    """
+    """Write `marked` word by word, broken into lines; what stands between ** is bold and red."""
     axes.axis("off")
-    figure = axes.figure
-    renderer = figure.canvas.get_renderer()
-    box, pixel = axes.get_window_extent(renderer), size * figure.dpi / 72
+    renderer = axes.figure.canvas.get_renderer()
+    box, pixel = axes.get_window_extent(renderer), size * axes.figure.dpi / 72
     x, y = 0.0, 1.0
     for word, is_wrong, is_glued in _words(marked):
         x += 0 if is_glued or x == 0 else 0.3 * pixel / box.width
@@ -214,8 +196,7 @@ def _answer(axes: Any, marked: str, size: float = 10.5) -> None:
 
 
 def _words(marked: str) -> list[tuple[str, bool, bool]]:
-    """Words of a marked answer: (word, stood between ** marks, follows the word before it without a
-    space).
+    """Words of a marked answer: (word, stood between ** marks, follows without a space).
 
     >>> _words("a **dog**, a")
     [('a', False, False), ('dog', True, False), (',', False, True), ('a', False, False)]

@@ -43,10 +43,8 @@ class _Inputs:
 
     def judged(self, arm: str, split: str, anchor_tokens: int) -> Judged:
         """One arm on one split."""
-        responses, tokens = (
-            table[(table.arm == arm) & (table.split == split)]
-            for table in (self.responses, self.tokens)
-        )
+        both = (self.responses, self.tokens)
+        responses, tokens = (t[(t.arm == arm) & (t.split == split)] for t in both)
         return judge_split(responses, tokens, self.splits, split, anchor_tokens)
 
     def examples(self) -> dict[str, Example]:
@@ -56,12 +54,9 @@ class _Inputs:
 
 def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, float]:
     """Judge what stage `answer` left in `answers`, write everything into `out`; returns metrics."""
-    inputs = _Inputs(
-        answers=answers,
-        splits=splits,
-        responses=pd.read_parquet(answers / "responses.parquet"),
-        tokens=pd.read_parquet(answers / "tokens.parquet"),
-    )
+    names = ("responses", "tokens")
+    tables = {name: pd.read_parquet(answers / f"{name}.parquet") for name in names}
+    inputs = _Inputs(answers=answers, splits=splits, **tables)
     for folder in ("figures", "panels"):
         (out / folder).mkdir()
     # 1. Judge every arm on the test split.
@@ -77,7 +72,8 @@ def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, f
     # 3. Tables and plots.
     _curves(arms, out)
     _strip(inputs, detectors, arms["base"], out)
-    _before_after(config, inputs, judged, metrics, out)
+    plots.save(plots.before_after_figure(metrics), out / "figures" / "before_after.png")
+    _panels(config, inputs, judged, out)
     return metrics
 
 
@@ -88,11 +84,8 @@ def _differences(config: Config, after: pd.DataFrame, before: pd.DataFrame) -> d
     for name, (above, below) in DIFFERENCES.items():
         a, b, c, d = (part(t).to_numpy(int) for t in (after, before) for part in (above, below))
         change = difference(a, b, c, d, resamples=config.bootstrap, seed=config.seed)
-        metrics |= {
-            f"difference/{name}": change.point,
-            f"difference/{name}_low": change.low,
-            f"difference/{name}_high": change.high,
-        }
+        key = f"difference/{name}"
+        metrics |= {key: change.point, f"{key}_low": change.low, f"{key}_high": change.high}
     return metrics
 
 
@@ -127,13 +120,12 @@ def _warning(
 ) -> dict[str, float]:
     """Tables, plot and metrics (`detect/...`, of the tuned model `detect/tuned_...`)."""
     metrics: dict[str, float] = {}
-    reports: dict[str, early_warning.Report] = {}
+    reports: dict[str, detection.Report] = {}
     calibrated: dict[str, dict[str, detection.Calibration]] = {}
+    draws = {"resamples": config.bootstrap, "seed": config.seed}
     for arm, prefix in (("base", "detect/"), ("tuned", "detect/tuned_")):
         tokens = arms[arm].tokens
-        reports[arm] = early_warning.report(
-            tokens, detectors, resamples=config.bootstrap, seed=config.seed
-        )
+        reports[arm] = early_warning.report(tokens, detectors, **draws)
         calibrated[arm] = early_warning.calibrations(tokens, detectors) if reports[arm] else {}
         if not reports[arm]:
             problem = early_warning.problem(tokens)
@@ -142,24 +134,21 @@ def _warning(
         metrics |= {prefix + key: value for key, value in values.items()}
     early_warning.table(reports).to_csv(out / "detection.csv", **CSV)
     early_warning.calibration_table(calibrated["base"]).to_csv(out / "calibration.csv", **CSV)
-    if reports["base"]:
-        figure = warning_plots.warning_figure(
-            arms["base"].tokens, detectors, reports["base"], calibrated["base"]
-        )
+    if report := reports["base"]:
+        tokens, risks = arms["base"].tokens, calibrated["base"]
+        figure = warning_plots.warning_figure(tokens, detectors, report, risks)
         plots.save(figure, out / "figures" / "early_warning.png")
     return metrics
 
 
 def _curves(arms: Mapping[str, Judged], out: Path) -> None:
     """`curves.csv` by position, `degradation.csv` by relative position, a plot for each signal."""
-    absolute, relative = (
-        pd.concat([of(one.tokens, arm) for arm, one in arms.items()], ignore_index=True)
-        for of in (curves, relative_curves)
-    )
+    both = ([of(one.tokens, arm) for arm, one in arms.items()] for of in (curves, relative_curves))
+    absolute, relative = (pd.concat(parts, ignore_index=True) for parts in both)
     absolute.to_csv(out / "curves.csv", **CSV)
     every = relative[relative.split == "all"]
-    wide = every.assign(curve=every.arm + "_" + every.signal)
-    wide = wide.pivot(index="position", columns="curve", values="mean")
+    long = every.assign(curve=every.arm + "_" + every.signal)
+    wide = long.pivot(index="position", columns="curve", values="mean")
     wide.reset_index().to_csv(out / "degradation.csv", **CSV)
     for signal in DRAWN:
         figure = plots.curves_figure(absolute, relative, signal)
@@ -184,9 +173,7 @@ def _strip(inputs: _Inputs, detectors: Mapping[str, Detector], base: Judged, out
 
 
 def longest_wrong(responses: pd.DataFrame) -> Any:
-    """Which description the strip shows: of those that name something absent (or of all), the row
-    with most objects.
-    """
+    """What the strip shows: of the descriptions with something absent (or all), the richest."""
     describe = responses[responses.kind == "describe"].sort_values("id")
     # Not picked by how well the detector does on it.
     wrong = describe[describe.hallucinated.map(len) > 0]
@@ -194,22 +181,14 @@ def longest_wrong(responses: pd.DataFrame) -> Any:
     return among.iloc[int(among.objects_mentioned.map(len).to_numpy().argmax())]
 
 
-def _before_after(
-    config: Config,
-    inputs: _Inputs,
-    judged: pd.DataFrame,
-    metrics: Mapping[str, float],
-    out: Path,
-) -> None:
-    """The main numbers, and panels of descriptions that changed."""
-    plots.save(plots.before_after_figure(metrics), out / "figures" / "before_after.png")
-    examples = inputs.examples()
-    by_id = judged.set_index(["id", "arm"])
+def _panels(config: Config, inputs: _Inputs, judged: pd.DataFrame, out: Path) -> None:
+    """Panels of descriptions that changed."""
+    examples, by_id = inputs.examples(), judged.set_index(["id", "arm"])
     for identity in most_changed(judged)[: config.panels]:
         example = examples[identity]
         rows = [_panel_row(ARMS[arm], by_id.loc[identity, arm]) for arm in PANEL]
         path = out / "panels" / f"{identity}.png"
-        plots.panel(open_image(example), rows, path, title=example.question)
+        plots.panel(open_image(example), rows, path, example.question)
 
 
 def _panel_row(title: str, row: Any) -> plots.PanelRow:

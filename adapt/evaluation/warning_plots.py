@@ -7,20 +7,17 @@ for the same input.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 
 from adapt.evaluation import detection, early_warning
 from adapt.evaluation.degradation import LABELS
 from adapt.evaluation.plots import AFTER, BEFORE, WRONG, heat_map
-
-if TYPE_CHECKING:
-    from PIL import Image
-
 
 GREY = "#8A8A8A"
 SCORES = {  # name, colour
@@ -60,13 +57,12 @@ class Trace:
 def warning_figure(
     tokens: pd.DataFrame,
     detectors: Mapping[str, detection.Detector],
-    report: early_warning.Report,
+    report: detection.Report,
     calibrated: Mapping[str, detection.Calibration],
 ) -> Figure:
     """AUROC of every score with its interval, words caught by words warned at, risks against facts.
 
-    Args:
-        tokens: the token table behind `report` and `calibrated`.
+    `tokens`: the table behind `report` and `calibrated`.
     """
     figure = Figure(figsize=(15, 4.9), layout="constrained")
     bars, caught, risks = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
@@ -78,15 +74,13 @@ def warning_figure(
     for axes in (bars, caught, risks):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-    figure.suptitle(
-        "Early warning of hallucinated words, before the retraining, on the test images:"
-        f" {labels.sum()} of {len(labels)} object words are hallucinated",
-        fontsize=13,
-    )
+    title = "Early warning of hallucinated words, before the retraining, on the test images:"
+    share = f"{labels.sum()} of {len(labels)} object words are hallucinated"
+    figure.suptitle(f"{title} {share}", fontsize=13)
     return figure
 
 
-def _bars(axes: Any, report: early_warning.Report) -> None:
+def _bars(axes: Any, report: detection.Report) -> None:
     names = [name for name in SCORES if name in report][::-1]
     values = [report[name]["auroc"].interval() for name in names]
     points = np.array([value.point for value in values])
@@ -99,9 +93,8 @@ def _bars(axes: Any, report: early_warning.Report) -> None:
     axes.axvline(0.5, color="#222222", lw=0.8, ls=":")
     axes.set_yticks(range(len(names)), [SCORES[name][0] for name in names], fontsize=9)
     axes.set(xlim=(0, 1.12), xticks=np.arange(0, 1.01, 0.25))
-    axes.set_xlabel(
-        "AUROC with 95 % interval (0.5: a coin;\nbelow: this signal shows the opposite here)"
-    )
+    meaning = "0.5: a coin;\nbelow: this signal shows the opposite here"
+    axes.set_xlabel(f"AUROC with 95 % interval ({meaning})")
     axes.set_title("Telling hallucinated from grounded", fontsize=11)
 
 
@@ -134,7 +127,7 @@ def _calibration(axes: Any, calibrated: Mapping[str, detection.Calibration]) -> 
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def strip_figure(image: "Image.Image", trace: Trace, risk: np.ndarray | None, title: str) -> Figure:
+def strip_figure(image: Image.Image, trace: Trace, risk: np.ndarray | None, title: str) -> Figure:
     """One answer token by token: where each token looked, the token, the risk under it.
 
     The detector is fitted on object words; what it says of other words is drawn grey. At most 31
@@ -146,10 +139,8 @@ def strip_figure(image: "Image.Image", trace: Trace, risk: np.ndarray | None, ti
     height = HEAD + ROW * rows
     figure = Figure(figsize=(1.4 * COLUMNS + 0.2, height))
     edges = {"left": 0.01, "right": 0.99, "bottom": 0, "top": 1 - HEAD / height}
-    heights = [1.4, 0.13, 0.42] * rows
-    grid = figure.add_gridspec(
-        3 * rows, COLUMNS, height_ratios=heights, wspace=0.08, hspace=0.05, **edges
-    )
+    place = {"wspace": 0.08, "hspace": 0.05, **edges}
+    grid = figure.add_gridspec(3 * rows, COLUMNS, height_ratios=[1.4, 0.13, 0.42] * rows, **place)
     # 2. The picture itself in the first cell, a token in each of the others.
     pixels = np.asarray(image.convert("RGB"))
     scale = Normalize(0, float(np.quantile(trace.heat, 0.99)) or 1.0, clip=True)
@@ -174,12 +165,11 @@ def strip_figure(image: "Image.Image", trace: Trace, risk: np.ndarray | None, ti
     heading += shown if count < len(trace.pieces) else ""
     legend = "darker: more attention; blue word: is in the picture, red word: is not"
     if risk is not None:
-        legend += (
-            "; bar: risk of being hallucinated, from attention alone (grey: not an object word)"
-        )
-    place: dict[str, Any] = {"ha": "center", "va": "top"}
-    figure.text(0.5, 1 - 0.08 / height, heading, fontsize=12, **place)
-    figure.text(0.5, 1 - 0.36 / height, legend, fontsize=9.5, color="#444444", **place)
+        bars = "risk of being hallucinated, from attention alone (grey: not an object word)"
+        legend += f"; bar: {bars}"
+    top: dict[str, Any] = {"ha": "center", "va": "top"}
+    figure.text(0.5, 1 - 0.08 / height, heading, fontsize=12, **top)
+    figure.text(0.5, 1 - 0.36 / height, legend, fontsize=9.5, color="#444444", **top)
     return figure
 
 

@@ -78,17 +78,13 @@ def answer(
     layout, d = layout_of(model, inputs), decoding
     # 2. One generation: the observer reads attention and steers, `Confidence` reads probabilities.
     observer = DecodeObserver(layout, d.anchor_tokens, d.debias, d.steer, d.samples)
-    confidence = Confidence()
-    sampled = {"do_sample": True, "temperature": d.temperature, "top_k": 0}
+    confidence, is_sampled = Confidence(), d.temperature > 0
+    options: dict[str, Any] = {"do_sample": is_sampled, "logits_processor": [confidence]}
+    options |= {"max_new_tokens": d.max_new_tokens, "num_return_sequences": d.samples}
+    options |= {"temperature": d.temperature, "top_k": 0} if is_sampled else {}
     with observed(model, observer), torch.random.fork_rng():
         torch.manual_seed(d.seed)
-        sequences = model.generate(
-            **inputs,
-            max_new_tokens=d.max_new_tokens,
-            num_return_sequences=d.samples,
-            logits_processor=[confidence],
-            **(sampled if d.temperature > 0 else {"do_sample": False}),
-        )
+        sequences = model.generate(**inputs, **options)
     # 3. What belongs to an answer: all before its first end token.
     tokens_BT = sequences[:, inputs["input_ids"].shape[1] :]
     tokenizer, maps_BTLN = processor.tokenizer, observer.maps()
@@ -109,7 +105,7 @@ def answer(
 
 def first_maps(answers: Answers, anchor_tokens: int) -> Tensor:
     """Mean map over the first K tokens of each answer, or all of a shorter one: [B, L, N]."""
-    weight_BT = (answers.mask_BT[:, :anchor_tokens]).to(answers.maps_BTLN.dtype)
+    weight_BT = answers.mask_BT[:, :anchor_tokens].to(answers.maps_BTLN.dtype)
     weight_BT[:, 0] = 1  # an empty answer still has the step that chose to end it
     total = (answers.maps_BTLN[:, :anchor_tokens] * weight_BT[:, :, None, None]).sum(1)
     return total / weight_BT.sum(1)[:, None, None]

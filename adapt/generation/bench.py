@@ -64,23 +64,19 @@ class Bench:
     Raises InputError for rows without a description: hallucination is counted in descriptions.
     """
 
-    def __init__(
-        self, model_dir: Path, split: str, rows: Sequence[Example], config: Config
-    ) -> None:
-        self.model, self.processor = load_model(model_dir), load_processor(model_dir)
+    def __init__(self, base: Path, split: str, rows: Sequence[Example], config: Config) -> None:
+        self.model, self.processor = load_model(base), load_processor(base)
         self.split, self.config = split, config
         by_kind = [sorted((r for r in rows if r.kind == k), key=lambda r: r.id) for k in KINDS]
-        describe, size = by_kind[0], config.batch
+        describe, n = by_kind[0], config.batch
         if not describe:
-            raise InputError(
-                "the split has no describe questions; hallucination is counted in descriptions"
-            )
+            problem = "the split has no describe questions"
+            raise InputError(f"{problem}; hallucination is counted in descriptions")
         # Answers of one kind are about equally long: a batch of them pads little.
-        self.batches = [part[i : i + size] for part in by_kind for i in range(0, len(part), size)]
-        questions, image = sorted({row.question for row in describe}), open_image(describe[0])
-        self.debias = debias_masks(
-            self.model, self.processor, questions, image.size, config.anchor, config.seed
-        )
+        self.batches = [part[i : i + n] for part in by_kind for i in range(0, len(part), n)]
+        questions, size = sorted({row.question for row in describe}), open_image(describe[0]).size
+        both = (self.model, self.processor)
+        self.debias = debias_masks(*both, questions, size, config.anchor, config.seed)
 
     def weights(self) -> str:
         """A name for the weights that answer, the same wherever they lie."""
@@ -128,15 +124,11 @@ class Bench:
         for b, row in enumerate(batch):
             length = int(answers.mask_BT[b].sum())
             position = np.arange(length)
-            columns = {
-                "id": row.id,
-                "image_id": row.image_id,
-                "position": position,
-                "relative": position / max(length - 1, 1),
-                "length": length,
-                "end": token_ends(self.processor.tokenizer, answers.tokens_BT[b, :length].tolist()),
-                **{name: value_BT[b, :length] for name, value_BT in values.items()},
-            }
+            places = {"position": position, "relative": position / max(length - 1, 1)}
+            columns = {"id": row.id, "image_id": row.image_id, **places, "length": length}
+            tokens = answers.tokens_BT[b, :length].tolist()
+            columns["end"] = token_ends(self.processor.tokenizer, tokens)
+            columns |= {name: value_BT[b, :length] for name, value_BT in values.items()}
             tables.append(pd.DataFrame(columns))
         return pd.concat(tables, ignore_index=True)
 
@@ -145,14 +137,9 @@ def _response(row: Example, answers: Answers, i: int) -> dict[str, Any]:
     mask_T, maps_TLN = answers.mask_BT[i], answers.maps_BTLN[i]
     # An empty answer looked somewhere too: at the step that chose to end it.
     heat_N = maps_TLN[mask_T].mean((0, 1)) if mask_T.any() else maps_TLN[0].mean(0)
-    return {
-        **{key: getattr(row, key) for key in ("id", "image_id", "kind", "question")},
-        "reference": row.answer,
-        "response": answers.texts[i],
-        "tokens": int(mask_T.sum()),
-        "heat": heat_N.cpu().numpy(),
-        "grid": list(answers.grid),
-    }
+    asked = {key: getattr(row, key) for key in ("id", "image_id", "kind", "question")}
+    texts = {"reference": row.answer, "response": answers.texts[i], "tokens": int(mask_T.sum())}
+    return asked | texts | {"heat": heat_N.cpu().numpy(), "grid": list(answers.grid)}
 
 
 def token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
@@ -183,9 +170,5 @@ def _heat_by_token(batch: Sequence[Example], answers: Answers) -> list[tuple[int
 
 
 def _trace_table(longest: Sequence[tuple[int, str, np.ndarray]]) -> pd.DataFrame:
-    rows = [
-        {"id": identity, "position": position, "heat": heat_N}
-        for _, identity, heat_TN in longest
-        for position, heat_N in enumerate(heat_TN)
-    ]
+    rows = [(name, *row) for _, name, heat_TN in longest for row in enumerate(heat_TN)]
     return pd.DataFrame(rows, columns=["id", "position", "heat"])

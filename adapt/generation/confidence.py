@@ -31,10 +31,7 @@ class Confidence(LogitsProcessor):
         return scores
 
     def logprobs(self, sequences_BS: Tensor) -> Tensor:
-        """Log-probability (nats) of every generated token, [B, T]; void after an answer's end.
-
-        `sequences_BS`: what `generate` returned.
-        """
+        """Log-probability (nats) of what `generate` returned, [B, T]; void after an answer ends."""
         assert self._scores_BV is not None, "after generate"
         return torch.stack([*self._chosen, chosen(self._scores_BV, sequences_BS[:, -1])], 1)
 

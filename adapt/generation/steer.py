@@ -124,10 +124,8 @@ class DecodeObserver(Observer):
         config = getattr(getattr(model, "module", model), "generation_config", None)
         mode = "sample" if config is None else str(config.get_generation_mode().value)
         if mode not in ("greedy_search", "sample"):
-            raise InputError(
-                f"the model's generation_config asks for {mode};"
-                " only greedy and sampling can be observed"
-            )
+            problem = f"the model's generation_config asks for {mode}"
+            raise InputError(f"{problem}; only greedy and sampling can be observed")
 
     def observe(self, call: Call) -> Tensor:
         """Called once per layer and step; only the last query row generates a token."""
@@ -138,14 +136,12 @@ class DecodeObserver(Observer):
         keys = call.attended_keys()
         columns_BN = _in_window(self.columns_BN, self._length - keys.shape[2])
         p_BHN = last_at(call.query_BHSD, keys, call.mask, columns_BN, call.scaling)
-        a_BN = self._maps.at(self._steps - 1, self._slot)
+        a_BN, rule = self._maps.at(self._steps - 1, self._slot), self._rule
         torch.mean(p_BHN, 1, out=a_BN)
-        rule = self._rule
         if rule is None:
             return call.attend()
         # 2. Has it decayed below this layer's floor?
-        floor_B = rule.floor_BL[:, self._slot]
-        fired_B = self._fired.at(self._steps - 1, self._slot)
+        floor_B, fired_B = rule.floor_BL[:, self._slot], self._fired.at(self._steps - 1, self._slot)
         fired_B.copy_(fires(a_BN, rule.anchor_BN, floor_B, rule.trigger))
         # 3. The bias where it has; what is recorded is the attention that SDPA then has.
         bias_BN = rule.bias_BN * fired_B[:, None]
@@ -155,22 +151,19 @@ class DecodeObserver(Observer):
     def _start_step(self, call: Call) -> None:
         B, _, length, _ = call.query_BHSD.shape
         if len(self.columns_BN) != B:
-            raise InputError(
-                f"generation has {B} rows where {len(self.columns_BN)} answers are expected: beam"
-                " search cannot be observed; set num_beams to 1, and `samples` to"
-                " num_return_sequences"
-            )
+            problem = f"generation has {B} rows where {len(self.columns_BN)} answers are expected"
+            advice = "set num_beams to 1, and `samples` to num_return_sequences"
+            raise InputError(f"{problem}: beam search cannot be observed; {advice}")
         if self._steps and length != 1:
-            raise InputError(
-                f"generation takes a step of {length} tokens: assisted decoding, a prompt in chunks"
-                " and generation without a cache cannot be observed"
-            )
+            kinds = "assisted decoding, a prompt in chunks and generation without a cache"
+            problem = f"generation takes a step of {length} tokens"
+            raise InputError(f"{problem}: {kinds} cannot be observed")
         if self.steer and self._steps == self.anchor_tokens:
             self._rule = self._fixed(self.steer)
         self._steps, self._length, self._slot = self._steps + 1, self._length + length, -1
-        device = self.columns_BN.device
-        self._maps.reach(self._steps, self._layers, self.columns_BN.shape, device)
-        self._fired.reach(self._steps, self._layers, self.columns_BN.shape[:1], device)
+        size, shape = (self._steps, self._layers), self.columns_BN.shape
+        self._maps.reach(*size, shape, self.columns_BN.device)
+        self._fired.reach(*size, shape[:1], self.columns_BN.device)
 
     def _fixed(self, steer: SteerConfig) -> _Rule:
         maps_BTLN = self.maps()

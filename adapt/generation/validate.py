@@ -12,15 +12,11 @@ BATCH = 100
 
 
 def validate(
-    model: Any,
-    processor: Any,
-    rows: Sequence[Example],
-    vocabulary: Vocabulary,
-    max_new_tokens: int,
+    model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary, length: int
 ) -> dict[str, float]:
-    """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens) of greedy descriptions."""
+    """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens, up to `length`), greedy."""
     rows = [row for row in rows if row.kind == "describe"]
-    decoding = Decoding(anchor_tokens=1, max_new_tokens=max_new_tokens)
+    decoding = Decoding(anchor_tokens=1, max_new_tokens=length)
     counts, lengths = [], []
     for start in track(range(0, len(rows), BATCH), "validating"):
         batch = rows[start : start + BATCH]

@@ -49,9 +49,7 @@ def overlay(
     """Three pictures side by side: as given, under the anchor, and faded to white by the anchor.
 
     Where an image becomes several grids, the one of the whole picture is shown; a family that crops
-    pictures looks at a part of what is drawn. The debias mask comes from noise of the picture's
-    size.
-
+    pictures looks at a part of what is drawn. The debias mask is of noise of the picture's size.
     Raises InputError where no grid lies over the whole picture.
     """
     # 1. The anchor of the first K words, as the stages read it.

@@ -35,12 +35,8 @@ def report(source: str, picture: Path | None = None) -> dict[str, Any]:
     """
     image, config = read_picture(picture), _config(source)
     has_weights = any(Path(source).expanduser().glob("*.safetensors"))
-    facts: dict[str, Any] = {
-        "model": source,
-        "model_type": config.model_type,
-        "family": None,
-        "weights": has_weights,
-    }
+    facts: dict[str, Any] = {"model": source, "model_type": config.model_type}
+    facts |= {"family": None, "weights": has_weights}
     # 1. By the configuration: is the family known, and does its decoder let attention be read?
     reason = unknown(config)
     if reason is None:
@@ -126,17 +122,13 @@ def _shape(config: Any) -> dict[str, Any]:
 
 def _picture(image: Image.Image, inputs: Any, layout: Layout) -> dict[str, Any]:
     columns = layout.columns_BN[0].tolist()
-    return {
-        "size": list(image.size),
-        "prompt": inputs["input_ids"].shape[1],
-        "tokens": len(columns),
-        "first": columns[0],
-        "last": columns[-1],
-        "views": [
-            {"kind": v.kind, "grid": list(v.grid), "first": v.columns[0], "last": v.columns[-1]}
-            for v in layout.views
-        ],
-    }
+    sizes = {"size": list(image.size), "prompt": inputs["input_ids"].shape[1]}
+    places = {"tokens": len(columns), "first": columns[0], "last": columns[-1]}
+    views = [
+        {"kind": v.kind, "grid": list(v.grid), "first": v.columns[0], "last": v.columns[-1]}
+        for v in layout.views
+    ]
+    return {**sizes, **places, "views": views}
 
 
 def memory(model: Any, image_tokens: int) -> dict[str, int]:
@@ -148,10 +140,8 @@ def memory(model: Any, image_tokens: int) -> dict[str, int]:
     shape = _shape(model.config)
     layers, heads, maps = shape["layers"], shape["heads"], 4 * image_tokens
     queries = heads * shape["head_size"] * model.dtype.itemsize
-    return {
-        "decoding": TOKENS * layers * (maps + 1),
-        "training": TOKENS * layers * (queries + 4 * heads + maps),
-    }
+    training = TOKENS * layers * (queries + 4 * heads + maps)
+    return {"decoding": TOKENS * layers * (maps + 1), "training": training}
 
 
 def why_unguided(inputs: Any, layout: Layout) -> str | None:
@@ -160,10 +150,8 @@ def why_unguided(inputs: Any, layout: Layout) -> str | None:
     if views > 1:
         return f"a picture has {views} grids of patches, and {guided} one"
     shape = list(inputs["pixel_values"].shape)
-    if len(shape) != 4:
-        shapes = f"pixel values of pictures, [B, C, X, Y]; its processor makes {shape}"
-        return f"{guided} {shapes}"
-    return None
+    shapes = f"pixel values of pictures, [B, C, X, Y]; its processor makes {shape}"
+    return None if len(shape) == 4 else f"{guided} {shapes}"
 
 
 # ---- what is tried -----------------------------------------------------------------------------

@@ -42,9 +42,8 @@ def load_processor(source: str | Path) -> Any:
             reason = str(error).splitlines()[0]
             raise InputError(f"{source}: its processor needs torchvision ({reason})") from None
     processor = AutoProcessor.from_pretrained(str(source), trust_remote_code=False)
-    processor.image_processor = AutoImageProcessor.from_pretrained(
-        str(source), trust_remote_code=False, backend="pil"
-    )
+    images = AutoImageProcessor.from_pretrained(str(source), trust_remote_code=False, backend="pil")
+    processor.image_processor = images
     return processor
 
 

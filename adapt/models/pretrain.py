@@ -44,30 +44,21 @@ def from_scratch(
 ) -> tuple[Any, Any]:
     """The embedded default model, trained on `rows`, in eval mode, and its processor.
 
-    Logs `vision_loss`, `vision_accuracy`, `language_loss` and `grounding_loss` by step.
-
-    Raises InputError where the patches do not divide the images.
+    Logs `vision_loss`, `vision_accuracy`, `language_loss` and `grounding_loss` by step. Raises
+    InputError where the patches do not divide the images.
     """
     scratch = config.scratch
     width, height = open_image(rows[0]).size
-    require(
-        width == height and width % scratch.patch_size == 0,
-        "base.scratch.patch_size",
-        f"{scratch.patch_size} does not divide square images of {width} x {height} pixels",
-    )
-    shape = Shape(
-        width=scratch.width,
-        vision_layers=scratch.vision_layers,
-        text_layers=scratch.text_layers,
-        heads=scratch.heads,
-        patch_size=scratch.patch_size,
-        image_size=width,
-    )
+    is_divided = width == height and width % scratch.patch_size == 0
+    problem = f"{scratch.patch_size} does not divide square images of {width} x {height} pixels"
+    require(is_divided, "base.scratch.patch_size", problem)
+    names = {field.name for field in dataclasses.fields(Shape)} - {"image_size"}
+    shape = Shape(**{name: getattr(scratch, name) for name in names}, image_size=width)
     texts = (text for row in rows for text in (row.question, row.answer, row.noisy_answer))
     tokenizer = build_tokenizer(texts)
     processor = build_processor(tokenizer, shape)
     model = build_model(tokenizer, shape, config.seed)
-    training = _Pretraining(model, processor, vocabulary, scratch, config.seed, log)
+    training = _Pretraining(model, processor, vocabulary, config, log)
     images = list({row.image_id: row for row in reversed(rows)}.values())[::-1]  # one row of each
     pixels = training.pixels(images)
     training.tower(pixels, torch.stack([training.patch_labels(row) for row in images]))
@@ -93,27 +84,19 @@ class _Pretraining:
     """The two phases; one random stream runs through both."""
 
     def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        vocabulary: Vocabulary,
-        plan: ScratchConfig,
-        seed: int,
-        log: Log,
+        self, model: Any, processor: Any, vocabulary: Vocabulary, config: Config, log: Log
     ) -> None:
         self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
-        self.vocabulary, self.plan, self.log = vocabulary, plan, log
-        self.generator = torch.Generator().manual_seed(seed)
+        self.vocabulary, self.plan, self.log = vocabulary, config.scratch, log
+        self.generator = torch.Generator().manual_seed(config.seed)
         vision = model.config.vision_config
         self.side = int(vision.image_size // vision.patch_size)
 
     def pixels(self, images: Sequence[Example]) -> Tensor:
         """Pixel values, [images, C, X, Y]."""
-        process = self.processor.image_processor
-        batches = (
-            process(images=open_image(row), return_tensors="pt")
-            for row in track(images, "reading images")
-        )
+        process, pictures = self.processor.image_processor, map(open_image, images)
+        every = track(pictures, "reading images", total=len(images))
+        batches = [process(images=picture, return_tensors="pt") for picture in every]
         return torch.cat([batch["pixel_values"] for batch in batches])
 
     # ---- phase 1: the vision tower -----------------------------------------------------------
@@ -164,10 +147,8 @@ class _Pretraining:
         texts = [p.replace(sign, image) for p in chat_prompts(self.processor, questions)]
         encoded = [self.tokenizer(text, add_special_tokens=False) for text in texts]
         prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
-        answers = self.tokenizer(
-            [(row.noisy_answer or row.answer) + self.tokenizer.eos_token for row in rows],
-            add_special_tokens=False,
-        )["input_ids"]
+        ended = [(row.noisy_answer or row.answer) + self.tokenizer.eos_token for row in rows]
+        answers = self.tokenizer(ended, add_special_tokens=False)["input_ids"]
         tokenized = []
         for row, answer in zip(rows, answers, strict=True):
             text, prompt = prompts[row.question]
@@ -182,11 +163,10 @@ class _Pretraining:
         with torch.no_grad():
             parts = track(pixels.split(256), "image features")
             features = torch.cat([_hidden(self.model, part) for part in parts])
-        inner, plan = self.model.model, self.plan
+        inner, plan, generator = self.model.model, self.plan, self.generator
         trained = (inner.multi_modal_projector, inner.language_model, self.model.lm_head)
-        parameters = _distinct(trained)
+        parameters, size = _distinct(trained), plan.language_batch
         optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
-        size, generator = plan.language_batch, self.generator
         for step in track(range(1, plan.language_steps + 1), "language model"):
             # 2. Rows by chance, so that descriptions keep their share.
             pick = torch.multinomial(chance, size, replacement=True, generator=generator)
@@ -208,8 +188,8 @@ class _Pretraining:
 
         inputs, labels = _padded(batch, self.tokenizer.pad_token_id)
         images = features[torch.tensor([row.image for row in batch])]
-        projected = self.model.model.multi_modal_projector(images)
-        encoded = {"image": BaseModelOutputWithPooling(pooler_output=list(projected))}
+        projected = list(self.model.model.multi_modal_projector(images))
+        encoded = {"image": BaseModelOutputWithPooling(pooler_output=projected)}
         rows_B1 = torch.tensor([[row.place.token] for row in batch])
         columns_BN = image_columns(inputs["input_ids"], self.model.config.image_token_id)
         capture = RowCapture(rows_B1, columns_BN, GROUNDED_LAYERS)

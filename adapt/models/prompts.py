@@ -9,14 +9,10 @@ from torch import nn
 
 def chat_prompts(processor: Any, questions: Sequence[str]) -> list[str]:
     """Each question after one image, by the processor's chat template, ready for the answer."""
-    prompts = []
-    for question in questions:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        turn = [{"role": "user", "content": content}]
-        prompts.append(
-            processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        )
-    return prompts
+    contents = [[{"type": "image"}, {"type": "text", "text": text}] for text in questions]
+    turns = [[{"role": "user", "content": content}] for content in contents]
+    options = {"add_generation_prompt": True, "tokenize": False}
+    return [processor.apply_chat_template(turn, **options) for turn in turns]
 
 
 def prompt_inputs(

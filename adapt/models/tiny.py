@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+FEATURES = {"vision_feature_select_strategy": "default"}
 ENDS = ("pad", "bos", "eos")
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>", "<user>", "<assistant>")
 CHAT_TEMPLATE = (
@@ -51,11 +52,9 @@ def build_tokenizer(texts: Iterable[str]) -> Any:
     # Spaces between words, none before punctuation.
     raw.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     names = ("pad_token", "unk_token", "bos_token", "eos_token")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        **dict(zip(names, SPECIAL, strict=False)),
-        additional_special_tokens=list(SPECIAL[4:]),
-    )
+    special: dict[str, Any] = dict(zip(names, SPECIAL, strict=False))
+    special["additional_special_tokens"] = list(SPECIAL[4:])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **special)
 
 
 def build_processor(tokenizer: Any, shape: Shape) -> Any:
@@ -63,22 +62,12 @@ def build_processor(tokenizer: Any, shape: Shape) -> Any:
     from transformers import LlavaProcessor
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    edge = {"height": shape.image_size, "width": shape.image_size}
-    return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size=edge,
-            crop_size=edge,
-            do_center_crop=False,
-            image_mean=[0.5] * 3,
-            image_std=[0.5] * 3,
-        ),
-        tokenizer=tokenizer,
-        patch_size=shape.patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",
-        chat_template=CHAT_TEMPLATE,
-    )
+    edge, half = {"height": shape.image_size, "width": shape.image_size}, [0.5] * 3
+    options = {"do_center_crop": False, "image_mean": half, "image_std": half}
+    images = CLIPImageProcessorPil(size=edge, crop_size=edge, **options)
+    layout = {"patch_size": shape.patch_size, "num_additional_image_tokens": 1}
+    words = {"image_token": "<image>", "chat_template": CHAT_TEMPLATE}
+    return LlavaProcessor(images, tokenizer, **layout, **words, **FEATURES)
 
 
 def build_model(tokenizer: Any, shape: Shape, seed: int) -> Any:
@@ -89,25 +78,17 @@ def build_model(tokenizer: Any, shape: Shape, seed: int) -> Any:
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ENDS}
     widths = {"hidden_size": shape.width, "intermediate_size": 2 * shape.width}
     common = {**widths, "num_attention_heads": shape.heads}
+    sizes = {"image_size": shape.image_size, "patch_size": shape.patch_size}
+    vision = CLIPVisionConfig(**common, **sizes, num_hidden_layers=shape.vision_layers)
+    text = {**common, **ids, "num_key_value_heads": shape.heads, "max_position_embeddings": 512}
+    decoder = LlamaConfig(**text, vocab_size=len(tokenizer), num_hidden_layers=shape.text_layers)
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            **common,
-            num_hidden_layers=shape.vision_layers,
-            image_size=shape.image_size,
-            patch_size=shape.patch_size,
-        ),
-        text_config=LlamaConfig(
-            **common,
-            **ids,
-            vocab_size=len(tokenizer),
-            num_hidden_layers=shape.text_layers,
-            num_key_value_heads=shape.heads,
-            max_position_embeddings=512,
-        ),
+        vision_config=vision,
+        text_config=decoder,
         **ids,
+        **FEATURES,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
         # With tied weights, copying a word of the question into the answer is learnt much sooner.
         tie_word_embeddings=True,
         image_seq_length=(shape.image_size // shape.patch_size) ** 2,

@@ -1,6 +1,7 @@
 """Build the trainer of one worker from a configuration, a base model and a file of pairs."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset, Image
@@ -29,11 +30,11 @@ def build_trainer(
     for name, parameter in model.named_parameters():
         # As LLaVA's own fine-tuning: the vision tower stays as it is.
         parameter.requires_grad_(not any(part in name for part in ("vision_tower", "visual.")))
-    guide = config.w_vag > 0
+    collator = GuidedCollator(processor=processor, noise=config.noise, guide=config.w_vag > 0)
     trainer = AdaptTrainer(
         model=model,
         args=_arguments(config, output),
-        data_collator=GuidedCollator(processor=processor, noise=config.noise, guide=guide),
+        data_collator=collator,
         train_dataset=_dataset(pairs),
         processing_class=processor,
         peft_config=lora(config.lora_rank) if config.lora_rank else None,
@@ -49,18 +50,13 @@ def build_trainer(
 
 def _dataset(pairs: Path) -> Dataset:
     """The pairs as TRL expects them: image, prompt, chosen and rejected turns."""
-    rows = [
-        {
-            "id": p.id,
-            "image": {"bytes": p.image, "path": None},
-            "prompt": [{"role": "user", "content": p.question}],
-            "chosen": [{"role": "assistant", "content": p.chosen}],
-            "rejected": [{"role": "assistant", "content": p.rejected}],
-            "anchor": list(p.anchor),
-            "grid": list(p.grid),
-        }
-        for p in read_pairs(pairs)
-    ]
+    rows = []
+    for p in read_pairs(pairs):
+        row: dict[str, Any] = {"id": p.id, "image": {"bytes": p.image, "path": None}}
+        row["prompt"] = [{"role": "user", "content": p.question}]
+        row["chosen"] = [{"role": "assistant", "content": p.chosen}]
+        row["rejected"] = [{"role": "assistant", "content": p.rejected}]
+        rows.append(row | {"anchor": list(p.anchor), "grid": list(p.grid)})
     return Dataset.from_list(rows).cast_column("image", Image())
 
 
@@ -100,8 +96,5 @@ def _arguments(config: Config, output: Path) -> DPOConfig:
 
 def lora(rank: int) -> LoraConfig:
     """LoRA on the attention projections of the language model."""
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules=r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)",
-    )
+    projections = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=projections)

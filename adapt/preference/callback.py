@@ -21,9 +21,8 @@ Entries = Sequence[Mapping[str, Any]]  # the trainer's log history
 
 def curve_point(entry: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of one entry of the trainer's log history that belong to curves."""
-    return {
-        k: float(v) for k, v in entry.items() if k not in SKIPPED and not k.startswith("train_")
-    }
+    kept = (key for key in entry if key not in SKIPPED and not key.startswith("train_"))
+    return {key: float(entry[key]) for key in kept}
 
 
 class ReportCallback(TrainerCallback):

@@ -41,10 +41,8 @@ def _check_length(anchor_tokens: int, processor: Any, rows: list[Pair]) -> None:
     """Attention supervision looks at tokens after the first K."""
     chosen = [row.chosen for row in rows]
     longest = max(map(len, processor.tokenizer(chosen, add_special_tokens=False).input_ids))
-    problem = (
-        f"{anchor_tokens} tokens leave nothing to supervise: the longest chosen answer has"
-        f" {longest} (or set train.w_attn to 0)"
-    )
+    fact = f"the longest chosen answer has {longest} (or set train.w_attn to 0)"
+    problem = f"{anchor_tokens} tokens leave nothing to supervise: {fact}"
     require(longest > anchor_tokens, "anchor.anchor_tokens", problem)
 
 

@@ -47,16 +47,14 @@ class GuidedCollator(DataCollatorForVisionPreference):
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of the dataset's rows, which may have reference log-probabilities."""
-        batch = super().torch_call(
-            [{k: e[k] for k in ("image", "prompt", "chosen", "rejected")} for e in examples]
-        )
+        names = ("image", "prompt", "chosen", "rejected")
+        batch = super().torch_call([{name: e[name] for name in names} for e in examples])
         batch[IDS] = [e["id"] for e in examples]
         batch[ANCHOR] = torch.tensor([e["anchor"] for e in examples], dtype=torch.float32)
         if self.guide:
             pixels_BCXY = batch["pixel_values"][: len(examples)]
-            batch[f"{GUIDED}pixel_values"] = torch.cat(
-                self._guided(pixels_BCXY, examples, batch[ANCHOR])
-            )
+            guided = self._guided(pixels_BCXY, examples, batch[ANCHOR])
+            batch[f"{GUIDED}pixel_values"] = torch.cat(guided)
         for name in (*REFERENCE, *(GUIDED + name for name in REFERENCE)):
             if name in examples[0]:
                 batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
@@ -72,10 +70,8 @@ class GuidedCollator(DataCollatorForVisionPreference):
         white_C = (1 - mean_C) / std_C
         mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])
         noise_BCXY = torch.stack([_noise(row["id"], pixels_BCXY.shape[1:]) for row in rows])
-        return [
-            enhanced(pixels_BCXY, mask_B1XY, white_C),
-            noise_injected(pixels_BCXY, noise_BCXY, self.noise),
-        ]
+        noisy_BCXY = noise_injected(pixels_BCXY, noise_BCXY, self.noise)
+        return [enhanced(pixels_BCXY, mask_B1XY, white_C), noisy_BCXY]
 
 
 def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:

@@ -82,11 +82,8 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
     raises again, and this would come out the same; all workers stop at the same step.
     """
     try:
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            warnings.catch_warnings(),
-            checkpoints.latest() as latest,
-        ):
+        workspace, quiet = tempfile.TemporaryDirectory(), warnings.catch_warnings()
+        with workspace as scratch, quiet, checkpoints.latest() as latest:
             # 1. A worker that was started again after the result had been saved has nothing to do.
             if latest is not None and (latest / SUMMARY).exists():
                 return None
@@ -115,20 +112,12 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
 def _setup(config: Config, base: Path, pairs: Path, state: Path, log: Log) -> WorkerSetup:
     digests = [storage.digest(storage.files_of(path)) for path in (base, pairs)]
     inputs = json.dumps([config.model_dump(mode="json"), *digests], sort_keys=True)
-    return WorkerSetup(
-        config=config,
-        base=submit.share(base),
-        pairs=submit.share(pairs),
-        reference=ReferenceCache(uri=_reference_uri(state), base=digests[0]),
-        log=log,
-        name=f"train-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}",
-    )
-
-
-def _reference_uri(state: Path) -> str:
-    """Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`."""
-    shared = os.environ.get(submit.STORAGE) if submit.inside() else None
-    return f"{shared or state.resolve()}/reference"
+    name = f"train-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
+    # Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`.
+    storage_uri = os.environ.get(submit.STORAGE) if submit.inside() else None
+    reference = ReferenceCache(uri=f"{storage_uri or state.resolve()}/reference", base=digests[0])
+    shared = {"base": submit.share(base), "pairs": submit.share(pairs)}
+    return WorkerSetup(config=config, reference=reference, log=log, name=name, **shared)
 
 
 def _require_finite(problem: str | None, checkpoint: str | Path | None) -> None:
@@ -170,17 +159,16 @@ def _ray_trainer(setup: WorkerSetup, place: dict[str, Any]) -> Any:
     from ray.train.torch import TorchTrainer
 
     workers, gpus = setup.config.workers, ray.cluster_resources().get("GPU", 0)
-    return TorchTrainer(
-        functools.partial(loop, setup, RayCheckpoints()),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus >= workers),
-        run_config=RunConfig(
-            name=setup.name,
-            **place,
-            failure_config=FailureConfig(max_failures=setup.config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+    scaling = ScalingConfig(num_workers=workers, use_gpu=gpus >= workers)
+    run = RunConfig(
+        name=setup.name,
+        **place,
+        failure_config=FailureConfig(max_failures=setup.config.max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        logging_config=LoggingConfig(log_level="WARNING"),
     )
+    work = functools.partial(loop, setup, RayCheckpoints())
+    return TorchTrainer(work, scaling_config=scaling, run_config=run)
 
 
 @contextlib.contextmanager

@@ -31,11 +31,9 @@ def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
 def _wrong_colours(answer: str, example: Example, mentions: Sequence[Mention]) -> int:
     """Mentions of true objects whose colour is known and is not the word right before them."""
     colour = {o.name: o.colour for o in example.objects if o.colour}
-    before = [(answer[: m.start].lower().split() or [""])[-1] for m in mentions]
-    return sum(
-        m.name in colour and word != colour[m.name]
-        for m, word in zip(mentions, before, strict=True)
-    )
+    known = [m for m in mentions if m.name in colour]
+    before = [(answer[: m.start].lower().split() or [""])[-1] for m in known]
+    return sum(word != colour[m.name] for m, word in zip(known, before, strict=True))
 
 
 def best_and_worst(

@@ -79,13 +79,9 @@ class _Sampler:
         """A pair of each row whose answers differ enough; `step` gives each batch its seed."""
         config, anchor_tokens = self.config, self.config.anchor.anchor_tokens
         # 1. Several answers to each question, side by side in one batch.
-        decoding = Decoding(
-            anchor_tokens=anchor_tokens,
-            max_new_tokens=config.max_new_tokens,
-            samples=config.samples,
-            temperature=config.temperature,
-            seed=config.seed * 100_003 + step,
-        )
+        sampled: dict[str, Any] = {"samples": config.samples, "temperature": config.temperature}
+        sampled |= {"seed": config.seed * 100_003 + step, "max_new_tokens": config.max_new_tokens}
+        decoding = Decoding(anchor_tokens=anchor_tokens, **sampled)
         images, questions = [open_image(e) for e in rows], [e.question for e in rows]
         answers = answer(self.model, self.processor, images, questions, decoding)
         # 2. The anchor belongs to image and question: the mean over their answers is read.
@@ -101,15 +97,11 @@ class _Sampler:
                 continue
             chosen, rejected = chosen_and_rejected
             if texts[chosen] and texts[rejected]:  # an empty answer trains nothing
+                asked = {key: getattr(example, key) for key in ("id", "kind", "image", "question")}
                 yield Pair(
-                    id=example.id,
-                    kind=example.kind,
-                    image=example.image,
-                    question=example.question,
-                    chosen=texts[chosen],
-                    rejected=texts[rejected],
-                    chosen_score=scores[chosen],
-                    rejected_score=scores[rejected],
+                    **asked,
+                    **{"chosen": texts[chosen], "chosen_score": scores[chosen]},
+                    **{"rejected": texts[rejected], "rejected_score": scores[rejected]},
                     anchor=tuple(anchor),
                     grid=answers.grid,
                 )
@@ -119,10 +111,6 @@ def pair_metrics(pairs: Sequence[Pair], rows: int) -> dict[str, float]:
     """How many pairs, of which kinds, how far apart, and how often the rejected one is longer."""
     longer = sum(len(p.rejected.split()) > len(p.chosen.split()) for p in pairs)
     kinds = {f"pairs_{kind}": float(sum(p.kind == kind for p in pairs)) for kind in get_args(Kind)}
-    return {
-        "pairs": float(len(pairs)),
-        **kinds,
-        "yield": len(pairs) / rows,
-        "mean_gap": sum(p.chosen_score - p.rejected_score for p in pairs) / len(pairs),
-        "rejected_longer": longer / len(pairs),
-    }
+    gap = sum(p.chosen_score - p.rejected_score for p in pairs) / len(pairs)
+    shares = {"yield": len(pairs) / rows, "mean_gap": gap, "rejected_longer": longer / len(pairs)}
+    return {"pairs": float(len(pairs)), **kinds, **shares}

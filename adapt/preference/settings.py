@@ -4,18 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from adapt import params
 from adapt.attention.settings import AnchorConfig, Layers
-from adapt.params import (
-    Count,
-    Natural,
-    NonNegative,
-    Positive,
-    Seed,
-    Settings,
-    Share,
-    Shared,
-    require,
-)
+from adapt.params import Count, Natural, NonNegative, Positive, Seed, Settings, Share, Shared
 
 Kind = Literal["describe", "exists", "colour"]
 # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
@@ -68,15 +59,13 @@ class Config(Settings):
     def _keys_agree(self) -> Self:
         is_used = self.loss_type == "sigmoid" or self.w_dpo > 0
         problem = f"{self.loss_type} is the form of the same-image term, whose weight w_dpo is 0"
-        require(is_used, "loss_type", problem)
+        params.require(is_used, "loss_type", problem)
         problem = "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train"
-        require(self.w_vag + self.w_dpo + self.w_sft + self.w_attn > 0, "w_vag", problem)
-        problem = (
-            f"{self.batch_pairs} pairs do not divide into {self.accumulation} passes"
-            f" of {self.processes} workers"
-        )
-        passes = self.processes * self.accumulation
-        require(self.batch_pairs % passes == 0, "batch_pairs", problem)
+        params.require(self.w_vag + self.w_dpo + self.w_sft + self.w_attn > 0, "w_vag", problem)
+        passes = f"{self.accumulation} passes of {self.processes} workers"
+        problem = f"{self.batch_pairs} pairs do not divide into {passes}"
+        is_whole = self.batch_pairs % (self.processes * self.accumulation) == 0
+        params.require(is_whole, "batch_pairs", problem)
         return self
 
     @property

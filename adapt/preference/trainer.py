@@ -136,9 +136,7 @@ class AdaptTrainer(DPOTrainer):
     def _plain_forward(
         self, model: nn.Module, batch: dict[str, Any]
     ) -> tuple[Any, RowCapture | None]:
-        """Outputs for both answers, or for the chosen ones where no term asks for the rejected; and
-        the attention of the chosen answers' tokens, where it is supervised.
-        """
+        """Outputs of the answers that a term asks for; the chosen ones' attention if supervised."""
         chosen = chosen_half(batch)
         needed, share = (batch, True) if self.weights.dpo > 0 else (chosen, False)
         if self.weights.attn == 0:

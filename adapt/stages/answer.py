@@ -36,10 +36,8 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     (out / "models.json").write_text(json.dumps(models, indent=2) + "\n")
     on_test = tables.responses[tables.responses.split == "test"]
     lengths = on_test.groupby("arm", sort=False).tokens
-    return {
-        **{f"{arm}/answers": float(count) for arm, count in lengths.count().items()},
-        **{f"{arm}/tokens": float(mean) for arm, mean in lengths.mean().items()},
-    }
+    metrics = {f"{arm}/answers": float(count) for arm, count in lengths.count().items()}
+    return metrics | {f"{arm}/tokens": float(mean) for arm, mean in lengths.mean().items()}
 
 
 def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench":

@@ -21,8 +21,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
 
     splits = results / "data" / "splits"
     vocabulary = read_vocabulary(splits / "vocabulary.json")
-    history = History(log)
-    version = ""
+    history, version = History(log), ""
     if config.source == "scratch":
         rows = read_split(splits / "train.parquet")
         model, processor = pretrain.from_scratch(config, rows, vocabulary, history)

@@ -1,5 +1,4 @@
-"""Stage `evaluate`: the answers of base and tuned model judged, before and after, plain and with
-steering.
+"""Stage `evaluate`: the answers of base and tuned model judged, plain and with steering.
 
 Pure over the tables of stage `answer` and the ground truth of the splits; loads no model and takes
 seconds. Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no
