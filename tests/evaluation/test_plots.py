@@ -81,7 +81,7 @@ def test_bars_carry_their_values() -> None:
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert {"25.0", "11.4", "0.777"} <= set(texts)
     titles = [axes.get_title().splitlines()[0] for axes in figure.axes]
-    assert titles == ["CHAIR_i", "Hal", "Cover", "Late/early visual mass"]
+    assert titles == ["CHAIR_i", "Hal", "Cover", "attention late/early"]
     assert "nan" not in texts  # a metric that an arm lacks has no bar
 
 
