@@ -47,7 +47,7 @@ def start(root: Path) -> None:
         for service in wanted:
             state, address = "runs already", live.get(service.name, {}).get("address")
             if service in missing:
-                keeper.launch(root, service, env)
+                keeper.bring_up(root, service, env)
                 state, address = "started", service.address
             print(f"{service.name}: {state}, {address}", flush=True)
         # 4. Hand over the schedules, also when all runs already: the file may have been edited.

@@ -64,7 +64,7 @@ def _program(service: Service) -> dict[str, str]:
     return _log("stdout_logfile", service.name) | {
         "command": command.replace("%", "%%"),
         "redirect_stderr": "true",
-        # `launch` says when, and what has worked once comes back, whatever ended it.
+        # `bring_up` says when, and what has worked once comes back, whatever ended it.
         "autostart": "false",
         "autorestart": "true",
         # Ending earlier than this is a failed start, which is tried three times.
@@ -79,7 +79,7 @@ def _log(key: str, name: str) -> dict[str, str]:
     return {key: f"%(here)s/{name}.log", f"{key}_maxbytes": "5MB", f"{key}_backups": "1"}
 
 
-def launch(root: Path, service: Service, env: Mapping[str, str]) -> None:
+def bring_up(root: Path, service: Service, env: Mapping[str, str]) -> None:
     """Start a configured service; return when it answers, `InputError` with its last words else."""
     try:
         _supervisor(root).reloadConfig()

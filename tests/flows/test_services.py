@@ -101,11 +101,11 @@ def service(root: Path, name: str, script: str) -> services.Service:
     )
 
 
-def launch(root: Path, *wanted: services.Service) -> None:
+def bring_up(root: Path, *wanted: services.Service) -> None:
     keeper.configure(root, wanted)
     env = child_environment({"PYTHONPATH": f"{root}{os.pathsep}{workspace.ROOT}"})
     for one in wanted:
-        keeper.launch(root, one, env)
+        keeper.bring_up(root, one, env)
 
 
 CHILD = "import subprocess; subprocess.Popen(['sleep', '595'], cwd='.')\n"
@@ -113,7 +113,7 @@ WORKS = "import os, time; Path({name!r}).write_text(str(os.getpid())); time.slee
 
 
 def test_it_is_reached_through_a_socket_of_this_user_alone(kept: Path) -> None:
-    launch(kept, service(kept, "mlflow", WORKS.format(name="mlflow")))
+    bring_up(kept, service(kept, "mlflow", WORKS.format(name="mlflow")))
     info = keeper.processes(kept)["mlflow"]
     assert info["address"] == "http://127.0.0.1:1"
     supervisord = psutil.Process(info["pid"]).parent()
@@ -130,7 +130,7 @@ def test_a_deep_folder_is_no_obstacle(
     root: Path, monkeypatch: pytest.MonkeyPatch, deep: str
 ) -> None:
     monkeypatch.setenv("ADAPT_STATE", str(root / deep / ".state"))
-    launch(root, service(root, "mlflow", WORKS.format(name="mlflow")))
+    bring_up(root, service(root, "mlflow", WORKS.format(name="mlflow")))
     assert list(keeper.processes(root)) == ["mlflow"]
     keeper.stop(root)
     assert workspace.processes(root) == []
@@ -138,7 +138,7 @@ def test_a_deep_folder_is_no_obstacle(
 
 def test_what_dies_comes_back_without_the_children_it_had(kept: Path) -> None:
     """A child that stayed would keep the port, as that of MLflow's server does."""
-    launch(kept, service(kept, "mlflow", CHILD + WORKS.format(name="mlflow")))
+    bring_up(kept, service(kept, "mlflow", CHILD + WORKS.format(name="mlflow")))
     first = int((kept / "mlflow").read_text())
     (kept / "mlflow").unlink()
     os.kill(first, signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_what_dies_comes_back_without_the_children_it_had(kept: Path) -> None:
 
 
 def test_nothing_is_left_when_the_keeper_is_killed(root: Path) -> None:
-    launch(root, service(root, "mlflow", WORKS.format(name="mlflow")))
+    bring_up(root, service(root, "mlflow", WORKS.format(name="mlflow")))
     supervisord = psutil.Process(keeper.processes(root)["mlflow"]["pid"]).parent()
     assert supervisord is not None
     supervisord.kill()
@@ -159,7 +159,7 @@ def test_nothing_is_left_when_the_keeper_is_killed(root: Path) -> None:
 def test_stop_ends_what_a_service_has_started(
     root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    launch(root, service(root, "mlflow", CHILD + WORKS.format(name="mlflow")))
+    bring_up(root, service(root, "mlflow", CHILD + WORKS.format(name="mlflow")))
     assert len([line for line in workspace.processes(root) if line.startswith("sleep")]) == 1
     assert main(["stop"]) == 0
     assert capfd.readouterr().out == "mlflow: stopped\n"
@@ -180,7 +180,7 @@ def test_a_worker_outlives_its_run(root: Path, capfd: pytest.CaptureFixture[str]
         "signal.signal(signal.SIGTERM, lambda *_: (run.kill(), sys.exit()))\n"
         "time.sleep(600)"
     )
-    launch(root, service(root, "prefect-worker", worker))
+    bring_up(root, service(root, "prefect-worker", worker))
     assert main(["stop"]) == 0
     assert capfd.readouterr().out.splitlines() == [
         "prefect-worker: a retraining is under way and is stopped",
@@ -192,7 +192,7 @@ def test_a_worker_outlives_its_run(root: Path, capfd: pytest.CaptureFixture[str]
 
 def test_a_service_that_ends_at_once_says_why(kept: Path) -> None:
     with pytest.raises(InputError, match="mlflow ended at once: no such store"):
-        launch(kept, service(kept, "mlflow", "raise SystemExit('no such store')"))
+        bring_up(kept, service(kept, "mlflow", "raise SystemExit('no such store')"))
 
 
 def test_a_failed_start_leaves_what_ran_before_and_nothing_else(
@@ -205,7 +205,7 @@ def test_a_failed_start_leaves_what_ran_before_and_nothing_else(
     assert main(["start"]) == 2
     assert "prefect-worker ended at once: no such pool" in capfd.readouterr().err
     assert workspace.processes(root) == []
-    launch(root, good)
+    bring_up(root, good)
     (root / "mlflow").unlink()
     assert main(["start"]) == 2
     assert "mlflow: runs already" in capfd.readouterr().out
