@@ -40,28 +40,6 @@ _CELLS = 1_000_000  # of an R x Z block
 Floats = NDArray[np.float64]
 
 
-def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the ROC curve; `labels` are 1 for hallucinated. NaN without both kinds.
-
-    Of four pairs, 0.9 beats 0.1 and 0.5, and 0.5 beats 0.1 and ties with 0.5: 3.5 of 4.
-
-    >>> auroc([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])
-    0.875
-    """
-    return float(_auroc(*_tallies(scores, labels))[0])
-
-
-def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Average precision; words of one score are ranked together. NaN without hallucinated words.
-
-    The first word is hallucinated (precision 1 of 1), the third is the second such (2 of 3).
-
-    >>> round(average_precision([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0]), 4)  # (1 + 2 / 3) / 2
-    0.8333
-    """
-    return float(_average_precision(*_tallies(scores, labels))[0])
-
-
 def caught(scores: ArrayLike, labels: ArrayLike, share: float = WARNED) -> float:
     """Share of the hallucinated words among the `share` of all words with the highest scores.
 
@@ -73,10 +51,10 @@ def caught(scores: ArrayLike, labels: ArrayLike, share: float = WARNED) -> float
     >>> caught(scores, labels, 0.25), round(caught(scores, labels, 0.5), 4)
     (0.5, 0.6667)
     """
-    return float(_caught(*_tallies(scores, labels), share)[0])
+    return float(_caught(*tallies(scores, labels), share)[0])
 
 
-def _tallies(
+def tallies(
     scores: ArrayLike, labels: ArrayLike, weights_RZ: ArrayLike | None = None
 ) -> tuple[Floats, Floats]:
     """Weight of hallucinated and of grounded words at each distinct score, highest first: [R, U].
@@ -98,6 +76,13 @@ def _tallies(
 
 
 def _auroc(wrong_RU: Floats, right_RU: Floats) -> Floats:
+    """Area under the ROC curve; NaN without both kinds of words.
+
+    Of four pairs, 0.9 beats 0.1 and 0.5, and 0.5 beats 0.1 and ties with 0.5: 3.5 of 4.
+
+    >>> _auroc(*tallies([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])).tolist()
+    [0.875]
+    """
     total = right_RU.sum(1, keepdims=True)
     # A hallucinated word beats the grounded ones of lower scores, and half of those of its own.
     beaten = total - right_RU.cumsum(1) + right_RU / 2
@@ -105,6 +90,13 @@ def _auroc(wrong_RU: Floats, right_RU: Floats) -> Floats:
 
 
 def _average_precision(wrong_RU: Floats, right_RU: Floats) -> Floats:
+    """Average precision; words of one score are ranked together. NaN without hallucinated words.
+
+    The first word is hallucinated (precision 1 of 1), the third is the second such (2 of 3).
+
+    >>> _average_precision(*tallies([0.9, 0.5, 0.4, 0.1], [1, 0, 1, 0])).round(4).tolist()
+    [0.8333]
+    """
     caught = wrong_RU.cumsum(1)
     precision = np.nan_to_num(_over(caught, caught + right_RU.cumsum(1)))  # 0 before the first word
     return _over((wrong_RU * precision).sum(1), wrong_RU.sum(1))
@@ -156,7 +148,7 @@ def compare(
     draws = list(_draws(images, resamples, seed))
     report: Report = {}
     for name, values in scores.items():
-        once, *drawn = (_tallies(values, labels, weights) for weights in (None, *draws))
+        once, *drawn = (tallies(values, labels, weights) for weights in (None, *draws))
         report[name] = {
             measure: Resampled(float(of(*once)[0]), np.concatenate([of(*part) for part in drawn]))
             for measure, of in MEASURES.items()

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from adapt.evaluation import detection
 from adapt.evaluation.detection import (
     Detector,
-    auroc,
-    average_precision,
     calibration,
     caught,
     compare,
@@ -24,6 +22,15 @@ from adapt.evaluation.detection import (
     write,
 )
 from adapt.params import InputError
+
+
+def auroc(scores, labels):
+    return float(detection.MEASURES["auroc"](*detection.tallies(scores, labels))[0])
+
+
+def average_precision(scores, labels):
+    return float(detection.MEASURES["ap"](*detection.tallies(scores, labels))[0])
+
 
 words = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40)
 
@@ -83,7 +90,7 @@ def test_a_weight_of_two_is_the_word_twice(drawn, random):
     weights = np.array([random.randint(1, 3) for _ in labels])
     repeated = np.repeat(scores, weights), np.repeat(labels, weights)
     for name, measure in (("auroc", auroc), ("ap", average_precision), ("caught", caught)):
-        weighted = detection.MEASURES[name](*detection._tallies(scores, labels, weights[None]))[0]
+        weighted = detection.MEASURES[name](*detection.tallies(scores, labels, weights[None]))[0]
         assert weighted == pytest.approx(measure(*repeated)), name
 
 

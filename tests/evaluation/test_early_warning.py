@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from adapt.attention.settings import SIGNALS
-from adapt.evaluation import detection, early_warning
+from adapt.evaluation import early_warning
+from tests.evaluation.test_detection import auroc
 
 
 def tokens(images: int = 200, seed: int = 0, wrong: float = 0.15) -> pd.DataFrame:
@@ -99,4 +100,4 @@ def test_the_risk_that_is_shown_is_the_detectors() -> None:
         risk, detector.risk({name: table[name].to_numpy() for name in SIGNALS})
     )
     words, labels = early_warning.object_words(table)
-    assert detection.auroc(early_warning.scores(words, {"a": detector})["a"], labels) > 0.85
+    assert auroc(early_warning.scores(words, {"a": detector})["a"], labels) > 0.85
