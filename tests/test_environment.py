@@ -57,7 +57,9 @@ def test_a_long_wait_says_what_it_waits_for(
 def test_a_signal_unwinds_the_stack_once(number: signal.Signals) -> None:
     """A second one does not interrupt the closing."""
     script = (
-        "import time; from adapt import environment\n"
+        "import signal, time; from adapt import environment\n"
+        # Ignored signals are inherited, as from `nohup`, and stay ignored.
+        "for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
         "with environment.terminable():\n"
         "    try:\n        print('open', flush=True); time.sleep(600)\n"
         "    finally:\n        print('closing', flush=True); time.sleep(1); print('closed')"

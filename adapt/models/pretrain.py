@@ -52,8 +52,14 @@ def from_scratch(
     is_divided = width == height and width % scratch.patch_size == 0
     problem = f"{scratch.patch_size} does not divide square images of {width} x {height} pixels"
     require(is_divided, "base.scratch.patch_size", problem)
-    names = {field.name for field in dataclasses.fields(Shape)} - {"image_size"}
-    shape = Shape(**{name: getattr(scratch, name) for name in names}, image_size=width)
+    shape = Shape(
+        width=scratch.width,
+        vision_layers=scratch.vision_layers,
+        text_layers=scratch.text_layers,
+        heads=scratch.heads,
+        patch_size=scratch.patch_size,
+        image_size=width,
+    )
     texts = (text for row in rows for text in (row.question, row.answer, row.noisy_answer))
     tokenizer = build_tokenizer(texts)
     processor = build_processor(tokenizer, shape)
