@@ -36,7 +36,7 @@ ui: $(READY)  ## open the runs of all retrainings in MLflow's UI
 	@$(BIN)/python -m flows.serve ui
 
 clean:  ## remove caches of the tools; results, runs and registered models stay
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .mypy_cache .import_linter_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find adapt flows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): constraints.txt pyproject.toml

@@ -1,7 +1,7 @@
 """The process environment of every entry point: telemetry off, quiet tools, time limits with room.
 
-`prepare()` fills in what the user has not set. Every command calls it first, because mlflow, ray,
-prefect and transformers read their switches when they are imported.
+`prepare()` fills in what the user has not set. Every command that imports mlflow, ray, prefect or
+transformers calls it first, because they read their switches when they are imported.
 """
 
 import os
@@ -73,10 +73,9 @@ DEFAULTS = SWITCHES | LIMITS
 
 SERVICE_START_S = 300.0  # a service answers: 21 s for Prefect's when it makes its tables
 PROCESS_END_S = 60.0  # a process ends when asked to: some 5 s for Ray, which ends its daemons
+# How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
+# `dvc add` and `dvc status` hold it for a second, `dvc repro` for a stage, too long to wait for.
 BUSY_TRIES, BUSY_DELAY_S = 3, 10
-"""How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
-`dvc add` or `dvc status` hold it for a second, `dvc repro` too long to wait for: a whole stage.
-"""
 QUIET_S = 5.0  # after this long without a sign of life, a wait says what it waits for
 
 
@@ -119,7 +118,7 @@ def announced(message: str) -> Iterator[None]:
 def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP (a closed terminal) raise `SystemExit(128 + signal)`.
 
-    So `finally` and `with` blocks run; by default both signals end Python on the spot.
+    `finally` and `with` blocks run then; by default both signals end Python on the spot.
 
     Does nothing outside the main thread, where Python does not deliver signals. A signal that is
     ignored, as under `nohup`, stays ignored. The handlers of before come back at the end.

@@ -1,9 +1,8 @@
-"""Pictures of the MLflow UI with runs side by side: the comparison page, and the charts of the same
-runs.
+"""Pictures of the MLflow UI: the comparison page and the charts of the same runs.
 
     pip install -e '.[docs]' && apt-get install chromium
-    python docs/screenshot.py --tracking-uri sqlite:////abs/mlflow.db RUN_ID RUN_ID --out
-    docs/comparison.png
+    python docs/screenshot.py --tracking-uri sqlite:////abs/mlflow.db RUN_ID RUN_ID \
+        --out docs/comparison.png
 
 writes `docs/comparison.png` (tables), `-pictures.png` (the same page with a picture that the runs
 share selected) and `-charts.png` (the charts page). A server is started on a free loopback port for

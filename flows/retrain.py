@@ -5,8 +5,8 @@
     python -m flows.retrain --help
 
 DVC decides which stages run; this decides when one is retried, stopped or refused. Nothing has to
-be started before: without PREFECT_API_URL, Prefect brings a temporary server along, and if no stage
-is out of date not even that. The same flow is what `infra/prefect.yaml` schedules.
+be started before: without PREFECT_API_URL, Prefect brings a temporary server along, and if nothing
+has changed not even that. The same flow is what `infra/prefect.yaml` schedules.
 """
 
 import logging
@@ -50,7 +50,7 @@ class Retraining(BaseModel):
     dry_run: bool = False
     """say what would run and why, and stop"""
     promote: bool = True
-    """let the champion move when the gate agrees, not only say so"""
+    """let the champion move when the gate agrees"""
     timeout_minutes: int = Field(default=1440, ge=1, le=20160)
     """stop a stage, with all its processes, when it takes longer"""
 

@@ -28,7 +28,7 @@ from flows.process import Emit, Env, stream
 
 DVC = (sys.executable, "-m", "dvc")
 BUSY = "is busy, it is being blocked by"
-FAN_OUT = ("pairs", "train", "evaluate")  # on machines that can vanish: tried twice, train resumes
+FAN_OUT = ("pairs", "train", "answer")  # on machines that can vanish: tried twice, train resumes
 
 # What DVC says to people who run it by hand.
 _HINT = re.compile(
@@ -163,7 +163,8 @@ def worth_retrying(_task: "Task[Any, Any]", run: TaskRun, state: State[Any]) -> 
     return state.name == "Failed" and not raised and run.name in FAN_OUT and run.run_count <= 1
 
 
-# `worth_retrying` counts: were `retries` its last number, Prefect would log an empty traceback.
+# `worth_retrying` decides. This is one more than it ever allows: where Prefect's own count ends the
+# tries, it logs an empty traceback.
 RETRY = {"retries": BUSY_TRIES + 1, "retry_delay_seconds": BUSY_DELAY_S}
 
 

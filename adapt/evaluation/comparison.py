@@ -41,7 +41,7 @@ def hal_counts(responses: pd.DataFrame) -> pd.Series:
 def hal_difference(
     ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame], resamples: int, seed: int
 ) -> Interval:
-    """Hal of one arm minus that of another, in points; each gives a responses table per seed."""
+    """Hal of one arm minus that of another, in points; each gives judged answers by seed."""
     a, b = ([hal_counts(table) for table in tables] for tables in (ours, theirs))
     is_paired = all(x.index.equals(y.index) for x, y in zip(a, b, strict=True))
     assert is_paired, "arms answer the same questions"

@@ -30,7 +30,7 @@ def curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 
 def relative_curves(tokens: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """`curves` by relative position, in the middles of ten bins; an answer's mean counts once each.
+    """`curves` by relative position, in the middles of ten bins; an answer counts once in each.
 
     >>> tokens = pd.DataFrame({"relative": [0.0, 0.04, 1.0], **dict.fromkeys(DRAWN, 0.5)})
     >>> tokens = pd.concat([tokens.assign(id=name, label="other") for name in "abcde"])

@@ -146,7 +146,7 @@ def _moved(
 
 
 def scores_from(responses: "pd.DataFrame | Path", metrics: Mapping[str, float], arm: str) -> Scores:
-    """Scores of one arm from the responses (descriptions only) and metrics of stage `evaluate`."""
+    """Scores of one arm from the judged answers (descriptions only) and metrics of `evaluate`."""
     import pandas as pd
 
     table = pd.read_parquet(responses) if isinstance(responses, Path) else responses

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from adapt.evaluation.degradation import MIN_TOKENS
 from adapt.metrics.headline import ARMS, HEADLINES
 
 DPI = 110
@@ -38,7 +39,6 @@ CURVES = {  # title, axis
     "drift": ("Drift from the anchor", "Jensen-Shannon divergence (nats)"),
     "fired": ("Steering", "layers at which it steps in (share, 0 to 1)"),
 }
-FEWEST = 5  # tokens behind a plotted point; a mean over fewer says nothing
 
 
 class PanelRow(NamedTuple):
@@ -66,7 +66,7 @@ def curves_figure(curves: pd.DataFrame, relative: pd.DataFrame, signal: str) -> 
     table = figure.subplots(2, 2, sharey=True)
     scales = ((curves, "tokens"), (relative, "0 first, 1 last token"))
     for (every, kinds), (points, scale) in zip(table, scales, strict=True):
-        rows = points[(points["signal"] == signal) & (points["n"] >= FEWEST)]
+        rows = points[points["signal"] == signal]
         _overlay(every, kinds, rows)
         every.set_ylabel(axis)
         for axes in (every, kinds):
@@ -80,7 +80,7 @@ def curves_figure(curves: pd.DataFrame, relative: pd.DataFrame, signal: str) -> 
             axes.legend(frameon=False, fontsize=9)
     for axes in table[1]:
         axes.set_xlim(0, 1)
-    left_out = f"points of fewer than {FEWEST} tokens left out"
+    left_out = f"points of fewer than {MIN_TOKENS} tokens or answers left out"
     figure.suptitle(f"{title} along the answer (mean and 95 % band; {left_out})", fontsize=12)
     return figure
 

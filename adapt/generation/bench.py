@@ -64,8 +64,8 @@ class Bench:
     Raises InputError for rows without a description: hallucination is counted in descriptions.
     """
 
-    def __init__(self, base: Path, split: str, rows: Sequence[Example], config: Config) -> None:
-        self.model, self.processor = load_model(base), load_processor(base)
+    def __init__(self, folder: Path, split: str, rows: Sequence[Example], config: Config) -> None:
+        self.model, self.processor = load_model(folder), load_processor(folder)
         self.split, self.config = split, config
         by_kind = [sorted((r for r in rows if r.kind == k), key=lambda r: r.id) for k in KINDS]
         describe, n = by_kind[0], config.batch

@@ -36,7 +36,7 @@ from adapt.attention.signals import amc
 from adapt.generation.settings import SteerConfig
 from adapt.params import InputError, require
 
-EPS = 1e-3
+BIAS_EPS = 1e-3  # keeps log(w) finite where the anchor is 0
 
 
 def level(maps_BN: Tensor, anchor_BN: Tensor, trigger: str) -> Tensor:
@@ -68,7 +68,7 @@ def bias(anchor_BN: Tensor, inside_BN: Tensor, alpha: float, anchor_share: float
     tensor([[2., 2.]])
     """
     w_BN = anchor_BN * inside_BN.sum(1, keepdim=True)
-    return alpha * (1 - anchor_share + anchor_share * (w_BN + EPS).log()) * inside_BN
+    return alpha * (1 - anchor_share + anchor_share * (w_BN + BIAS_EPS).log()) * inside_BN
 
 
 @dataclasses.dataclass(frozen=True)

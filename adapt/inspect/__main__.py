@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapt import environment
 from adapt.params import InputError
 
 TRIED = {"capture": "tried", "steering": "tried", "training": "its gradient was tried"}
@@ -24,8 +25,7 @@ anything fetched, and then configuration and processor alone, never weights.
   python -m adapt.inspect results/base/model
   python -m adapt.inspect llava-hf/llava-1.5-7b-hf
   python -m adapt.inspect ./my-model --picture scan.png --json | jq .picture.views
-  # where the first words look
-  python -m adapt.inspect ./my-model --picture scan.png --overlay anchor.png
+  python -m adapt.inspect ./my-model --overlay anchor.png     # where its first words look
 
 What the lines say:
   family     whose rule turns image tokens into a grid of patches (docs/families.md has them all)
@@ -69,10 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = "(default: 640 x 480 pixels of grey)"
+    picture = "a picture to lay out (default: a grey gradient of 640 x 480 pixels)"
+    overlay = "draw its visual anchor into this PNG file (needs weights, and params.yaml here)"
     parser.add_argument("model", metavar="MODEL", help="a folder or a hub id")
-    parser.add_argument("--picture", type=Path, help=f"a picture to lay out {default}")
-    parser.add_argument("--overlay", type=Path, help="draw its visual anchor into this PNG file")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help=picture)
+    parser.add_argument("--overlay", type=Path, metavar="FILE", help=overlay)
     parser.add_argument("--json", action="store_true", help="the same answer for programs")
     return parser
 
@@ -111,4 +112,5 @@ def _picture_lines(picture: Mapping[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    environment.prepare(Path.cwd())
     raise SystemExit(main())

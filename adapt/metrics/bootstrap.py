@@ -48,7 +48,8 @@ def difference(
 ) -> Interval:
     """Pooled ratio of a minus that of b on the same images in the same order, in percentage points.
 
-    # 1 of 2 against 0 of 2: anything goes
+    1 of 2 against 0 of 2, so anything goes:
+
     >>> difference([1, 0], [1, 1], [0, 0], [1, 1], resamples=1000, seed=0)
     Interval(point=50.0, low=0.0, high=100.0)
     """
@@ -86,6 +87,6 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _bounds(point: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
-    # 3. The middle 95 % of the resampled values.
+    # The middle 95 % of the resampled values.
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(point[0]), float(low), float(high))

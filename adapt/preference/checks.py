@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from adapt.attention.layout import image_columns, patch_grid, unknown
 from adapt.attention.settings import beyond
 from adapt.models.load import load_processor
+from adapt.models.prompts import chat_prompts
 from adapt.params import InputError, require
 from adapt.preference.pairs import Pair, read_pairs
 from adapt.preference.settings import Config
@@ -63,8 +64,7 @@ def _check_grids(model_config: Any, processor: Any, pairs: Path, rows: list[Pair
 
 
 def _grid(model_config: Any, processor: Any, image: Any, question: str) -> tuple[int, int]:
-    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    text = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    inputs = processor(images=[image], text=[text], return_tensors="pt")
+    text = chat_prompts(processor, [question])
+    inputs = processor(images=[image], text=text, add_special_tokens=False, return_tensors="pt")
     columns_1N = image_columns(inputs["input_ids"], model_config.image_token_id)
     return patch_grid(model_config, inputs, columns_1N)

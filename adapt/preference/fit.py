@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from adapt import environment
 from adapt.cluster import storage, submit
 from adapt.models.load import save
 from adapt.preference.build import build_trainer
@@ -183,7 +184,7 @@ def _ray(workers: int) -> Iterator[None]:
         # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
         ray.init(
             address="local",
-            num_cpus=max(workers, os.cpu_count() or 1),
+            num_cpus=max(workers, environment.cpus()),
             include_dashboard=True,  # without it Ray Train's cleaner complains once a second
             dashboard_host="127.0.0.1",
             object_store_memory=256 * 1024**2,

@@ -12,8 +12,8 @@ def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
     """How well an answer agrees with the ground truth, at most 1.
 
     Descriptions: share of true objects mentioned, minus share of mentions that are hallucinated,
-    minus half the share of true mentions with a wrong colour. Yes/no and colour questions: 1 when
-    the deciding word is right, else 0.
+    minus half the share of mentions that name a true object in a wrong colour. Yes/no and colour
+    questions: 1 when the deciding word is right, else 0.
     """
     # 1. A short question has a deciding word.
     if example.kind == "exists":

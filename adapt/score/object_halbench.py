@@ -1,8 +1,7 @@
 """Object HalBench: COCO objects in descriptions, as RLHF-V scores them (arXiv 2312.00849).
 
-Its code is eval_gpt_obj_halbench.py in https://github.com/RLHF-V/RLHF-V.
-An object counts when it is one of COCO's 80, by a list of synonyms. Where it comes from is the
-caller's:
+Its code is eval_gpt_obj_halbench.py in https://github.com/RLHF-V/RLHF-V. An object counts when it
+is one of COCO's 80, by a list of synonyms; where it comes from is the caller's:
 
     extracted   a language model has listed the objects of each caption. Of a phrase, a listed pair
                 of words counts ("motor bike"), and else each run of nouns, so that "wooden table"

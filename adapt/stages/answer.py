@@ -1,6 +1,6 @@
 """Stage `answer`: the answers of the base and the tuned model to the test split, plain and steered.
 
-The only one of the two stages after training that loads a model; `evaluate` judges what it wrote.
+Of the two stages after training this one loads models; `evaluate` judges what it wrote.
 The base model also describes the validation split, on which the detectors of the early warning are
 fitted. Writes `responses.parquet` (every answer), `tokens.parquet` (attention at every token of the
 descriptions), `traces.parquet` (all of it for the longest ones) and `models.json` (which weights

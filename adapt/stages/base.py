@@ -2,8 +2,8 @@
 
 `base.source` is "scratch" (train the embedded default model on the training split, noisy answers
 included), a local folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes
-`model/`, `source.json` and, for "scratch", `history.csv`; reports how much the model hallucinates
-on the validation split.
+`model/`, `source.json` and `history.csv` (without rows unless "scratch"); reports how much the
+model hallucinates on the validation split.
 """
 
 import json

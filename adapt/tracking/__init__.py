@@ -2,6 +2,6 @@
 
 `store` is opened once and handed on; `runs` are of stages and of whole retrainings, `results` what
 a results folder puts into one, `lineage` where it came from, `registry` the models. Stages know
-`progress.Log` only, and `registry` where a model is their source. Import from `adapt.launch`,
-`flows`, `adapt.cluster`.
+`progress.Log` only; `base` also asks `registry` and `store` where a registered model is its source.
+Imported by `adapt.launch`, `adapt.cluster`, that stage and `flows`.
 """

@@ -180,7 +180,7 @@ def _numbers(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
         try:
             yield key, float(text)
         except ValueError:
-            continue  # an empty cell, or a column of words such as the phase
+            continue  # an empty cell
 
 
 def _metrics(folder: Path) -> dict[str, float]:

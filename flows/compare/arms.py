@@ -1,12 +1,12 @@
 """Arms: named changes of the sections `train` and `steer`, each a way to hallucinate less.
 
 `flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every
-trained arm may choose from on the validation split (the same budget for all), and what an arm
-changes:
+trained arm may choose from on the validation split (the same budget for all), against which arms
+Hal is compared, and what an arm changes:
 
-    sft: {train: {w_vag: 0.0, w_attn: 0.0}}     trained with these changes, answers plainly
-    full_steered: {train: {}, steer: {}}        trained and steered exactly as params.yaml says
-    steering: {steer: {}}                       the base model, steered
+    sft: {train: {w_vag: 0.0, w_dpo: 0.0, w_attn: 0.0}}   trained so, answers plainly
+    full_steered: {train: {}, steer: {}}                  trained and steered as params.yaml says
+    steering: {steer: {}}                                 the base model, steered
 
 An arm without `train` measures the base model; one without `steer` answers plainly.
 """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -67,27 +68,38 @@ def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
         content = changed(content, "train", arm.changes)
     model = cells.stage(root, content, "train" if arm.train else "base")
     data = cells.stage(root, content, "data")
-    # 1. What the scores depend on: the code of both stages, the model (whichever stage made it, it
-    #    stands where the graph has the tuned one), the data, how the arm is steered, and the split.
-    graph = cells.graph(root)
-    deps = [dep for stage in ("answer", "evaluate") for dep in graph[stage]["deps"]]
-    entry = {"deps": deps, "params": ["anchor", "answer", "max_new_tokens"]}
+    splits, graph, home = data.folder / "splits", cells.graph(root), cells.home(root)
+    ending = f"{arm.name} on {split}, seed {seed}"
+    # 1. Answers depend on the code of `answer`, the data, the model (whichever stage made it, it
+    #    stands for every stage of the graph but data), how the arm is steered, and the split.
+    entry = graph["answer"] | {"params": ["anchor", "answer", "max_new_tokens"]}
     inputs = {stage: data if stage == "data" else model for stage in cells.needs(entry)}
-    code = cells.key(root, content, entry, inputs)
     steer = None if arm.steer is None else arm.steer.model_dump()
+    code = cells.key(root, content, entry, inputs)
     name = cells.digest(code, model.folder.name, steer, split)
-    # 2. How they are made: answered and judged by the stages' own code.
-    make = partial(_score, content, arm, split, model.folder / "model", data.folder / "splits")
-    folder, title = cells.home(root) / f"scored-{name}", f"scoring {arm.name} on {split}"
-    return Scoring(arm, seed, model, Cell(f"{title}, seed {seed}", folder, make, (data, model)))
+    make = partial(_answer, content, arm, split, model.folder / "model", splits)
+    answers = Cell(f"answering as {ending}", home / f"answers-{name}", make, (data, model))
+    # 2. Scores depend on these and on the code of `evaluate`: a new metric costs no answer.
+    entry = graph["evaluate"] | {"params": ["anchor"]}
+    name = cells.key(root, content, entry, {"answer": answers, "data": data})
+    make = partial(_judge, content["anchor"]["anchor_tokens"], split, answers.folder, splits)
+    scores = Cell(f"scoring {ending}", home / f"scores-{name}", make, (data, answers))
+    return Scoring(arm, seed, model, scores)
 
 
-def _score(
+def _answer(
     content: Content, arm: Arm, split: str, model: Path, splits: Path, out: Path
 ) -> dict[str, float]:
     config = params.load(content, "answer", answer.Config)
     tables = answer.open_bench(config, model, splits, split).ask(arm.name, arm.steer)
-    anchor_tokens = config.anchor.anchor_tokens
-    judged = judge_split(tables.responses, tables.tokens, splits, split, anchor_tokens)
+    tables.write(out)
+    return {"answers": float(len(tables.responses))}
+
+
+def _judge(
+    anchor_tokens: int, split: str, answers: Path, splits: Path, out: Path
+) -> dict[str, float]:
+    responses, tokens = (pd.read_parquet(answers / f"{n}.parquet") for n in ("responses", "tokens"))
+    judged = judge_split(responses, tokens, splits, split, anchor_tokens)
     judged.responses.to_parquet(out / "judged.parquet")
     return judged.metrics

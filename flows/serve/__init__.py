@@ -1,4 +1,5 @@
-"""Scheduled retraining on this machine: Prefect server, worker and MLflow server, kept alive by
-supervisord. `services` declares them, `keeper` starts and stops them, `python -m flows.serve` is
-the command line.
+"""Scheduled retraining on this machine: three services that supervisord keeps alive.
+
+`services` declares them (Prefect server, worker, MLflow server), `keeper` starts and stops them,
+`guard` stands above each, `python -m flows.serve` is the command line.
 """

@@ -1,7 +1,6 @@
 """Prefect server, worker and MLflow server on this machine: scheduled retraining without a setup.
 
-    # what `make serve` does: start, deploy infra/prefect.yaml, print the addresses
-    python -m flows.serve start
+    python -m flows.serve start     # `make serve`: start, deploy the schedules, print addresses
     python -m flows.serve stop      # `make serve-stop`: end all of them and what they started
     python -m flows.serve status
     python -m flows.serve ui        # `make ui`: only the MLflow server, in the foreground
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with environment.terminable():
             return action(Path.cwd()) or 0
     except InputError as error:
-        print(f"services: {error}", file=sys.stderr)
+        print(f"serve: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -62,12 +62,6 @@ def test_curves_show_arms_and_kinds_of_words() -> None:
         assert len(axes.collections) == 2, "a band for each arm"
 
 
-def test_positions_with_few_tokens_are_left_out() -> None:
-    frame = curves()
-    frame.loc[frame["position"] == 4, "n"] = plots.FEWEST - 1
-    assert list(drawn(frame).axes[0].lines[0].get_xdata()) == [0, 1, 2, 3]
-
-
 @pytest.mark.parametrize("frame", [curves(arms=("base",)), curves(n=0)])
 def test_curves_with_gaps_are_drawn(frame: pd.DataFrame, tmp_path: Path) -> None:
     plots.save(drawn(frame), tmp_path / "a.png")

@@ -173,6 +173,8 @@ def test_explain_without_dvcs_verdict() -> None:
     ("stage", "state", "expected"),
     [
         ("train", Failed(name="Failed", message="exit code -9"), [True, False]),
+        ("answer", Failed(name="Failed", message="exit code -9"), [True, False]),
+        ("evaluate", Failed(name="Failed", message="exit code 1"), [False, False]),
         ("data", Failed(name="Failed", message="exit code 1"), [False, False]),
         ("train", Failed(name="InputError"), [False, False]),
         ("data", Failed(name="Busy"), [True, True, True, False]),

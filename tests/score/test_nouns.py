@@ -116,5 +116,5 @@ def test_several_processes_read_what_one_reads(
     assert alone == [["dog", "men"]] * 7
     monkeypatch.setattr(pool, "_SHARE", 2)
     monkeypatch.setattr(pool, "_CHUNK", 2)
-    monkeypatch.setattr(pool.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(pool.environment, "cpus", lambda: 2)
     assert pool.read_each(read, named) == alone

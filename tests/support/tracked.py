@@ -96,9 +96,7 @@ def results(root: Path) -> Path:
             folder / "data" / "splits" / f"{split}.parquet"
         )
     (folder / "train").mkdir()
-    (folder / "train" / "history.csv").write_text(
-        "step,phase,loss,margin\n1,a,0.7,\n2,b,0.5,0.25\n"
-    )
+    (folder / "train" / "history.csv").write_text("step,loss,margin\n1,0.7,\n2,0.5,0.25\n")
     (folder / "train" / "metrics.json").write_text(json.dumps({"loss": 0.6, "pairs": 2}))
     evaluate = folder / "evaluate"
     evaluate.mkdir()

@@ -7,12 +7,12 @@ texts needs the usual `if __name__ == "__main__"`.
 """
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from adapt import environment
 from adapt.params import InputError
 from adapt.score.text.english import Unreadable
 
@@ -28,7 +28,7 @@ def read_each(read: Callable[[str], T], named: Sequence[tuple[str, str]]) -> lis
     `read` is a function of a module, or a `partial` of one: it is sent to other processes.
     """
     one = partial(_read, read)
-    processes = min(len(named) // _SHARE, os.cpu_count() or 1, _MOST)
+    processes = min(len(named) // _SHARE, environment.cpus(), _MOST)
     if processes < 2:
         return list(map(one, named))
     import nltk

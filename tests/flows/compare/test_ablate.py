@@ -53,6 +53,8 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     made = [cell.title for cell, _ in pool.run([one.cell for one in wanted], 2, root)]
     assert made[:2] == ["data, seed 3", "base, seed 3"]
     assert sorted(made[2:]) == [
+        "answering as base on test, seed 3",
+        "answering as steering on test, seed 3",
         "scoring base on test, seed 3",
         "scoring steering on test, seed 3",
     ]
@@ -64,6 +66,12 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     made = root / "results" / "arms"
     assert (made / "table.md").read_text() == text and (made / "arms.png").exists()
     assert pd.read_csv(made / "table.csv").arm.tolist() == ["base", "steering"]
+    plots = root / "adapt" / "evaluation" / "plots.py"
+    before = plots.read_text()
+    plots.write_text(before + "# changed\n")
+    scores_cell = scoring.scoring(comparison, pair[0], 3, "test").cell
+    plots.write_text(before)
+    assert not scores_cell.done and all(cell.done for cell in scores_cell.after), "answers stay"
 
 
 def refuse(out):

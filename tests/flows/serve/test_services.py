@@ -49,7 +49,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(
         monkeypatch.setenv("ADAPT_PREFECT_PORT", str(workspace.free_port()))
         assert main(["start"]) == 2
     remedy = "stop what uses it or set ADAPT_MLFLOW_PORT"
-    assert capfd.readouterr().err == f"services: port {port} for mlflow is taken; {remedy}\n"
+    assert capfd.readouterr().err == f"serve: port {port} for mlflow is taken; {remedy}\n"
     assert workspace.processes(root) == []
 
 
@@ -61,7 +61,7 @@ def test_a_port_is_a_number(
     assert main(["start"]) == 2
     assert (
         capfd.readouterr().err
-        == f"services: ADAPT_PREFECT_PORT: expected a port number, got {port!r}\n"
+        == f"serve: ADAPT_PREFECT_PORT: expected a port number, got {port!r}\n"
     )
 
 
