@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from adapt.data.schema import Example, open_image, read_split
+from adapt.data.schema import Example, Vocabulary, open_image, read_split, read_vocabulary
 from adapt.evaluation import detection, early_warning, plots, warning_plots
 from adapt.evaluation.degradation import DRAWN, curves, relative_curves
 from adapt.evaluation.detection import Detector
-from adapt.evaluation.judge import Judged, judge_split
+from adapt.evaluation.judge import Judged, judge
 from adapt.evaluation.settings import Config
 from adapt.metrics.bootstrap import difference
 from adapt.metrics.headline import ARMS
@@ -34,29 +34,37 @@ DIFFERENCES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """The tables of stage `answer`, and the splits that were asked about."""
+    """The tables of stage `answer`, and the splits that were asked about, each read once."""
 
     answers: Path
     splits: Path
     responses: pd.DataFrame
     tokens: pd.DataFrame
+    vocabulary: Vocabulary
+    examples: Mapping[str, Sequence[Example]]
 
     def judged(self, arm: str, split: str, anchor_tokens: int) -> Judged:
         """One arm on one split."""
         both = (self.responses, self.tokens)
         responses, tokens = (t[(t.arm == arm) & (t.split == split)] for t in both)
-        return judge_split(responses, tokens, self.splits, split, anchor_tokens)
+        return judge(responses, tokens, self.examples[split], self.vocabulary, anchor_tokens)
 
-    def examples(self) -> dict[str, Example]:
-        """The questions of the test split, by id."""
-        return {row.id: row for row in read_split(self.splits / "test.parquet")}
+    def test_example(self, identity: str) -> Example:
+        """A question of the test split."""
+        return next(row for row in self.examples["test"] if row.id == identity)
 
 
 def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, float]:
     """Judge what stage `answer` left in `answers`, write everything into `out`; returns metrics."""
     names = ("responses", "tokens")
     tables = {name: pd.read_parquet(answers / f"{name}.parquet") for name in names}
-    inputs = _Inputs(answers=answers, splits=splits, **tables)
+    inputs = _Inputs(
+        answers=answers,
+        splits=splits,
+        vocabulary=read_vocabulary(splits / "vocabulary.json"),
+        examples={name: read_split(splits / f"{name}.parquet") for name in ("validation", "test")},
+        **tables,
+    )
     for folder in ("figures", "panels"):
         (out / folder).mkdir()
     # 1. Judge every arm on the test split.
@@ -167,7 +175,7 @@ def _strip(inputs: _Inputs, detectors: Mapping[str, Detector], base: Judged, out
         return
     trace = warning_plots.Trace.of(row, tokens, traces[traces.id == row.id])
     risk = early_warning.risk(detectors[early_warning.ATTENTION], tokens) if detectors else None
-    example = inputs.examples()[row.id]
+    example = inputs.test_example(row.id)
     figure = warning_plots.strip_figure(open_image(example), trace, risk, example.question)
     plots.save(figure, out / "figures" / "answer_strip.png")
 
@@ -183,9 +191,9 @@ def longest_wrong(responses: pd.DataFrame) -> Any:
 
 def _panels(config: Config, inputs: _Inputs, judged: pd.DataFrame, out: Path) -> None:
     """Panels of descriptions that changed."""
-    examples, by_id = inputs.examples(), judged.set_index(["id", "arm"])
+    by_id = judged.set_index(["id", "arm"])
     for identity in most_changed(judged)[: config.panels]:
-        example = examples[identity]
+        example = inputs.test_example(identity)
         rows = [_panel_row(ARMS[arm], by_id.loc[identity, arm]) for arm in PANEL]
         path = out / "panels" / f"{identity}.png"
         plots.panel(open_image(example), rows, path, example.question)

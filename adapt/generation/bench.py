@@ -16,6 +16,7 @@ these tables alone (`adapt/evaluation`), so that a changed metric or plot costs 
 Shapes: B answers, T generated tokens, L layers, N image tokens.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -65,18 +66,27 @@ class Bench:
     """
 
     def __init__(self, folder: Path, split: str, rows: Sequence[Example], config: Config) -> None:
-        self.model, self.processor = load_model(folder), load_processor(folder)
-        self.split, self.config = split, config
+        self.model, self.processor, self.config = load_model(folder), load_processor(folder), config
+        self._seat(split, rows)
+
+    def turned_to(self, split: str, rows: Sequence[Example]) -> "Bench":
+        """The same model, which is not loaded again, before the questions of another split."""
+        other = copy.copy(self)
+        other._seat(split, rows)
+        return other
+
+    def _seat(self, split: str, rows: Sequence[Example]) -> None:
         by_kind = [sorted((r for r in rows if r.kind == k), key=lambda r: r.id) for k in KINDS]
-        describe, n = by_kind[0], config.batch
+        describe, n = by_kind[0], self.config.batch
         if not describe:
             problem = "the split has no describe questions"
             raise InputError(f"{problem}; hallucination is counted in descriptions")
+        self.split = split
         # Answers of one kind are about equally long: a batch of them pads little.
         self.batches = [part[i : i + n] for part in by_kind for i in range(0, len(part), n)]
         questions, size = sorted({row.question for row in describe}), open_image(describe[0]).size
         both = (self.model, self.processor)
-        self.debias = debias_masks(*both, questions, size, config.anchor, config.seed)
+        self.debias = debias_masks(*both, questions, size, self.config.anchor, self.config.seed)
 
     def weights(self) -> str:
         """A name for the weights that answer, the same wherever they lie."""

@@ -30,7 +30,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
         parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
         parts.append(bench.ask(f"{arm}_steered", config.steer))
         if arm == "base":
-            parts += _validation(config, folder, splits)
+            parts += _validation(bench, splits)
     tables = Tables.joined(parts)
     tables.write(out)
     (out / "models.json").write_text(json.dumps(models, indent=2) + "\n")
@@ -48,14 +48,13 @@ def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench"
     return Bench(model, split, read_split(splits / f"{split}.parquet"), config)
 
 
-def _validation(config: Config, base: Path, splits: Path) -> "list[Tables]":
+def _validation(base: "Bench", splits: Path) -> "list[Tables]":
     """The base model's descriptions of the validation split; none where it has no such question."""
     from adapt.data.schema import read_split
-    from adapt.generation.bench import Bench
 
     rows = read_split(splits / "validation.parquet")
     describe = [row for row in rows if row.kind == "describe"]
-    return [Bench(base, "validation", describe, config).ask("base", None)] if describe else []
+    return [base.turned_to("validation", describe).ask("base", None)] if describe else []
 
 
 if __name__ == "__main__":

@@ -178,8 +178,10 @@ def test_anchors_have_no_host_synchronisation_in_the_loop():
         maps = torch.empty(2, 3, 16)
         found = anchor.visual_anchor(maps, (4, 4), torch.empty(16))
         floor = steer.floor(torch.empty(2, 5, 3, 16), found, ON)
-        steer.fires(maps[:, 0], found, floor[:, 0], "mass")
-        steer.bias(found, torch.empty(2, 16, dtype=torch.bool), 0.5, 0.5)
+        fired = steer.fires(maps[:, 0], found, floor[:, 0], "mass")
+        bias = steer.bias(found, torch.empty(2, 16, dtype=torch.bool), 0.5, 0.5)
+    assert all(value.is_meta for value in (found, floor, fired, bias))
+    assert fired.shape == (2,) and bias.shape == (2, 16)
 
 
 def test_anchor_config_names_the_key():

@@ -100,7 +100,11 @@ def test_a_trace_is_cut_out_of_the_tables() -> None:
 
 def test_attention_to_nothing_is_drawn(tmp_path: Path) -> None:
     blind = Trace(["w", ""], ["other"] * 2, np.zeros((2, 2, 2)))
-    plots.save(warning_plots.strip_figure(IMAGE, blind, None, "q"), tmp_path / "a.png")
+    figure = warning_plots.strip_figure(IMAGE, blind, None, "q")
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["(picture)", "w", "·"]
+    plots.save(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size[0] > 1000
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:

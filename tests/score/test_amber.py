@@ -15,15 +15,7 @@ from adapt.score.amber_generative import Counted
 from adapt.score.scored import Scored, intervals, moved
 from tests.support import oracle
 
-DIMENSIONS = {  # the official headings, spelled as they are
-    "Descriminative Task": "",
-    "Exsitence": "existence_",
-    "Attribute": "attribute_",
-    "State": "state_",
-    "Number": "number_",
-    "Action": "action_",
-    "Relation": "relation_",
-}
+DIMENSIONS = oracle.AMBER_DIMENSIONS
 
 
 def official(backend: str, lemmas: str) -> Amber:

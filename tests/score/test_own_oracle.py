@@ -19,16 +19,7 @@ from adapt.score.chair import Synonyms, Variant, mentions
 from adapt.score.chair import score as chair_score
 from tests.support import oracle
 
-HEADINGS = {  # the official ones, spelled as they are
-    "Generative Task": "",
-    "Descriminative Task": "",
-    "Exsitence": "existence_",
-    "Attribute": "attribute_",
-    "State": "state_",
-    "Number": "number_",
-    "Action": "action_",
-    "Relation": "relation_",
-}
+HEADINGS = {"Generative Task": "", **oracle.AMBER_DIMENSIONS}
 
 
 def synonyms(lines: list[list[str]]) -> Synonyms:

@@ -15,6 +15,17 @@ FOLDER = Path(__file__).parents[3] / "shared" / "oracle"
 OWN = Path(__file__).parents[1] / "data" / "oracle"
 
 
+AMBER_DIMENSIONS = {  # the official headings of yes/no questions, spelled as they are
+    "Descriminative Task": "",
+    "Exsitence": "existence_",
+    "Attribute": "attribute_",
+    "State": "state_",
+    "Number": "number_",
+    "Action": "action_",
+    "Relation": "relation_",
+}
+
+
 def load(name: str) -> Any:
     """A file of the large set; skips the test where it is missing."""
     if not (FOLDER / name).is_file():
