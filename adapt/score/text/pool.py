@@ -1,9 +1,8 @@
 """Many texts, read one after the other or, from some thousands on, by several processes.
 
-NLTK reads some 250 captions of 97 words a second, and a process needs seconds and 400 MB to load
-it: below `_SHARE` texts for each of two processes, one is faster. 10,000 captions take 39 s in one
-process and 27 s in two. The processes import the main module again: a script that scores that many
-texts needs the usual `if __name__ == "__main__"`.
+A process needs seconds and some hundred megabytes to load NLTK's data: below `_SHARE` texts for
+each of two processes, one is faster. The processes import the main module again: a script that
+scores that many texts needs the usual `if __name__ == "__main__"`.
 """
 
 import multiprocessing
