@@ -79,7 +79,7 @@ def cut_png() -> bytes:
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"image": cut_png()}, "image does not decode"), ({"answer": ""}, "answer is empty")],
+    [({"images": (cut_png(),)}, "image does not decode"), ({"answer": ""}, "answer is empty")],
 )
 def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
     brought(root, **changes)

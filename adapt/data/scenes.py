@@ -81,7 +81,7 @@ def examples(
     caption_noise = caption_noise if split == "train" else 0.0
     rows = [_describe(scene, noise, caption_noise), *_exists(scene, world, noise, caption_noise)]
     rows += [_colour(scene, world)]
-    shared: dict[str, Any] = {"image_id": f"{split}-{index:05d}", "image": _png(scene.picture)}
+    shared: dict[str, Any] = {"image_id": f"{split}-{index:05d}", "images": (_png(scene.picture),)}
     shared |= {"objects": scene.objects, "absent": scene.absent}
     return [Example(**texts, **shared, id=f"{shared['image_id']}-{name}") for name, texts in rows]
 

@@ -7,8 +7,10 @@ A data set is a folder with `train.parquet`, `validation.parquet`, `test.parquet
     id            unique over all three files
     image_id      rows of one image share it; an image belongs to one file only
     image         {bytes, path}; a path is relative to the parquet file's folder and stays inside it
+    images        in its place where rows have several pictures: a list of them
     kind          describe | exists | colour
-    question, answer
+    question      pictures stand before it, or where it says `<image>`, once for each
+    answer
     noisy_answer  what a crawled corpus would say, "" for none; only training on scratch reads it
     objects       [{name, colour, box: [x0, y0, x1, y1] in 0..1}], all that is truly there
     absent        names of absent objects that usually come along: likely hallucinations (AMBER's
@@ -28,29 +30,36 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageOps
 
 from adapt.params import InputError, require
 
 KINDS = ("describe", "exists", "colour")
 SPLITS = ("train", "validation", "test")
 ROW_GROUP = 1000
+IMAGE_TAG = "<image>"
 _TEXT = pa.string()
+_PICTURE = pa.struct({"bytes": pa.binary(), "path": _TEXT})
 _OBJECT = pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "image_id"), _TEXT),
-        "image": pa.struct({"bytes": pa.binary(), "path": _TEXT}),
+        "image": _PICTURE,
         **dict.fromkeys(("kind", "question", "answer", "noisy_answer"), _TEXT),
         "objects": pa.list_(_OBJECT),
         "absent": pa.list_(_TEXT),
     }
 )
+SEVERAL = SCHEMA.set(SCHEMA.get_field_index("image"), pa.field("images", pa.list_(_PICTURE)))
+"""The columns of a file with rows of several pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """Something truly in the image; `box` is (x0, y0, x1, y1) in 0..1, `colour` may be ""."""
+    """Something truly there; `box` is (x0, y0, x1, y1) in 0..1 of the first picture.
+
+    `colour` may be "".
+    """
 
     name: str
     colour: str
@@ -59,11 +68,11 @@ class SceneObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One question about one image; `image` holds the bytes of an image file, see `open_image`."""
+    """One question about one picture or several: bytes of image files, see `open_images`."""
 
     id: str
     image_id: str
-    image: bytes
+    images: tuple[bytes, ...]
     kind: str
     question: str
     answer: str
@@ -80,35 +89,52 @@ class Vocabulary:
     colours: tuple[str, ...]
 
 
-def open_image(example: Example) -> Image.Image:
-    """The decoded picture, RGB."""
-    return Image.open(io.BytesIO(example.image)).convert("RGB")
+def open_picture(content: bytes) -> Image.Image:
+    """The picture in the bytes of an image file, as every part of the project sees it.
+
+    Upright where EXIF says that the camera was turned, transparent parts on white, RGB.
+    """
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert("RGB")
+
+
+def open_images(example: Example) -> list[Image.Image]:
+    """The decoded pictures of a row."""
+    return [open_picture(content) for content in example.images]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file as plain values, not yet validated; InputError for other files."""
+    """The rows of a parquet file as plain values, not yet validated; InputError for other files.
+
+    All rows have `images`, a list, also those of a file with the column `image`.
+    """
     try:
         file = pq.ParquetFile(path)
-        missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
+        schema = SEVERAL if "images" in file.schema_arrow.names else SCHEMA
+        missing = [name for name in schema.names if name not in file.schema_arrow.names]
         require(not missing, str(path), f"missing column {', '.join(missing)}")
-        table = file.read(columns=SCHEMA.names)
+        table = file.read(columns=schema.names)
     except FileNotFoundError:
         raise InputError(f"{path}: not found") from None
     except (pa.ArrowInvalid, OSError):
         raise InputError(f"{path}: not a parquet file, or damaged") from None
-    return _cast(table, path).to_pylist()
+    rows = _cast(table, schema, path).to_pylist()
+    return rows if schema is SEVERAL else [row | {"images": [row.pop("image")]} for row in rows]
 
 
-def _cast(table: pa.Table, path: Path) -> pa.Table:
+def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     columns = []
-    for field in SCHEMA:
+    for field in schema:
         column = table[field.name]
         try:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
             problem = f"column {field.name} is {column.type}, expected {field.type}"
             raise InputError(f"{path}: {problem}") from None
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=schema)
 
 
 def read_split(path: Path) -> list[Example]:
@@ -116,18 +142,22 @@ def read_split(path: Path) -> list[Example]:
     pool: dict[bytes, bytes] = {}  # rows of one image share its bytes
     examples = []
     for row in read_rows(path):
-        image = pool.setdefault(row["image"]["bytes"], row["image"]["bytes"])
+        images = tuple(pool.setdefault(one["bytes"], one["bytes"]) for one in row["images"])
         objects = tuple(SceneObject(**{**o, "box": tuple(o["box"])}) for o in row["objects"])
         truth = {"objects": objects, "absent": tuple(row["absent"])}
-        examples.append(Example(**{**row, "image": image, **truth}))
+        examples.append(Example(**{**row, "images": images, **truth}))
     return examples
 
 
 def write_split(path: Path, examples: Sequence[Example]) -> None:
     """Write a split; the same examples give the same bytes."""
-    rows = [{**asdict(e), "image": {"bytes": e.image, "path": None}} for e in examples]
-    metadata = {"huggingface": json.dumps({"info": {"features": hf_features(SCHEMA)}})}
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
+    rows = []
+    for example in examples:
+        images = [{"bytes": content, "path": None} for content in example.images]
+        rows.append({**asdict(example), "image": images[0], "images": images})
+    schema = SCHEMA if all(len(example.images) == 1 for example in examples) else SEVERAL
+    metadata = {"huggingface": json.dumps({"info": {"features": hf_features(schema)}})}
+    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
     # The dictionary keeps an image once per row group although each of its rows has it.
     options = {"dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
     pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", **options)
@@ -137,13 +167,15 @@ def hf_features(schema: pa.Schema) -> dict[str, Any]:
     """The column types in the words of `datasets.Features`, so that it decodes images untold."""
 
     def feature(kind: pa.DataType) -> dict[str, Any]:
+        if kind == _PICTURE:
+            return {"_type": "Image"}
         if pa.types.is_list(kind):
             return {"feature": feature(kind.value_type), "_type": "List"}
         if pa.types.is_struct(kind):
             return {kind.field(i).name: feature(kind.field(i).type) for i in range(kind.num_fields)}
         return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
 
-    return {field.name: feature(field.type) for field in schema} | {"image": {"_type": "Image"}}
+    return {field.name: feature(field.type) for field in schema}
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -105,8 +105,8 @@ def _report_rejected(rejected: Rejected, rows: int, max_rejected: float, quarant
 
 
 def _quarantine_line(error: RowError, row: Mapping[str, Any]) -> str:
-    values = {key: value for key, value in row.items() if key != "image"}
-    values["image"] = {"path": (row["image"] or {}).get("path")}
+    values = {key: value for key, value in row.items() if key != "images"}
+    values["images"] = [{"path": (image or {}).get("path")} for image in row["images"] or ()]
     place = {"file": str(error.file), "row": error.row, "id": error.row_id}
     line = {**place, "reason": error.reason, "values": values}
     return json.dumps(line, ensure_ascii=False)

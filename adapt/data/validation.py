@@ -5,7 +5,8 @@ Images are decoded completely, because a truncated one would only be noticed in 
 training run.
 """
 
-import io
+import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +14,14 @@ from typing import Any
 
 from PIL import Image
 
-from adapt.data.schema import KINDS, Example, SceneObject, Vocabulary
+from adapt.data.schema import IMAGE_TAG, KINDS, Example, SceneObject, Vocabulary, open_picture
 from adapt.params import InputError, require
+
+# What Pillow raises for files that are damaged, cut off or made to harm.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, struct.error),
+    Image.DecompressionBombError,
+)
 
 
 class RowError(InputError):
@@ -38,16 +45,17 @@ def validate(
 def _checked(row: Mapping[str, Any], folder: Path, vocabulary: Vocabulary) -> Example:
     # 1. The texts: none is empty, the kind is known, a yes/no answer says yes or no.
     for column in ("id", "image_id", "question", "answer"):
-        require(bool((row[column] or "").strip()), column, "is empty")
+        require(bool((row[column] or "").replace(IMAGE_TAG, "").strip()), column, "is empty")
     require(row["kind"] in KINDS, "kind", f"{row['kind']!r} is not one of {', '.join(KINDS)}")
     if row["kind"] == "exists":
         first = row["answer"].split()[0].strip(",.!").lower()
         problem = f"to an exists question begins with yes or no, not {first!r}"
         require(first in ("yes", "no"), "answer", problem)
-    # 2. The image: there, inside the data folder, and decodable to its last pixel.
-    image = _image_bytes(row["image"], folder)
-    problem = _decoding_problem(image)
-    require(not problem, "image", problem)
+    # 2. The pictures: there, inside the data folder, and decodable to their last pixel.
+    images = _checked_images(row["images"] or (), folder)
+    tags = row["question"].count(IMAGE_TAG)
+    problem = f"says {IMAGE_TAG} {tags} times, but the row has {len(images)} pictures"
+    require(tags in (0, len(images)), "question", problem)
     # 3. The truth: known names, real boxes, and nothing both present and absent.
     objects = tuple(_checked_object(o, vocabulary) for o in row["objects"] or ())
     absent = tuple(row["absent"] or ())
@@ -55,8 +63,19 @@ def _checked(row: Mapping[str, Any], folder: Path, vocabulary: Vocabulary) -> Ex
         require(name in vocabulary.objects, "absent", f"{name!r} is not in vocabulary.json")
         require(name not in {o.name for o in objects}, "absent", f"{name!r} is also in objects")
     texts = {column: row[column] for column in ("id", "image_id", "kind", "question", "answer")}
+    texts["question"] = _without_leading_tags(row["question"])
     texts["noisy_answer"] = row["noisy_answer"] or ""
-    return Example(**texts, image=image, objects=objects, absent=absent)
+    return Example(**texts, images=images, objects=objects, absent=absent)
+
+
+def _without_leading_tags(question: str) -> str:
+    """Pictures that all stand before the question need no tags, which LLaVA's files have.
+
+    >>> _without_leading_tags("<image>\\nIs it red?"), _without_leading_tags("Like <image>?")
+    ('Is it red?', 'Like <image>?')
+    """
+    rest = re.sub(rf"^(\s*{IMAGE_TAG}\s*)+", "", question)
+    return question if IMAGE_TAG in rest else rest
 
 
 def _checked_object(thing: Mapping[str, Any] | None, vocabulary: Vocabulary) -> SceneObject:
@@ -73,30 +92,41 @@ def _checked_object(thing: Mapping[str, Any] | None, vocabulary: Vocabulary) -> 
     return SceneObject(name=name, colour=colour, box=(x0, y0, x1, y1))
 
 
-def _image_bytes(image: Mapping[str, Any] | None, folder: Path) -> bytes:
+def _checked_images(images: Sequence[Mapping[str, Any] | None], folder: Path) -> tuple[bytes, ...]:
+    require(bool(images), "images", "has no picture")
+    contents = []
+    for number, image in enumerate(images):
+        where = "image" if len(images) == 1 else f"images[{number}]"
+        contents.append(_image_bytes(image, folder, where))
+        problem = _decoding_problem(contents[-1])
+        require(not problem, where, problem)
+    return tuple(contents)
+
+
+def _image_bytes(image: Mapping[str, Any] | None, folder: Path, where: str) -> bytes:
     if image and image["bytes"]:
         return image["bytes"]
     name = (image or {}).get("path")
-    require(bool(name), "image", "has neither bytes nor path")
-    require("\0" not in str(name), "image", "path has a zero byte")
+    require(bool(name), where, "has neither bytes nor path")
+    require("\0" not in str(name), where, "path has a zero byte")
     path = (folder / str(name)).resolve()
     is_inside = path.is_relative_to(folder.resolve())
-    require(is_inside, "image", f"path {name!r} leads out of the data folder")
+    require(is_inside, where, f"path {name!r} leads out of the data folder")
     try:
         return path.read_bytes()
     except OSError as error:
         reason = (error.strerror or "not readable").lower()
-        raise InputError(f"image: path {name!r}: {reason}") from None
+        raise InputError(f"{where}: path {name!r}: {reason}") from None
 
 
 @lru_cache(maxsize=16)  # the rows of an image follow each other
 def _decoding_problem(image: bytes) -> str:
     """Why Pillow cannot decode every pixel, or ""."""
     try:
-        Image.open(io.BytesIO(image)).load()
+        open_picture(image)
     except Image.UnidentifiedImageError:
         return "is not an image file"
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         return f"does not decode ({' '.join(str(error).split()) or type(error).__name__})"
     return ""
 

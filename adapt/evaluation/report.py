@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from adapt.data.schema import Example, Vocabulary, open_image, read_split, read_vocabulary
+from adapt.data.schema import Example, Vocabulary, open_images, read_split, read_vocabulary
 from adapt.evaluation import detection, early_warning, plots, warning_plots
 from adapt.evaluation.degradation import DRAWN, curves, relative_curves
 from adapt.evaluation.detection import Detector
@@ -176,7 +176,7 @@ def _strip(inputs: _Inputs, detectors: Mapping[str, Detector], base: Judged, out
     trace = warning_plots.Trace.of(row, tokens, traces[traces.id == row.id])
     risk = early_warning.risk(detectors[early_warning.ATTENTION], tokens) if detectors else None
     example = inputs.test_example(row.id)
-    figure = warning_plots.strip_figure(open_image(example), trace, risk, example.question)
+    figure = warning_plots.strip_figure(open_images(example)[0], trace, risk, example.question)
     plots.save(figure, out / "figures" / "answer_strip.png")
 
 
@@ -196,7 +196,7 @@ def _panels(config: Config, inputs: _Inputs, judged: pd.DataFrame, out: Path) ->
         example = inputs.test_example(identity)
         rows = [_panel_row(ARMS[arm], by_id.loc[identity, arm]) for arm in PANEL]
         path = out / "panels" / f"{identity}.png"
-        plots.panel(open_image(example), rows, path, example.question)
+        plots.panel(open_images(example)[0], rows, path, example.question)
 
 
 def _panel_row(title: str, row: Any) -> plots.PanelRow:

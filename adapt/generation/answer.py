@@ -65,11 +65,11 @@ class Answers:
 def answer(
     model: nn.Module,
     processor: Any,
-    images: Sequence[Image.Image],
+    images: Sequence[Sequence[Image.Image]],
     questions: Sequence[str],
     decoding: Decoding,
 ) -> Answers:
-    """Generate answers to the (image, question) pairs of one batch, B = pairs * samples.
+    """Generate answers to the (pictures, question) rows of one batch, B = rows * samples.
 
     Raises InputError where the model cannot be observed: see `DecodeObserver`.
     """

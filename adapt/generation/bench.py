@@ -28,7 +28,7 @@ import pandas as pd
 from torch import Tensor
 
 from adapt.attention.signals import all_signals
-from adapt.data.schema import KINDS, Example, open_image
+from adapt.data.schema import KINDS, Example, open_images
 from adapt.generation.answer import Answers, Decoding, answer, answer_anchors
 from adapt.generation.debias import debias_masks
 from adapt.generation.settings import Config, SteerConfig
@@ -84,7 +84,10 @@ class Bench:
         self.split = split
         # Answers of one kind are about equally long: a batch of them pads little.
         self.batches = [part[i : i + n] for part in by_kind for i in range(0, len(part), n)]
-        questions, size = sorted({row.question for row in describe}), open_image(describe[0]).size
+        questions, size = (
+            sorted({row.question for row in describe}),
+            open_images(describe[0])[0].size,
+        )
         both = (self.model, self.processor)
         self.debias = debias_masks(*both, questions, size, self.config.anchor, self.config.seed)
 
@@ -107,7 +110,7 @@ class Bench:
         tokens: list[pd.DataFrame] = []
         longest: list[tuple[int, str, np.ndarray]] = []
         for batch in track(self.batches, f"answering as {arm}"):
-            images, questions = [open_image(row) for row in batch], [row.question for row in batch]
+            images, questions = [open_images(row) for row in batch], [row.question for row in batch]
             answers = answer(self.model, self.processor, images, questions, decoding)
             responses += [_response(row, answers, i) for i, row in enumerate(batch)]
             if batch[0].kind == "describe":

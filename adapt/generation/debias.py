@@ -39,7 +39,7 @@ def debias_masks(
     generator = torch.Generator().manual_seed(seed)
     shape = (config.noise_images, size[1], size[0], 3)
     noise = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    images = [Image.fromarray(pixels.numpy()) for pixels in noise]
+    images = [[Image.fromarray(pixels.numpy())] for pixels in noise]
     prompts = [questions[i % len(questions)] for i in range(config.noise_images)]
     # 2. The key holds all that the masks depend on; one step of training changes it.
     K = config.anchor_tokens

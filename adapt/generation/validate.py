@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from adapt.data.schema import Example, Vocabulary, open_image
+from adapt.data.schema import Example, Vocabulary, open_images
 from adapt.generation.answer import Decoding, answer
 from adapt.metrics.chair import aggregate, count
 from adapt.progress import track
@@ -20,7 +20,7 @@ def validate(
     counts, lengths = [], []
     for start in track(range(0, len(rows), BATCH), "validating"):
         batch = rows[start : start + BATCH]
-        images, questions = [open_image(row) for row in batch], [row.question for row in batch]
+        images, questions = [open_images(row) for row in batch], [row.question for row in batch]
         answers = answer(model, processor, images, questions, decoding)
         lengths += answers.mask_BT.sum(1).tolist()
         pairs = zip(answers.texts, batch, strict=True)

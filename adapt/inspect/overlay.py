@@ -56,7 +56,7 @@ def overlay(
     K = config.anchor_tokens
     debias = debias_masks(model, processor, [question], image.size, config, seed=0)
     decoding = Decoding(anchor_tokens=K, max_new_tokens=K, debias=debias)
-    answers = answer(model, processor, [image], [question], decoding)
+    answers = answer(model, processor, [[image]], [question], decoding)
     # 2. The part of it that lies on the grid of the whole picture.
     view = next((view for view in answers.layout.views if view.kind == "whole"), None)
     if view is None:

@@ -49,7 +49,7 @@ def report(source: str, picture: Path | None = None) -> dict[str, Any]:
         try:
             processor = _processor(source)
             device = model if has_weights else torch.nn.Linear(1, 1)  # no weights, no device
-            inputs = prompt_inputs(device, processor, [image], [QUESTION])
+            inputs = prompt_inputs(device, processor, [[image]], [QUESTION])
             layout = layout_of(model, inputs)
         except InputError as error:
             verdicts = dict.fromkeys(PROBES, str(error))
@@ -165,7 +165,7 @@ def _tried(
     decoding = Decoding(anchor_tokens=1, max_new_tokens=3, steer=steer)
     try:
         flaw = _flaw(model, inputs, layout)
-        answer(model, processor, [image], [QUESTION], decoding)
+        answer(model, processor, [[image]], [QUESTION], decoding)
     except InputError as error:
         return str(error)
     return flaw

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
-from adapt.data.schema import Example, Vocabulary, open_image
+from adapt.data.schema import IMAGE_TAG, Example, Vocabulary, open_images
 from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
 from adapt.models.prompts import chat_prompts
 from adapt.models.settings import Config, ScratchConfig
@@ -48,7 +48,11 @@ def from_scratch(
     InputError where the patches do not divide the images.
     """
     scratch = config.scratch
-    width, height = open_image(rows[0]).size
+    for row in rows:
+        is_plain = len(row.images) == 1 and IMAGE_TAG not in row.question
+        problem = f"scratch learns from one picture before each question, unlike row {row.id}"
+        require(is_plain, "base.source", problem)
+    width, height = open_images(rows[0])[0].size
     is_divided = width == height and width % scratch.patch_size == 0
     problem = f"{scratch.patch_size} does not divide square images of {width} x {height} pixels"
     require(is_divided, "base.scratch.patch_size", problem)
@@ -100,9 +104,8 @@ class _Pretraining:
 
     def pixels(self, images: Sequence[Example]) -> Tensor:
         """Pixel values, [images, C, X, Y]."""
-        process, pictures = self.processor.image_processor, map(open_image, images)
-        every = track(pictures, "reading images", total=len(images))
-        batches = [process(images=picture, return_tensors="pt") for picture in every]
+        process, every = self.processor.image_processor, track(images, "reading images")
+        batches = [process(images=open_images(row), return_tensors="pt") for row in every]
         return torch.cat([batch["pixel_values"] for batch in batches])
 
     # ---- phase 1: the vision tower -----------------------------------------------------------
@@ -148,9 +151,9 @@ class _Pretraining:
     def token_rows(self, rows: Sequence[Example], index_of: Mapping[str, int]) -> list[_Row]:
         """Every row in tokens; a question's prompt is made once."""
         questions = sorted({row.question for row in rows})
-        sign = self.processor.image_token
+        sign, ones = self.processor.image_token, [1] * len(questions)
         image = sign * self.model.config.image_seq_length
-        texts = [p.replace(sign, image) for p in chat_prompts(self.processor, questions)]
+        texts = [p.replace(sign, image) for p in chat_prompts(self.processor, questions, ones)]
         encoded = [self.tokenizer(text, add_special_tokens=False) for text in texts]
         prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
         ended = [(row.noisy_answer or row.answer) + self.tokenizer.eos_token for row in rows]

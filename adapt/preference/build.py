@@ -52,7 +52,7 @@ def _dataset(pairs: Path) -> Dataset:
     """The pairs as TRL expects them: image, prompt, chosen and rejected turns."""
     rows = []
     for p in read_pairs(pairs):
-        row: dict[str, Any] = {"id": p.id, "image": {"bytes": p.image, "path": None}}
+        row: dict[str, Any] = {"id": p.id, "image": {"bytes": p.images[0], "path": None}}
         row["prompt"] = [{"role": "user", "content": p.question}]
         row["chosen"] = [{"role": "assistant", "content": p.chosen}]
         row["rejected"] = [{"role": "assistant", "content": p.rejected}]

@@ -54,7 +54,9 @@ def _check_grids(model_config: Any, processor: Any, pairs: Path, rows: list[Pair
         where = f"{pairs}: row {number} ({row.id}): grid"
         problem = f"{row.grid}, but {rows[0].grid} in the first row; a batch takes one grid"
         require(row.grid == rows[0].grid, where, problem)
-        image = PIL.Image.open(io.BytesIO(row.image))  # the size alone; its pixels when converted
+        image = PIL.Image.open(
+            io.BytesIO(row.images[0])
+        )  # the size alone; its pixels when converted
         if image.size in sizes:
             continue
         sizes.add(image.size)
@@ -64,7 +66,7 @@ def _check_grids(model_config: Any, processor: Any, pairs: Path, rows: list[Pair
 
 
 def _grid(model_config: Any, processor: Any, image: Any, question: str) -> tuple[int, int]:
-    text = chat_prompts(processor, [question])
+    text = chat_prompts(processor, [question], [1])
     inputs = processor(images=[image], text=text, add_special_tokens=False, return_tensors="pt")
     columns_1N = image_columns(inputs["input_ids"], model_config.image_token_id)
     return patch_grid(model_config, inputs, columns_1N)

@@ -20,7 +20,7 @@ class Pair:
 
     id: str
     kind: str
-    image: bytes
+    images: tuple[bytes, ...]
     question: str
     chosen: str
     rejected: str
@@ -33,7 +33,7 @@ class Pair:
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "kind"), pa.string()),
-        "image": pa.binary(),
+        "images": pa.list_(pa.binary()),
         **dict.fromkeys(("question", "chosen", "rejected"), pa.string()),
         **dict.fromkeys(("chosen_score", "rejected_score"), pa.float32()),
         "anchor": pa.list_(pa.float32()),
@@ -69,9 +69,11 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def _pair(where: str, row: dict) -> Pair:
-    for key in ("chosen", "rejected", "question", "image"):
+    for key in ("chosen", "rejected", "question", "images"):
         require(bool(row[key]), where, f"no {key}")
     grid, values = tuple(row["grid"]), len(row["anchor"])
     fits = len(grid) == 2 and grid[0] * grid[1] == values
     require(fits, where, f"anchor of {values} values on grid {grid}")
-    return Pair(**{**row, "anchor": tuple(row["anchor"]), "grid": grid})
+    return Pair(
+        **{**row, "images": tuple(row["images"]), "anchor": tuple(row["anchor"]), "grid": grid}
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adapt.attention.anchor import visual_anchor
 from adapt.attention.layout import Grid
-from adapt.data.schema import Example, Vocabulary, open_image, read_split, read_vocabulary
+from adapt.data.schema import Example, Vocabulary, open_images, read_split, read_vocabulary
 from adapt.generation.answer import Decoding, answer, first_maps
 from adapt.generation.debias import debias_masks
 from adapt.models.load import load_model, load_processor
@@ -62,7 +62,7 @@ def _sampler(
     """
     model, processor = load_model(base), load_processor(base)
     describe = {e.question for e in rows if e.kind == "describe"}
-    questions, size = sorted(describe or {e.question for e in rows}), open_image(rows[0]).size
+    questions, size = sorted(describe or {e.question for e in rows}), open_images(rows[0])[0].size
     debias = debias_masks(model, processor, questions, size, config.anchor, config.seed)
     return _Sampler(config, model, processor, vocabulary, debias)
 
@@ -82,7 +82,7 @@ class _Sampler:
         sampled: dict[str, Any] = {"samples": config.samples, "temperature": config.temperature}
         sampled |= {"seed": config.seed * 100_003 + step, "max_new_tokens": config.max_new_tokens}
         decoding = Decoding(anchor_tokens=anchor_tokens, **sampled)
-        images, questions = [open_image(e) for e in rows], [e.question for e in rows]
+        images, questions = [open_images(e) for e in rows], [e.question for e in rows]
         answers = answer(self.model, self.processor, images, questions, decoding)
         # 2. The anchor belongs to image and question: the mean over their answers is read.
         maps_BLN = first_maps(answers, anchor_tokens)
@@ -97,7 +97,7 @@ class _Sampler:
                 continue
             chosen, rejected = chosen_and_rejected
             if texts[chosen] and texts[rejected]:  # an empty answer trains nothing
-                asked = {key: getattr(example, key) for key in ("id", "kind", "image", "question")}
+                asked = {key: getattr(example, key) for key in ("id", "kind", "images", "question")}
                 yield Pair(
                     **asked,
                     **{"chosen": texts[chosen], "chosen_score": scores[chosen]},

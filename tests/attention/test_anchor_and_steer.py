@@ -15,7 +15,7 @@ from adapt.generation.settings import SteerConfig
 from adapt.params import InputError, load
 from tests.support import tiny_world
 
-IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+IMAGES = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
 
 ON = SteerConfig(alpha=0.5, tau=0.8, trigger="mass", anchor_share=0.5, layers="all")
 

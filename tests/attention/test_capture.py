@@ -19,7 +19,7 @@ from tests.support import tiny_world
 
 def batch(side: str = "right") -> dict[str, torch.Tensor]:
     processor = tiny_world.processor()
-    prompts = chat_prompts(processor, tiny_world.QUESTIONS)
+    prompts = chat_prompts(processor, tiny_world.QUESTIONS, [1, 1])
     texts = [p + a + "</s>" for p, a in zip(prompts, tiny_world.ANSWERS, strict=True)]
     return processor(
         images=[tiny_world.picture(0), tiny_world.picture(1)],
@@ -73,7 +73,7 @@ def test_gradients_equal_eager():
 
 def test_decode_maps_equal_teacher_forced_eager():
     model, processor = tiny_world.model(), tiny_world.processor()
-    images = [tiny_world.picture(0), tiny_world.picture(1)]
+    images = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
     decoding = Decoding(anchor_tokens=3, max_new_tokens=6)
     answers = answer(model, processor, images, tiny_world.QUESTIONS, decoding)
     prompts = prompt_inputs(model, processor, images, tiny_world.QUESTIONS)
@@ -290,7 +290,7 @@ def test_memory_is_bounded_and_linear_in_the_sequence(monkeypatch):
 
 def test_samples_of_one_prompt_keep_their_columns():
     model, processor = tiny_world.model(), tiny_world.processor()
-    images = [tiny_world.picture(0), tiny_world.picture(1)]
+    images = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
     decoding = Decoding(anchor_tokens=2, max_new_tokens=4, samples=2, temperature=1.0, seed=3)
     twice, again = (
         answer(model, processor, images, tiny_world.QUESTIONS, decoding) for _ in range(2)

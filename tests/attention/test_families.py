@@ -194,7 +194,7 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, side):
 @pytest.mark.parametrize("name", NAMES)
 def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
     model, processor = built(name)
-    pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
+    pictures = [[picture(size, seed)] for seed, size in enumerate(CASES[name].views)][:2]
     decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
     answers = answer(model, processor, pictures, families.QUESTIONS, decoding)
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
@@ -217,7 +217,7 @@ def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_steering_is_off_at_zero_and_moves_attention_when_on(name):
     model, processor = built(name)
-    pictures = [picture(size, seed) for seed, size in enumerate(CASES[name].views)][:2]
+    pictures = [[picture(size, seed)] for seed, size in enumerate(CASES[name].views)][:2]
 
     def run(steer=None):
         decoding = Decoding(anchor_tokens=2, max_new_tokens=5, steer=steer)

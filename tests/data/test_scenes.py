@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adapt.data import scenes
-from adapt.data.schema import Example, open_image
+from adapt.data.schema import Example, open_images
 
 COUNT = 300
 
@@ -30,7 +30,7 @@ def of_kind(kind: str, split: str = "train") -> list[Example]:
 def test_four_rows_an_image() -> None:
     assert [r.kind for r in rows("train")[:4]] == ["describe", "exists", "exists", "colour"]
     assert len({r.id for r in rows("train")}) == 4 * COUNT
-    assert open_image(rows("train")[0]).size == (48, 48)
+    assert open_images(rows("train")[0])[0].size == (48, 48)
 
 
 def test_objects_are_distinct_and_in_reading_order() -> None:
@@ -44,7 +44,7 @@ def test_objects_are_distinct_and_in_reading_order() -> None:
 
 def test_boxes_hold_all_that_differs_from_the_background() -> None:
     for row in of_kind("describe")[:50]:
-        pixels = np.asarray(open_image(row)).astype(int)
+        pixels = np.asarray(open_images(row)[0]).astype(int)
         pale = (
             pixels.min(-1) >= 205
         )  # backgrounds are pale; white parts of things are inside their boxes
@@ -150,20 +150,22 @@ def test_only_training_answers_are_noisy() -> None:
 
 def test_noise_changes_no_picture_question_or_truth() -> None:
     def truth(row: Example) -> tuple:
-        return row.id, row.image, row.question, row.answer, row.objects, row.absent
+        return row.id, row.images, row.question, row.answer, row.objects, row.absent
 
     assert [truth(r) for r in rows("train")] == [truth(r) for r in rows("train", caption_noise=0.0)]
 
 
 def test_splits_and_seeds_draw_different_pictures() -> None:
-    first = {split: {row.image for row in rows(split)} for split in ("train", "validation", "test")}
+    first = {
+        split: {row.images for row in rows(split)} for split in ("train", "validation", "test")
+    }
     assert len(first["train"] | first["validation"] | first["test"]) == 3 * COUNT
     other = scenes.examples("train", 0, size=48, caption_noise=0.5, seed=8)
-    assert other[0].image != rows("train")[0].image
+    assert other[0].images != rows("train")[0].images
 
 
 def test_an_image_size_that_three_does_not_divide() -> None:
     for size in (24, 50, 64):
         row = scenes.examples("test", 3, size=size, caption_noise=0.0, seed=7)[0]
-        assert open_image(row).size == (size, size)
+        assert open_images(row)[0].size == (size, size)
         assert all(0 <= v <= 1 for o in row.objects for v in o.box)

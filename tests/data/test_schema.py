@@ -1,5 +1,6 @@
 """The record: what is refused and why, and files that Hugging Face `datasets` reads as they are."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -15,7 +16,8 @@ from adapt.data.schema import (
     Example,
     SceneObject,
     Vocabulary,
-    open_image,
+    open_images,
+    open_picture,
     read_rows,
     read_split,
     read_vocabulary,
@@ -43,7 +45,7 @@ def example(row_id: str = "a-0") -> Example:
     return Example(
         id=row_id,
         image_id="a",
-        image=png(),
+        images=(png(),),
         kind="describe",
         question="describe the picture.",
         answer="a red house.",
@@ -58,7 +60,7 @@ def row(**changes: Any) -> dict[str, Any]:
     good = {
         "id": "a-0",
         "image_id": "a",
-        "image": {"bytes": png(), "path": None},
+        "images": [{"bytes": png(), "path": None}],
         "kind": "describe",
         "question": "describe the picture.",
         "answer": "a red house.",
@@ -90,11 +92,17 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "no image id": ({"image_id": ""}, "image_id: is empty"),
     "kind": ({"kind": "vqa"}, "kind: 'vqa' is not one of describe, exists, colour"),
     "exists": ({"kind": "exists", "answer": "Maybe."}, "begins with yes or no, not 'maybe'"),
-    "no image": ({"image": None}, "image: has neither bytes nor path"),
-    "empty image": ({"image": {"bytes": b"", "path": None}}, "image: has neither bytes nor path"),
-    "text as image": ({"image": {"bytes": b"hello", "path": None}}, "image: is not an image file"),
+    "no image": ({"images": [None]}, "image: has neither bytes nor path"),
+    "empty image": (
+        {"images": [{"bytes": b"", "path": None}]},
+        "image: has neither bytes nor path",
+    ),
+    "text as image": (
+        {"images": [{"bytes": b"hello", "path": None}]},
+        "image: is not an image file",
+    ),
     "truncated image": (
-        {"image": {"bytes": png()[:-200], "path": None}},
+        {"images": [{"bytes": png()[:-200], "path": None}]},
         "image: does not decode (image file is trunc",
     ),
     "box order": (
@@ -139,10 +147,10 @@ def test_an_image_path_is_read_inside_the_folder_only(tmp_path: Path) -> None:
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
 
     def with_path(path: str) -> dict[str, Any]:
-        return row(image={"bytes": None, "path": path})
+        return row(images=[{"bytes": None, "path": path}])
 
     file = folder / "train.parquet"
-    assert validate(with_path("images/a.png"), 0, file=file, vocabulary=WORDS).image == png()
+    assert validate(with_path("images/a.png"), 0, file=file, vocabulary=WORDS).images == (png(),)
     for path in (
         "../secret.png",
         str(tmp_path / "secret.png"),
@@ -170,8 +178,8 @@ def test_split_round_trip_with_the_same_bytes(tmp_path: Path) -> None:
     write_split(tmp_path / "two.parquet", examples)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     again = read_split(tmp_path / "one.parquet")
-    assert again == examples and again[0].image is again[4].image
-    assert open_image(again[0]).size == (30, 20)
+    assert again == examples and again[0].images[0] is again[4].images[0]
+    assert open_images(again[0])[0].size == (30, 20)
 
 
 def test_rows_of_one_image_store_it_once(tmp_path: Path) -> None:
@@ -193,7 +201,7 @@ def test_hugging_face_datasets_reads_and_writes_the_format(tmp_path: Path) -> No
     assert dataset.features["image"] == ImageFeature() and isinstance(
         dataset.features["objects"], List
     )
-    assert np.array_equal(np.asarray(dataset[0]["image"]), np.asarray(open_image(example())))
+    assert np.array_equal(np.asarray(dataset[0]["image"]), np.asarray(open_images(example())[0]))
     assert dataset[0]["objects"] == [
         {"name": "house", "colour": "red", "box": [0.1, 0.2, 0.5, 1.0]}
     ]
@@ -264,3 +272,42 @@ def test_a_bad_vocabulary_is_one_clear_line(tmp_path: Path, content: Any, reason
     with pytest.raises(InputError) as caught:
         read_vocabulary(path)
     assert str(caught.value).startswith(f"{path}: ") and reason in str(caught.value)
+
+
+def test_rows_of_several_pictures_have_a_list_of_them(tmp_path: Path) -> None:
+    several = dataclasses.replace(example(), images=(png(), png()[:1] + png()[1:]))
+    write_split(tmp_path / "two.parquet", [several, example("a-1")])
+    assert "images" in pq.read_schema(tmp_path / "two.parquet").names
+    assert read_split(tmp_path / "two.parquet") == [several, example("a-1")]
+    bad = row(images=[{"bytes": png(), "path": None}, None])
+    assert "images[1]: has neither bytes nor path" in refusal(bad)
+
+
+@pytest.mark.parametrize(
+    ("question", "kept"),
+    [
+        ("<image>\nIs it red?", "Is it red?"),
+        ("Is it red?\n<image>", "Is it red?\n<image>"),
+        ("Is it red?", "Is it red?"),
+    ],
+)
+def test_tags_say_where_a_picture_stands(question: str, kept: str) -> None:
+    good = validate(row(question=question), 0, file=Path("t.parquet"), vocabulary=WORDS)
+    assert good.question == kept
+    assert "says <image> 2 times, but the row has 1 pictures" in refusal(
+        row(question="<image> or <image>?")
+    )
+
+
+def test_a_picture_is_upright_and_opaque_wherever_it_is_opened() -> None:
+    turned, buffer = Image.new("RGB", (4, 2), "red"), io.BytesIO()
+    turned.putpixel((0, 0), (0, 0, 255))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(buffer, "PNG", exif=exif)
+    upright = open_picture(buffer.getvalue())
+    assert upright.size == (2, 4) and upright.getpixel((1, 0)) == (0, 0, 255)
+    buffer = io.BytesIO()
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(buffer, "PNG")
+    clear = open_picture(buffer.getvalue())
+    assert clear.mode == "RGB" and clear.getpixel((0, 0)) == (255, 255, 255)

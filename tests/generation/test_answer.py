@@ -15,7 +15,7 @@ from adapt.models.prompts import prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
 
-IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+IMAGES = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
 STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers="all")
 
 

@@ -27,7 +27,7 @@ CONFIG = Config(
     max_new_tokens=9,
     seed=0,
 )
-IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+IMAGES = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
 WORDS = ("a red car, a blue house", "no, there is no car.")
 ROWS = [e for i in range(2) for e in scenes.examples("test", i, size=32, caption_noise=0, seed=7)]
 DESCRIBE = [row for row in ROWS if row.kind == "describe"]

@@ -8,7 +8,7 @@ from adapt.generation.confidence import Confidence
 from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 
-IMAGES = [tiny_world.picture(0), tiny_world.picture(1)]
+IMAGES = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
 
 
 @pytest.mark.parametrize("temperature, repeats", [(0.0, 1), (0.7, 2), (2.0, 2)])

@@ -164,7 +164,7 @@ def test_memory_is_what_capture_keeps():
     model, processor = built("llava")
     kept_by = probes.memory(model, 16)
     decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
-    answers = answer(model, processor, [picture((32, 32))], ["is there a red car?"], decoding)
+    answers = answer(model, processor, [[picture((32, 32))]], ["is there a red car?"], decoding)
     kept = answers.maps_BTLN.nbytes + answers.fired_BTL.nbytes
     assert kept * 1000 == kept_by["decoding"] * answers.tokens_BT.shape[1]
     batch = inputs("llava", [[picture((32, 32))]])

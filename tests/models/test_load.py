@@ -38,8 +38,8 @@ def test_what_a_folder_lacks_is_named(tmp_path):
 
 
 def test_prompts_hold_the_image_the_question_and_the_place_of_the_answer():
-    processor, images = tiny_world.processor(), [tiny_world.picture(0), tiny_world.picture(1)]
-    first, _ = chat_prompts(processor, tiny_world.QUESTIONS)
+    processor, images = tiny_world.processor(), [[tiny_world.picture(0)], [tiny_world.picture(1)]]
+    first, _ = chat_prompts(processor, tiny_world.QUESTIONS, [1, 1])
     assert first == "<s><user><image>describe the picture.<assistant>"
     model = tiny_world.model()
     inputs = prompt_inputs(model, processor, images, tiny_world.QUESTIONS)

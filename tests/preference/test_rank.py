@@ -17,7 +17,7 @@ def example(kind: str, answer: str) -> Example:
     return Example(
         id="a",
         image_id="a",
-        image=b"",
+        images=(b"",),
         kind=kind,
         question="?",
         answer=answer,

@@ -96,7 +96,7 @@ def test_a_brought_folder_gives_what_it_holds(tmp_path: Path) -> None:
 def test_one_bad_row_stops_the_stage_and_is_named(tmp_path: Path) -> None:
     folder = brought(tmp_path)
     good = read_split(folder / "train.parquet")[5]
-    change(folder / "train.parquet", 5, image=good.image[:-100])
+    change(folder / "train.parquet", 5, images=(good.images[0][:-100],))
     change(folder / "test.parquet", 2, answer="")
     with pytest.raises(InputError) as caught:
         run(tmp_path, source="mine")
@@ -117,9 +117,9 @@ def test_one_bad_row_stops_the_stage_and_is_named(tmp_path: Path) -> None:
         ("test.parquet", 2),
     ]
     assert lines[1]["reason"] == "answer: is empty" and lines[1]["id"] == lines[1]["values"]["id"]
-    assert lines[0]["values"]["question"] == good.question and lines[0]["values"]["image"] == {
-        "path": None
-    }
+    assert lines[0]["values"]["question"] == good.question and lines[0]["values"]["images"] == [
+        {"path": None}
+    ]
 
 
 def test_few_bad_rows_are_left_out_with_a_warning(

@@ -59,7 +59,7 @@ def pairs(count: int) -> list[Pair]:
         Pair(
             id=f"row-{i}",
             kind="describe",
-            image=_png(i),
+            images=(_png(i),),
             question=tiny_world.QUESTIONS[i % 2],
             chosen=tiny_world.ANSWERS[i % 2],
             rejected=tiny_world.ANSWERS[(i + 1) % 2],
