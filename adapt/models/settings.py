@@ -1,10 +1,13 @@
-"""Section `base`: the model that a retraining starts from."""
+"""Sections `base` and `prompt`: the model that a retraining starts from, and how it is asked."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from adapt.params import Count, Positive, Seed, Settings, Shared, Text, require
+
+# Where models go: "auto" is a GPU where there is one.
+Device = Literal["auto", "cuda", "cpu", "mps"]
 
 
 class ScratchConfig(Settings):
@@ -31,10 +34,29 @@ class ScratchConfig(Settings):
         return self
 
 
+class PromptConfig(Settings):
+    """Section `prompt`: what is written into the model's chat template, "" for nothing.
+
+    `template` is a file that replaces it, `system` a system prompt.
+    """
+
+    template: str
+    system: str
+
+
 class Config(Settings):
     """Section `base`; `source` is "scratch", a folder, a hub id, or models:/NAME@ALIAS."""
 
     source: Text
     scratch: ScratchConfig
+    prompt: Shared[PromptConfig]
+    device: Shared[Device]
     max_new_tokens: Shared[Count]
     seed: Shared[Seed]
+
+    @model_validator(mode="after")
+    def _scratch_has_its_prompt(self) -> Self:
+        is_asked_otherwise = bool(self.prompt.template or self.prompt.system)
+        problem = "scratch learns its own template; with it, leave section prompt empty"
+        require(self.source != "scratch" or not is_asked_otherwise, "source", problem)
+        return self

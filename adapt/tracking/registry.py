@@ -7,7 +7,7 @@ code that somebody else has put there.
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ CHAMPION = "champion"
 MODEL = "results/train/model"
 # Loading one of these can run code.
 UNSAFE = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+CODE = {".py", ".pyc", ".so", ".sh", ".ipynb"}
+# What `save_pretrained` writes, and what people write about a model.
+PARTS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".md"}
 # What MLflow answers where nothing is; the second: a model without that alias.
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -56,13 +59,35 @@ def register(store: Store, folder: Path, run_id: str, tags: Mapping[str, str]) -
 
 
 def check_weights(folder: Path) -> None:
-    """`InputError` unless `folder` holds safetensors and no file that is loaded by unpickling."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    unsafe = [str(path.relative_to(folder)) for path in files if path.suffix.lower() in UNSAFE]
-    problem = f"{', '.join(unsafe)} may hold pickled code; keep weights as safetensors only"
-    require(not unsafe, str(folder), problem)
-    has_weights = any(path.suffix == ".safetensors" for path in files)
+    """`InputError` unless `folder` holds safetensors, and nothing but what a model consists of."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    for problem, is_one in FOREIGN.items():
+        found = [str(path.relative_to(folder)) for path in paths if is_one(path, folder)]
+        require(not found, str(folder), f"{', '.join(found)} {problem}")
+    has_weights = any(path.suffix == ".safetensors" for path in paths)
     require(has_weights, str(folder), "no weights (*.safetensors) in it")
+
+
+def _leaves(path: Path, folder: Path) -> bool:
+    """Whether a link leads out of the folder, or to nothing, or to a folder."""
+    is_inside = path.resolve().is_relative_to(folder.resolve())
+    return path.is_symlink() and not (is_inside and path.is_file())
+
+
+# What is no part of a version: what is said of it, and whether a path in a folder is such a one.
+FOREIGN: dict[str, Callable[[Path, Path], bool]] = {
+    "may hold pickled code; keep weights as safetensors only": (
+        lambda path, _: path.suffix.lower() in UNSAFE
+    ),
+    "is a link out of the folder; put the file itself there": _leaves,
+    "is code; a version holds none": lambda path, _: path.suffix.lower() in CODE,
+    "is hidden; a version holds nothing that is": (
+        lambda path, folder: any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ),
+    "is no part of a model; a version holds nothing else": (
+        lambda path, _: not path.is_file() or path.suffix.lower() not in PARTS
+    ),
+}
 
 
 def set_alias(store: Store, alias: str, version: str) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from adapt.data import scenes
 from adapt.models import pretrain
-from adapt.models.settings import Config, ScratchConfig
+from adapt.models.settings import Config, PromptConfig, ScratchConfig
 from adapt.params import InputError
 
 ROWS = [e for i in range(8) for e in scenes.examples("train", i, size=24, caption_noise=1, seed=7)]
@@ -18,7 +18,17 @@ def trained(patch_size=8, **scratch):
     batches = {"vision_batch": 4, "language_batch": 4}
     options = {**sizes, **steps, **batches, "learning_rate": 3e-3, "patch_size": patch_size}
     plan = ScratchConfig(**options | scratch)
-    config, curves = Config(source="scratch", scratch=plan, max_new_tokens=8, seed=7), []
+    config, curves = (
+        Config(
+            source="scratch",
+            scratch=plan,
+            prompt=PromptConfig(template="", system=""),
+            device="cpu",
+            max_new_tokens=8,
+            seed=7,
+        ),
+        [],
+    )
     model, _ = pretrain.from_scratch(
         config, ROWS, scenes.vocabulary(), lambda step, metrics: curves.append((step, metrics))
     )

@@ -1,5 +1,8 @@
 """Registered models: in and out without being loaded, aliases, and what is refused."""
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,52 @@ def test_folder_without_weights_is_refused(store: Store) -> None:
         registry.check_weights(store.root / "model")
     with pytest.raises(InputError, match="no weights"):
         registry.check_weights(store.root / "absent")
+
+
+def a_link_out(folder: Path) -> None:
+    (folder / "secret.json").symlink_to("/etc/hostname")
+
+
+def a_link_to_a_folder(folder: Path) -> None:
+    (folder / "more").symlink_to(folder.parent, target_is_directory=True)
+
+
+def a_link_to_nothing(folder: Path) -> None:
+    (folder / "model-2.safetensors").symlink_to(folder / "absent.safetensors")
+
+
+def a_pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.json")
+
+
+def files(name: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("plant", "problem"),
+    [
+        (a_link_out, "secret.json is a link out of the folder"),
+        (a_link_to_a_folder, "more is a link out of the folder"),
+        (a_link_to_nothing, "model-2.safetensors is a link out of the folder"),
+        (a_pipe, "pipe.json is no part of a model"),
+        (files("modeling_x.py"), "modeling_x.py is code"),
+        (files("tokenizer/run.SH"), "tokenizer/run.SH is code"),
+        (files(".git/config"), ".git/config is hidden"),
+        (files(".env.json"), ".env.json is hidden"),
+        (files("model.gguf"), "model.gguf is no part of a model"),
+    ],
+)
+def test_a_version_holds_a_model_and_nothing_else(
+    tmp_path: Path, plant: Callable[[Path], None], problem: str
+) -> None:
+    folder = model(tmp_path / "model")
+    (folder / "link.json").symlink_to(folder / "tokenizer/vocabulary.json")  # that stays inside
+    registry.check_weights(folder)
+    plant(folder)
+    with pytest.raises(InputError, match=re.escape(problem)):
+        registry.check_weights(folder)
