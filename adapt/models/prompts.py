@@ -1,23 +1,37 @@
-"""Questions about images as a model takes them: the chat prompt, and the batch of tensors."""
+"""Questions about images as a model takes them: the chat prompt, the batch of tensors, the answer.
 
-from collections.abc import Sequence
+The sequence is the one that the model was made to see: special tokens as its published processor
+sets them, an answer that ends as its template ends an assistant's turn.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 from torch import nn
 
 from adapt.data.schema import IMAGE_TAG
+from adapt.models.template import prompt_version, rendered, turn
+from adapt.params import InputError
+
+__all__ = ["answer_tokens", "chat_prompts", "encode", "end_tokens", "prompt_inputs"]
+__all__ += ["prompt_version"]
+Pictures = Sequence[Sequence[Image.Image]]  # those of each prompt
+
+# ---- the prompt --------------------------------------------------------------------------------
 
 
 def chat_prompts(processor: Any, questions: Sequence[str], pictures: Sequence[int]) -> list[str]:
     """Each question and its pictures by the processor's chat template, ready for the answer.
 
     `pictures`: how many each question has. They stand where it says `<image>`, or else before it.
+    Raises InputError for a question with a special token of the model's in it.
     """
     contents = [_content(text, count) for text, count in zip(questions, pictures, strict=True)]
-    turns = [[{"role": "user", "content": content}] for content in contents]
-    options = {"add_generation_prompt": True, "tokenize": False}
-    return [processor.apply_chat_template(turn, **options) for turn in turns]
+    texts = [part.get("text", "") for content in contents for part in content]
+    _refuse_specials(processor, "question", texts)
+    asked = [[{"role": "user", "content": content}] for content in contents]
+    return [rendered(processor, turns, for_answer=True) for turns in asked]
 
 
 def _content(question: str, pictures: int) -> list[dict[str, str]]:
@@ -35,18 +49,119 @@ def _content(question: str, pictures: int) -> list[dict[str, str]]:
     return [part for part in parts if part.get("text") != ""]
 
 
-def prompt_inputs(
-    model: nn.Module,
-    processor: Any,
-    images: Sequence[Sequence[Image.Image]],
-    questions: Sequence[str],
+def _special_texts(processor: Any) -> Iterator[str]:
+    """The texts that become special tokens, the signs of pictures among them."""
+    yield from processor.tokenizer.all_special_tokens
+    added = getattr(processor.tokenizer, "added_tokens_decoder", {})
+    yield from (str(token) for token in added.values() if token.special)
+    signs = (getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "boi"))
+    yield from (sign for sign in signs if isinstance(sign, str))
+
+
+def _refuse_specials(processor: Any, what: str, texts: Sequence[str]) -> None:
+    """A special token in a text would be read as one, a picture's sign as another picture."""
+    specials = {*_special_texts(processor)} - {""}
+    for text in texts:
+        if found := sorted(special for special in specials if special in text):
+            shown = text if len(text) < 80 else f"{text[:80]}..."
+            problem = f"{what} {shown!r} contains {found[0]}, a special token of the model's"
+            raise InputError(f"{problem}; take it out of the data")
+
+
+# ---- the batch ---------------------------------------------------------------------------------
+
+
+def encode(
+    processor: Any, images: Pictures, questions: Sequence[str], padding_side: str = "left"
 ) -> Any:
-    """What the model takes for these pairs, left-padded, on its device."""
-    return processor(
+    """The prompts as the published processor encodes them, in tensors of one batch, on the CPU."""
+    texts = chat_prompts(processor, questions, [len(row) for row in images])
+    texts, adds_special = _with_start(processor.tokenizer, texts)
+    batch = processor(
         images=[[*row] for row in images],  # a list per prompt: the form that all families take
-        text=chat_prompts(processor, questions, [len(row) for row in images]),
+        text=texts,
         padding=True,
-        padding_side="left",
+        padding_side=padding_side,
         return_tensors="pt",
-        add_special_tokens=False,  # the chat template has placed them
-    ).to(next(model.parameters()).device)
+        add_special_tokens=adds_special,
+    )
+    batch.pop("labels", None)  # of PaliGemma, for training: a prompt has none
+    return batch
+
+
+def _with_start(tokenizer: Any, texts: list[str]) -> tuple[list[str], bool]:
+    """The prompts, and whether the tokenizer sets its own special tokens around them.
+
+    As in transformers' `apply_chat_template(tokenize=True)` it does unless the template has set the
+    token of the beginning. A tokenizer that would also set one at the *end* of a prompt, which the
+    answer goes on from, is not asked to: those of the beginning are written before the prompt.
+    """
+    start = tokenizer.bos_token
+    if start and texts[0].startswith(start):
+        return texts, False
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    around = tokenizer("a", add_special_tokens=True)["input_ids"]
+    at = next((i for i in range(len(around)) if around[i : i + len(plain)] == plain), 0)
+    if around[at:] == plain:
+        return texts, True
+    first = "".join(tokenizer.convert_ids_to_tokens(around[:at]))
+    return [first + text for text in texts], False
+
+
+def prompt_inputs(
+    model: nn.Module, processor: Any, images: Pictures, questions: Sequence[str]
+) -> Any:
+    """What the model takes for these pairs, left-padded, on its device and in its precision."""
+    weights = next(weights for weights in model.parameters() if weights.is_floating_point())
+    return encode(processor, images, questions).to(weights.device, weights.dtype)
+
+
+# ---- the answer --------------------------------------------------------------------------------
+
+
+def end_tokens(model: Any, processor: Any) -> tuple[int, ...]:
+    """All tokens that end an answer, of a model or its configuration.
+
+    Those of its generation config, as `generate` takes them; else of its config, of its decoder's,
+    or the tokenizer's. Raises InputError where there is none, or none of the vocabulary.
+    """
+    model = getattr(model, "module", model)
+    config = getattr(model, "config", model)
+    text = config.get_text_config(decoder=True)
+    for source in (getattr(model, "generation_config", None), config, text, processor.tokenizer):
+        ends = getattr(source, "eos_token_id", None)
+        if ends is not None and ends != []:
+            break
+    advice = "set eos_token_id in generation_config.json"
+    if ends is None or ends == []:
+        raise InputError(f"no token ends an answer of this model: {advice}")
+    ids = tuple(dict.fromkeys(ends if isinstance(ends, list | tuple) else (ends,)))
+    beyond = [i for i in ids if not (type(i) is int and 0 <= i < text.vocab_size)]
+    if beyond:
+        size = f"the vocabulary has {text.vocab_size} tokens"
+        raise InputError(f"eos_token_id: {beyond[0]!r} is no token, {size}; {advice}")
+    return ids
+
+
+def answer_tokens(processor: Any, answers: Sequence[str], ends: Sequence[int]) -> list[list[int]]:
+    """The tokens of each answer and the one that ends it, with nothing behind.
+
+    Raises InputError for an answer with a special token of the model's in it.
+    """
+    _refuse_specials(processor, "answer", answers)
+    end = turn_end(processor, ends)
+    return [[*processor.tokenizer(a, add_special_tokens=False)["input_ids"], end] for a in answers]
+
+
+def turn_end(processor: Any, ends: Sequence[int]) -> int:
+    """The end token that the chat template sets after an answer; the first where it sets none.
+
+    It is looked for behind the answer of a whole turn, because what opens a turn for an answer need
+    not open a finished one: templates of thinking models put thoughts into the one and not into the
+    other.
+    """
+    marker = "answered"
+    text = rendered(processor, [turn("user", "asked"), turn("assistant", marker)], for_answer=False)
+    _, found, behind = text.rpartition(marker)
+    ids = processor.tokenizer(behind if found else "", add_special_tokens=False)["input_ids"]
+    return next((i for i in ids if i in ends), ends[0])

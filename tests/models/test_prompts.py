@@ -1,0 +1,110 @@
+"""The sequence as the published processor makes it, the answer as the template ends a turn."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import GenerationConfig, LlamaConfig
+
+from adapt.models.prompts import answer_tokens, chat_prompts, encode, end_tokens, prompt_inputs
+from adapt.params import InputError
+from tests.support import families, templates, tiny_world
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+PICTURE = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
+QUESTIONS = ["what is it?", "is there a dog?"]
+
+
+def published(processor, question, pictures):
+    """One prompt by the processor's own way from turns to tensors."""
+    images = [{"type": "image", "image": picture} for picture in pictures]
+    content = [*images, {"type": "text", "text": question}]
+    turns = [{"role": "user", "content": content}]
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    return processor.apply_chat_template(turns, add_generation_prompt=True, **options)
+
+
+@pytest.mark.parametrize("style", templates.STYLES)
+def test_a_prompt_is_what_the_published_processor_makes(style):
+    processor = templates.processor(templates.STYLES[style][0])
+    batch = encode(processor, [[PICTURE], [PICTURE]], QUESTIONS)
+    for b, question in enumerate(QUESTIONS):
+        want = published(processor, question, [PICTURE])["input_ids"][0]
+        ours = batch["input_ids"][b][batch["attention_mask"][b].bool()]
+        assert torch.equal(ours, want)
+        assert ours.tolist().count(processor.tokenizer.bos_token_id) == 1, "the beginning, once"
+
+
+@pytest.mark.parametrize("name", families.CASES)
+def test_every_family_gets_the_tensors_of_its_own_processor(name):
+    model, processor = families.built(name)
+    size = next(iter(families.CASES[name].views))
+    picture = families.picture(size)
+    ours = prompt_inputs(model, processor, [[picture]], [families.QUESTIONS[0]])
+    want = published(processor, families.QUESTIONS[0], [picture])
+    assert set(ours) == set(want) - {"labels"}
+    for key in ours:
+        assert torch.equal(ours[key], want[key]), key
+
+
+def test_a_tokenizer_that_ends_what_it_reads_does_not_end_a_prompt():
+    ends = templates.processor(templates.LLAVA, around="<s> $A </s>")
+    plain = templates.processor(templates.LLAVA)
+    for question in QUESTIONS:
+        ours = encode(ends, [[PICTURE]], [question])["input_ids"]
+        assert torch.equal(ours, encode(plain, [[PICTURE]], [question])["input_ids"])
+
+
+@pytest.mark.parametrize("style", templates.STYLES)
+def test_an_answer_ends_as_the_template_ends_a_turn(style):
+    template, names = templates.STYLES[style]
+    processor = templates.processor(template)
+    tokenizer = processor.tokenizer
+    ends = tokenizer.convert_tokens_to_ids(list(names))
+    first, second = answer_tokens(processor, ["a dog.", "no"], ends)
+    want = {"gemma": "<end_of_turn>"}.get(style, names[0])
+    assert tokenizer.decode(first) == "a dog." + want and tokenizer.decode(second) == "no" + want
+
+
+def test_end_tokens_are_those_that_generate_takes():
+    model, processor = tiny_world.model(), tiny_world.processor()
+    model.generation_config.eos_token_id = [3, 8, 3]
+    assert end_tokens(model, processor) == (3, 8)
+    model.generation_config.eos_token_id = None
+    model.config.eos_token_id = 5
+    assert end_tokens(model, processor) == (5,)
+    model.config.eos_token_id, model.config.text_config.eos_token_id = None, [6]
+    assert end_tokens(model, processor) == (6,) == end_tokens(model.config, processor)
+    model.config.text_config.eos_token_id = None
+    assert end_tokens(model, processor) == (processor.tokenizer.eos_token_id,)
+
+
+@pytest.mark.parametrize("wrong", [[], [3, 10**9], -1, ["</s>"], True])
+def test_end_tokens_that_are_none_are_named(wrong):
+    config = LlamaConfig(vocab_size=20, eos_token_id=None)
+    generation = GenerationConfig(eos_token_id=None)
+    generation.eos_token_id = wrong
+    tokenizer = SimpleNamespace(eos_token_id=None)
+    with pytest.raises(InputError, match=r"eos_token_id in generation_config\.json"):
+        model = SimpleNamespace(config=config, generation_config=generation)
+        end_tokens(model, SimpleNamespace(tokenizer=tokenizer))
+
+
+def test_a_special_token_in_a_text_is_named():
+    processor = templates.processor(templates.QWEN)
+    with pytest.raises(InputError, match=r"question 'is <\|im_end\|> it\?' contains <\|im_end\|>"):
+        chat_prompts(processor, ["is <|im_end|> it?"], [1])
+    with pytest.raises(InputError, match="answer 'see <image>' contains <image>"):
+        answer_tokens(processor, ["see <image>"], [2])
+    name, model = "qwen2_vl", families.built("qwen2_vl")
+    picture = families.picture(next(iter(families.CASES[name].views)))
+    with pytest.raises(InputError, match=r"contains <\|image_pad\|>, a special token"):
+        prompt_inputs(*model, [[picture]], ["is <|image_pad|> there?"])
+
+
+def test_pictures_stand_where_the_question_says():
+    processor = templates.processor(templates.INTERNVL)
+    (text,) = chat_prompts(processor, ["is <image> like <image>?"], [2])
+    assert "\nis<image>like<image>?<|im_end|>" in text
