@@ -11,8 +11,7 @@ Marks: [paper] published (arXiv 2606.31054), [release] only in the authors' code
 decision. Everything is batched over samples and layers and stays on the device. A batch whose
 images have different grids, or several views each, takes one pass per distinct grid.
 
-Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid,
-X x Y pixels, C channels.
+Shapes: B batch, L layers, N image tokens, V views of one grid, M = rows * cols of a grid.
 """
 
 import dataclasses
@@ -20,7 +19,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.attention.layout import Grid, Layout, View
@@ -177,25 +175,3 @@ def _mask(grid: Grid, debias: Mapping[Grid, Tensor] | None, like: Tensor) -> Ten
         shape = f"{grid[0]} x {grid[1]}"
         raise InputError(f"no debias mask for the grid {shape}: estimate it on such an image")
     return debias[grid]
-
-
-# ---- what training makes of it -----------------------------------------------------------------
-
-
-def pixel_mask(anchor_BN: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """The anchor as a soft mask over the image, bilinearly upsampled: [B, 1, X, Y] in [0, 1]."""
-    scaled = _minmax(anchor_BN, 1).view(-1, 1, *grid)
-    return F.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
-
-
-def enhanced(pixels_BCXY: Tensor, mask_B1XY: Tensor, white_C: Tensor) -> Tensor:
-    """v+ = v * m + white * (1 - m) [paper]: what the anchor does not support fades to white.
-
-    `white_C` is white in the processor's normalised units: (1 - mean) / std.
-    """
-    return pixels_BCXY * mask_B1XY + white_C.view(1, -1, 1, 1) * (1 - mask_B1XY)
-
-
-def noise_injected(pixels_BCXY: Tensor, noise_BCXY: Tensor, share: float) -> Tensor:
-    """v- = sqrt(1 - s) v + sqrt(s) noise [ours]: `share` s of the power is unit Gaussian noise."""
-    return (1 - share) ** 0.5 * pixels_BCXY + share**0.5 * noise_BCXY

@@ -1,9 +1,10 @@
 """How each family of models lays the patches of a picture out as image tokens: one rule per family.
 
 A rule reads the model's config and what the processor made, and says for every image of the batch,
-in order, which grids its tokens form. Rules were read from transformers 5.23 (file named at each
-rule) and are proven against the models' own embeddings in `tests/attention/test_families.py`, which
-also writes `docs/families.md`.
+in order, which grids its tokens form and which pixels each grid is made of; from the pixels
+`adapt/attention/places.py` measures where the tokens lie in the picture. Rules were read from
+transformers 5.23 (file named at each rule) and are proven against the models' own embeddings in
+`tests/attention/test_families.py`, which also writes `docs/families.md`.
 
 Shapes: B batch, S sequence.
 """
@@ -21,19 +22,25 @@ from adapt.params import InputError
 
 Kind = Literal["whole", "tile"]
 Grid = tuple[int, int]
+JOINED = ()  # tiles that the model puts together and cuts to the shape of the picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
     """One grid of an image's tokens, row by row, and the tokens around it that stand for no patch.
 
-    `row_end` such tokens follow every row, `after` follow the grid.
+    `row_end` such tokens follow every row, `after` follow the grid. `pixels` says what the grid is
+    made of: an index of `pixel_values` that leaves [C, X, Y], with slices of X and Y where a batch
+    is padded; a range of its rows where these are patches, in the order of the grid's tokens;
+    JOINED; or None where `pixel_values` has one picture for each part of the batch, in the order of
+    the parts.
     """
 
     kind: Kind
     grid: Grid
     row_end: int = 0
     after: int = 0
+    pixels: tuple[int | slice, ...] | range | None = None
 
     def length(self) -> int:
         """Image tokens of this part.
@@ -58,15 +65,16 @@ Image = list[Part]
 Rule = Callable[[Any, Inputs], list[Image]]
 
 
-def _pair(size: int | Sequence[int]) -> Grid:
-    """Configs give a side, or height and width."""
+def patch_size(config: Any) -> Grid:
+    """Height and width of the vision tower's patches, in pixels; configs give both, or a side."""
+    size = config.vision_config.patch_size
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _tower_grid(config: Any, inputs: Inputs, merge: int = 1) -> Grid:
     """Patches of a picture in `pixel_values` [..., C, X, Y]; `merge` x `merge` of them a token."""
     height, width = inputs["pixel_values"].shape[-2:]
-    side = _pair(config.vision_config.patch_size)
+    side = patch_size(config)
     return height // side[0] // merge, width // side[1] // merge
 
 
@@ -74,6 +82,25 @@ def _one_grid(config: Any, inputs: Inputs) -> list[Image]:
     """picture size / patch size; the processor resizes or crops every picture to one size"""
     # llava/modeling_llava.py, paligemma/modeling_paligemma.py: pixel_values [images, C, X, Y]
     return [[Part("whole", _tower_grid(config, inputs))] for _ in inputs["pixel_values"]]
+
+
+def _pixtral(config: Any, inputs: Inputs) -> list[Image]:
+    """`image_sizes` / patch size / `spatial_merge_size`: as the picture's own shape gives"""
+    # mistral3/modeling_mistral3.py: Mistral3PatchMerger; a LLaVA merges nothing.
+    # pixtral/processing_pixtral.py: breaks and the end are tokens of their own.
+    # pixtral/image_processing_pixtral.py: pictures are padded to the largest of the batch, at the
+    # right and below.
+    merge = getattr(config, "spatial_merge_size", 1)
+    high, wide = (side * merge for side in patch_size(config))
+    return [
+        [Part("whole", (h // high, w // wide), pixels=(n, slice(None), slice(h), slice(w)))]
+        for n, (h, w) in enumerate(inputs["image_sizes"].tolist())
+    ]
+
+
+def _llava(config: Any, inputs: Inputs) -> list[Image]:
+    """picture size / patch size; all pictures of one size, or with Pixtral's tower each its own"""
+    return (_pixtral if "image_sizes" in inputs else _one_grid)(config, inputs)
 
 
 def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
@@ -87,8 +114,15 @@ def _gemma3(config: Any, inputs: Inputs) -> list[Image]:
 def _qwen_vl(config: Any, inputs: Inputs) -> list[Image]:
     """`image_grid_thw` / `spatial_merge_size`: as the picture's own size and shape give"""
     # qwen2_vl/processing_qwen2_vl.py, qwen2_vl/image_processing_qwen2_vl.py; Qwen2.5-VL, Qwen3-VL
+    # The patches of all pictures are rows of one table, those that make a token side by side.
     merge, sizes = config.vision_config.spatial_merge_size, inputs["image_grid_thw"].tolist()
-    return [[Part("whole", (h // merge, w // merge))] * frames for frames, h, w in sizes]
+    images: list[Image] = []
+    first = 0
+    for frames, h, w in sizes:
+        rows = [range(first + t * h * w, first + (t + 1) * h * w) for t in range(frames)]
+        images.append([Part("whole", (h // merge, w // merge), pixels=one) for one in rows])
+        first += frames * h * w
+    return images
 
 
 def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
@@ -109,9 +143,13 @@ def _fine_grid(config: Any, size: Sequence[int]) -> Grid:
 def _llava_next(config: Any, inputs: Inputs) -> list[Image]:
     """the whole picture, then its tiles joined and cut to its shape, a separator after each row"""
     # llava_next/modeling_llava_next.py: pack_image_features
-    coarse = Part("whole", _tower_grid(config, inputs))
+    coarse = _tower_grid(config, inputs)
     fine = [_fine_grid(config, size) for size in inputs["image_sizes"].tolist()]
-    return [[coarse, Part("whole", grid, row_end=1)] for grid in fine]
+    # The first of a picture's tiles is the whole picture.
+    return [
+        [Part("whole", coarse, pixels=(n, 0)), Part("whole", grid, row_end=1, pixels=JOINED)]
+        for n, grid in enumerate(fine)
+    ]
 
 
 def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
@@ -123,16 +161,17 @@ def _llava_onevision(config: Any, inputs: Inputs) -> list[Image]:
     counts = [1] * len(sizes) if together is None else [n for n in together for _ in range(n)]
     most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
     images = []
-    for size, count in zip(sizes, counts, strict=True):
+    for n, (size, count) in enumerate(zip(sizes, counts, strict=True)):
         if count > 1:
-            images.append([Part("whole", coarse, after=1)])
+            images.append([Part("whole", coarse, after=1, pixels=(n, 0))])
             continue
         # 2. The joined tiles are interpolated down, both sides alike, to about `anyres_max` tiles.
         fine = _fine_grid(config, size)
         ratio = math.sqrt(fine[0] * fine[1] / (most * coarse[0] ** 2))
         if ratio > 1.1:
             fine = int(fine[0] // ratio), int(fine[1] // ratio)
-        images.append([Part("whole", coarse), Part("whole", fine, row_end=1)])
+        whole = Part("whole", coarse, pixels=(n, 0))
+        images.append([whole, Part("whole", fine, row_end=1, pixels=JOINED)])
     return images
 
 
@@ -168,7 +207,7 @@ def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
     # whole picture, and each of them ends an image.
     grid = _tower_grid(config, inputs, merge=config.scale_factor)
     images: list[Image] = []
-    for ids in inputs["input_ids"].tolist():
+    for sample, ids in enumerate(inputs["input_ids"].tolist()):
         runs = _runs(ids, config.image_token_id)
         # 1. The token behind the last run is that fence, whatever its id.
         fence = ids[runs[-1][1]] if runs and runs[-1][1] < len(ids) else None
@@ -178,12 +217,12 @@ def _idefics3(config: Any, inputs: Inputs) -> list[Image]:
         tags = [ids[opening:start] for opening, start in zip(fences, starts, strict=True)]
         # 3. Runs with the tag of the last one are whole pictures, the others tiles before them.
         tiles: Image = []
-        for tag in tags:
+        for n, tag in enumerate(tags):
             if tag == tags[-1]:
-                images.append([*tiles, Part("whole", grid)])
+                images.append([*tiles, Part("whole", grid, pixels=(sample, n))])
                 tiles = []
             else:
-                tiles.append(Part("tile", grid))
+                tiles.append(Part("tile", grid, pixels=(sample, n)))
     return images
 
 
@@ -196,12 +235,14 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family("LLaVA-1.5", _one_grid),
+    "llava": Family("LLaVA-1.5, Pixtral", _llava),
     "llava_next": Family("LLaVA-NeXT", _llava_next),
     "llava_onevision": Family("LLaVA-OneVision", _llava_onevision),
     "qwen2_vl": Family("Qwen2-VL", _qwen_vl),
     "qwen2_5_vl": Family("Qwen2.5-VL", _qwen_vl),
     "qwen3_vl": Family("Qwen3-VL", _qwen_vl),
+    "glm4v": Family("GLM-4.1V", _qwen_vl),
+    "mistral3": Family("Mistral Small 3", _pixtral),
     "idefics3": Family("Idefics3", _idefics3),
     "smolvlm": Family("SmolVLM", _idefics3),
     "internvl": Family("InternVL", _internvl),

@@ -24,8 +24,9 @@ class View:
     """One grid of patches as the language model sees it: a whole image, or one tile of it.
 
     The grid lies over what the vision tower sees: where a processor crops or pads, that is not the
-    whole file. `image` counts the images of the sample from 0; `columns` are positions in the
-    sample's sequence, row by row.
+    whole file; `adapt/attention/places.py` measures where it lies. `image` counts the images of the
+    sample from 0; `columns` are positions in the sample's sequence, row by row, and `slots` the
+    same patches counted among the sample's image tokens.
     """
 
     sample: int
@@ -33,6 +34,7 @@ class View:
     kind: Kind
     grid: Grid
     columns: tuple[int, ...]
+    slots: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +44,14 @@ class Layout:
     columns_BN: Tensor
     views: tuple[View, ...]
 
-    def common_grid(self) -> Grid:
-        """The one grid of a batch whose samples have one view of it and no other image token.
+    @property
+    def counts_B(self) -> Tensor:
+        """How many image tokens each sample has, separators included."""
+        return (self.columns_BN >= 0).sum(1)
 
-        Raises InputError otherwise, saying what the batch has.
-        """
-        grids, (samples, tokens) = {view.grid for view in self.views}, self.columns_BN.shape
-        is_alone = [view.sample for view in self.views] == list(range(samples))
-        grid = next(iter(grids))
-        if len(grids) > 1 or not is_alone or tokens != grid[0] * grid[1]:
-            shapes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
-            views = f"{len(self.views)} views of {shapes}, up to {tokens} image tokens"
-            raise InputError(f"the batch has no common patch grid: {samples} samples, {views}")
-        return grid
+    def of(self, sample: int) -> tuple[View, ...]:
+        """The views of one sample, in the order of its tokens."""
+        return tuple(view for view in self.views if view.sample == sample)
 
 
 def image_columns(input_ids_BS: Tensor, image_token_id: int) -> Tensor:
@@ -86,7 +83,11 @@ def layout_of(model: Any, inputs: Mapping[str, Tensor]) -> Layout:
     """
     if reason := unsupported(model):
         raise InputError(reason)
-    config = _config(model)
+    return layout_by(_config(model), inputs)
+
+
+def layout_by(config: Any, inputs: Mapping[str, Tensor]) -> Layout:
+    """`layout_of` from the configuration alone, of a model for which `unknown` has no reason."""
     columns_BN = image_columns(inputs["input_ids"], config.image_token_id)
     return Layout(columns_BN, tuple(_views(columns_BN, images_of(config, inputs))))
 
@@ -104,11 +105,12 @@ def _views(columns_BN: Tensor, images: list[Image]) -> Iterator[View]:
         # 1. The sample takes images until its tokens are used up.
         while used < len(columns) and dealt < len(images):
             for part in images[dealt]:
-                # 2. A part's patches are a view; its separators are passed over.
-                places, used = [used + i for i in part.patches()], used + part.length()
-                if used <= len(columns):
-                    patches = tuple(columns[i] for i in places)
-                    yield View(sample, dealt - first, part.kind, part.grid, patches)
+                # 2. A part's patches are a view; its separators are passed over, and so is a grid
+                # that a very thin picture has left no row.
+                slots, used = tuple(used + i for i in part.patches()), used + part.length()
+                if slots and used <= len(columns):
+                    patches = tuple(columns[i] for i in slots)
+                    yield View(sample, dealt - first, part.kind, part.grid, patches, slots)
             dealt += 1
         # 3. The last image must end with the last token: else the rule does not fit the model.
         if used != len(columns):
@@ -150,11 +152,3 @@ def unknown(config: Any) -> str | None:
         known = ", ".join(FAMILIES)
         reason = f"its patch grid is not known; known: {known} (adapt/attention/grids.py)"
     return reason and f"model type {config.model_type}: {reason}"
-
-
-def patch_grid(config: Any, inputs: Mapping[str, Tensor], columns_BN: Tensor) -> Grid:
-    """The (rows, columns) of the one patch grid that all samples of a batch share.
-
-    Raises InputError where they share none.
-    """
-    return Layout(columns_BN, tuple(_views(columns_BN, images_of(config, inputs)))).common_grid()

@@ -2,8 +2,10 @@
 
 Three of them are named in the paper (arXiv 2606.31054) [paper]; the formulas are ours [ours].
 
-Shapes: B batch, T generated tokens, L layers, N image tokens. `maps_BTLN` is attention to the
-image, mean over heads.
+They are computed from what is kept of an answer's attention (`adapt/attention/trace.py`). What
+stands behind the end of an answer is void, and never enters the value of a token before it.
+
+Shapes: B batch, T generated tokens, L layers, N image tokens.
 """
 
 import torch
@@ -22,55 +24,51 @@ def entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp_min(EPS).log()).sum(-1)
 
 
-def visual_mass(maps_BTLN: Tensor) -> Tensor:
-    """M_t = mean over layers and heads of the attention on the image, [B, T]; in [0, 1]."""
-    return maps_BTLN.sum(-1).mean(2)
-
-
-def focus(maps_BTLN: Tensor) -> Tensor:
-    """F_t = 1 - entropy(A_hat_t) / log N per layer, then mean: [B, T]; 1: one patch, 0: uniform."""
-    N = maps_BTLN.shape[-1]
-    if N == 1:
-        return torch.ones(maps_BTLN.shape[:2], dtype=maps_BTLN.dtype, device=maps_BTLN.device)
-    log_n = torch.log(torch.tensor(float(N), device=maps_BTLN.device))
-    return (1 - entropy(normalised(maps_BTLN)) / log_n).mean(2)
-
-
 def amc(maps: Tensor, anchor: Tensor) -> Tensor:
     """S_AMC(A || w) = sum_i a_i^2 w_i / (sum_i a_i)^2 over the last dimension [paper]."""
     return (maps.square() * anchor).sum(-1) / maps.sum(-1).square().clamp_min(EPS)
 
 
-def relative_amc(maps_BTLN: Tensor, anchor_BN: Tensor, anchor_tokens: int) -> Tensor:
+def visual_mass(mass_BTL: Tensor) -> Tensor:
+    """M_t = mean over layers of the attention on the image (its mean over heads), [B, T]."""
+    return mass_BTL.mean(2)
+
+
+def focus(entropy_BTL: Tensor, counts_B: Tensor) -> Tensor:
+    """F_t = 1 - entropy(A_hat_t) / log N per layer, then mean: [B, T]; 1: one patch, 0: uniform.
+
+    `counts_B` is N of each answer's own picture; of one token the focus is 1.
+    """
+    log_n_B = counts_B.float().log().clamp_min(EPS)
+    return (1 - entropy_BTL / log_n_B[:, None, None]).mean(2)
+
+
+def relative_amc(amc_BTL: Tensor, mask_BT: Tensor, anchor_tokens: int) -> Tensor:
     """S_AMC of each token over its mean on the first K (`anchor_tokens`), mean over layers: [B, T].
 
     Relative, because its absolute value depends on N: at most 0.09 on nine patches of 576 [ours].
+    `mask_BT`: the tokens of an answer; a shorter one is compared with the mean of all of its own.
     """
-    score_BTL = amc(maps_BTLN, anchor_BN[:, None, None])
-    return (score_BTL / score_BTL[:, :anchor_tokens].mean(1, keepdim=True).clamp_min(EPS)).mean(2)
+    weight_BK = mask_BT[:, :anchor_tokens].to(amc_BTL.dtype)
+    total_BL = (amc_BTL[:, :anchor_tokens] * weight_BK[:, :, None]).sum(1)
+    mean_BL = total_BL / weight_BK.sum(1, keepdim=True).clamp_min(1)
+    return (amc_BTL / mean_BL.clamp_min(EPS)[:, None]).mean(2)
 
 
-def responsiveness(maps_BTLN: Tensor) -> Tensor:
-    """R_t = total variation between A_hat_t and A_hat_{t-1}, layers averaged: [B, T]; R_0 = R_1."""
-    p_BTN = normalised(maps_BTLN.mean(2))
+def responsiveness(heat_BTN: Tensor, mask_BT: Tensor) -> Tensor:
+    """R_t = total variation between A_hat_t and A_hat_{t-1}, layers averaged: [B, T].
+
+    R_0 = R_1, and 0 for an answer of one token.
+    """
+    p_BTN = normalised(heat_BTN)
     change_BT = 0.5 * (p_BTN[:, 1:] - p_BTN[:, :-1]).abs().sum(-1)
-    first_B1 = change_BT[:, :1] if change_BT.shape[1] else torch.zeros_like(p_BTN[:, :1, 0])
-    return torch.cat([first_B1, change_BT], 1)
+    if not change_BT.shape[1]:
+        return torch.zeros_like(p_BTN[:, :, 0])
+    return torch.cat([change_BT[:, :1] * mask_BT[:, 1:2], change_BT], 1)
 
 
-def drift(maps_BTLN: Tensor, anchor_BN: Tensor) -> Tensor:
+def drift(heat_BTN: Tensor, anchor_BN: Tensor) -> Tensor:
     """Jensen-Shannon divergence of A_hat_t (layers averaged) and anchor: [B, T], at most log 2."""
-    p, q = normalised(maps_BTLN.mean(2)), normalised(anchor_BN)[:, None]
+    p, q = normalised(heat_BTN), normalised(anchor_BN)[:, None]
     m = (p + q) / 2
     return entropy(m) - (entropy(p) + entropy(q)) / 2
-
-
-def all_signals(maps_BTLN: Tensor, anchor_BN: Tensor, anchor_tokens: int) -> dict[str, Tensor]:
-    """Every signal of `SIGNALS`, each [B, T]. `anchor_tokens`: K, what the anchor was read from."""
-    return {
-        "mass": visual_mass(maps_BTLN),
-        "focus": focus(maps_BTLN),
-        "amc": relative_amc(maps_BTLN, anchor_BN, anchor_tokens),
-        "responsiveness": responsiveness(maps_BTLN),
-        "drift": drift(maps_BTLN, anchor_BN),
-    }

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from adapt.attention import anchor, signals
 from adapt.attention.layout import Layout, View
-from adapt.attention.settings import AnchorConfig
-from adapt.generation import steer
+from adapt.attention.settings import SIGNALS, AnchorConfig
+from adapt.attention.trace import Attention
 from adapt.generation.answer import Decoding, answer
+from adapt.generation.decoding import steer
 from adapt.generation.settings import SteerConfig
 from adapt.params import InputError, load
 from tests.support import tiny_world
@@ -26,31 +27,61 @@ def answers(**options):
     return answer(model, processor, IMAGES, tiny_world.QUESTIONS, decoding)
 
 
+def of_maps(maps_BTLN, anchor_BN, anchor_tokens, mask_BT=None):
+    """The signals of whole maps, through what is kept of them."""
+    B, T, _, N = maps_BTLN.shape
+    mask_BT = torch.ones(B, T, dtype=torch.bool) if mask_BT is None else mask_BT
+    kept = Attention(
+        first_BKLN=maps_BTLN[:, :anchor_tokens],
+        heat_BTN=maps_BTLN.mean(2),
+        mass_BTL=maps_BTLN.sum(-1),
+        entropy_BTL=signals.entropy(signals.normalised(maps_BTLN)),
+        amc_BTL=signals.amc(maps_BTLN, anchor_BN[:, None, None]),
+        fired_BTL=torch.zeros(maps_BTLN.shape[:3], dtype=torch.bool),
+        anchor_BN=anchor_BN,
+    )
+    return kept.signals(torch.full((B,), N), mask_BT, anchor_tokens)
+
+
 def test_signals_by_hand():
     # one answer, two tokens, one layer, two image tokens
     maps = torch.tensor([[[[0.3, 0.1]], [[0.1, 0.1]]]])
     w = torch.tensor([[1.0, 0.0]])
-    assert signals.visual_mass(maps).tolist() == [[pytest.approx(0.4), pytest.approx(0.2)]]
+    found = {name: values[0].tolist() for name, values in of_maps(maps, w, 1).items()}
+    assert list(found) == list(SIGNALS)
+    assert found["mass"] == [pytest.approx(0.4), pytest.approx(0.2)]
     h = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert signals.focus(maps)[0].tolist() == [
-        pytest.approx(1 - h / math.log(2)),
-        pytest.approx(0, abs=1e-6),
-    ]
+    assert found["focus"] == [pytest.approx(1 - h / math.log(2)), pytest.approx(0, abs=1e-6)]
     # S_AMC: 0.09 / 0.16 = 0.5625, then 0.01 / 0.04 = 0.25
     assert signals.amc(maps[:, :, 0], w).tolist()[0] == [pytest.approx(0.5625), pytest.approx(0.25)]
-    assert signals.relative_amc(maps, w, anchor_tokens=1)[0].tolist() == [
-        pytest.approx(1),
-        pytest.approx(0.25 / 0.5625),
-    ]
-    assert signals.responsiveness(maps)[0].tolist() == [pytest.approx(0.25), pytest.approx(0.25)]
+    assert found["amc"] == [pytest.approx(1), pytest.approx(0.25 / 0.5625)]
+    assert found["responsiveness"] == [pytest.approx(0.25), pytest.approx(0.25)]
     # JS((.5, .5), (1, 0)): m = (.75, .25)
-    assert signals.drift(maps, w)[0, 1].item() == pytest.approx(h - math.log(2) / 2, abs=1e-5)
+    assert found["drift"][1] == pytest.approx(h - math.log(2) / 2, abs=1e-5)
+
+
+def test_what_stands_behind_an_answer_is_not_in_its_signals():
+    """One token, then two of padding; K 2: only the first is compared with, and nothing changed."""
+    maps, w = torch.rand(1, 3, 2, 4), torch.full((1, 4), 0.25)
+    mask = torch.tensor([[True, False, False]])
+    found = of_maps(maps, w, 2, mask)
+    alone = of_maps(maps[:, :1], w, 2, mask[:, :1])
+    for name, values in found.items():
+        torch.testing.assert_close(values[:, :1], alone[name])
+    assert found["amc"][0, 0] == 1 and found["responsiveness"][0, 0] == 0
+
+
+def test_each_answer_is_focused_by_its_own_number_of_image_tokens():
+    """Uniform attention over two of four columns; the others are padding."""
+    entropy_BTL = torch.tensor([[[math.log(2)]], [[math.log(2)]]])
+    assert signals.focus(entropy_BTL, torch.tensor([2, 4])).tolist() == [[0.0], [0.5]]
 
 
 def test_signals_survive_one_image_token_and_no_attention():
     for maps in (torch.full((1, 3, 2, 1), 0.2), torch.zeros(1, 3, 2, 4)):
         w = torch.ones(1, maps.shape[-1])
-        assert all(torch.isfinite(v).all() for v in signals.all_signals(maps, w, 2).values())
+        assert all(torch.isfinite(v).all() for v in of_maps(maps, w, 2).values())
+    assert of_maps(torch.full((1, 3, 2, 1), 0.2), torch.ones(1, 1), 2)["focus"].eq(1).all()
 
 
 def test_spectral_score_prefers_detail_in_the_first_layer_and_smoothness_in_the_last():
@@ -82,16 +113,6 @@ def test_debias_damps_sinks_only():
     assert w[0, 0].item() == pytest.approx((0.6 / 2.25) / (0.6 / 2.25 + 0.2))
 
 
-def test_enhanced_image_keeps_what_the_anchor_supports():
-    pixels = torch.zeros(1, 3, 4, 4)
-    mask = anchor.pixel_mask(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), (2, 2), (4, 4))
-    v = anchor.enhanced(pixels, mask, torch.ones(3))
-    assert v[0, 0, 0, 0] == 0 and v[0, 0, 3, 3] == 1
-    noisy = anchor.noise_injected(torch.ones(1, 1, 64, 64), torch.randn(1, 1, 64, 64), 0.36)
-    assert noisy.mean().item() == pytest.approx(0.8, abs=0.05)
-    assert noisy.std().item() == pytest.approx(0.6, abs=0.05)
-
-
 def test_steering_is_exactly_off_with_alpha_or_tau_zero():
     plain = answers()
     for off in (
@@ -100,7 +121,7 @@ def test_steering_is_exactly_off_with_alpha_or_tau_zero():
     ):
         steered = answers(steer=off)
         assert torch.equal(steered.tokens_BT, plain.tokens_BT)
-        assert torch.equal(steered.maps_BTLN, plain.maps_BTLN)
+        assert torch.equal(steered.heat_BTN, plain.heat_BTN)
         assert not steered.fired_BTL.any()
 
 
@@ -110,10 +131,11 @@ def test_steering_fires_after_the_anchor_and_moves_attention_towards_it():
     assert not steered.fired_BTL[:, :3].any()
     assert steered.fired_BTL[:, 3:].all(), "a threshold far above the early level always fires"
     assert torch.equal(steered.tokens_BT[:, :3], plain.tokens_BT[:, :3])
-    w = anchor.visual_anchor(plain.maps_BTLN[:, :3].mean(1), plain.grid, torch.ones(16))
-    before = signals.amc(plain.maps_BTLN[:, 3], w[:, None])
-    after = signals.amc(steered.maps_BTLN[:, 3], w[:, None])
-    assert (after[:, 0] > before[:, 0]).all(), "the first layer sees the same input in both runs"
+    w = anchor.visual_anchor(plain.first_BKLN.mean(1), (4, 4), torch.ones(16))
+    torch.testing.assert_close(plain.anchor_BN, w)
+    assert (steered.amc_BTL[:, 3, 0] > plain.amc_BTL[:, 3, 0]).all(), (
+        "the first layer sees the same input in both runs"
+    )
 
 
 def tiled() -> Layout:

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from adapt.attention import rows as rows_module
 from adapt.attention.capture import NAME, RowCapture, decoder_of, observed
-from adapt.attention.layout import image_columns, patch_grid
+from adapt.attention.layout import image_columns, layout_by
 from adapt.generation.answer import Decoding, answer, first_maps
 from adapt.models.prompts import chat_prompts, prompt_inputs
 from adapt.params import InputError
@@ -74,7 +74,7 @@ def test_gradients_equal_eager():
 def test_decode_maps_equal_teacher_forced_eager():
     model, processor = tiny_world.model(), tiny_world.processor()
     images = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
-    decoding = Decoding(anchor_tokens=3, max_new_tokens=6)
+    decoding = Decoding(anchor_tokens=6, max_new_tokens=6)
     answers = answer(model, processor, images, tiny_world.QUESTIONS, decoding)
     prompts = prompt_inputs(model, processor, images, tiny_world.QUESTIONS)
     start = prompts["input_ids"].shape[1]
@@ -86,9 +86,9 @@ def test_decode_maps_equal_teacher_forced_eager():
     expected = eager(model, prompts)
     for b in range(2):
         want = expected[b][:, start - 1 : -1][:, :, columns[b]].transpose(0, 1)
-        torch.testing.assert_close(answers.maps_BTLN[b], want, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(answers.first_BKLN[b], want, atol=1e-5, rtol=1e-4)
     assert first_maps(answers, 3).shape == (2, 3, 16)
-    assert answers.grid == (4, 4)
+    assert [view.grid for view in answers.layout.views] == [(4, 4)] * 2
 
 
 def watch(model, inputs, layers="all"):
@@ -297,7 +297,7 @@ def test_samples_of_one_prompt_keep_their_columns():
     )
     assert twice.texts == again.texts
     # The first map depends on the prompt alone: equal within a pair, different between prompts.
-    first = twice.maps_BTLN[:, 0]
+    first = twice.first_BKLN[:, 0]
     torch.testing.assert_close(first[0], first[1])
     assert not torch.allclose(first[0], first[2])
 
@@ -307,4 +307,5 @@ def test_layout_errors_say_why():
         image_columns(torch.tensor([[9, 1], [1, 1]]), 9)
     model = tiny_world.model()
     with pytest.raises(InputError, match="15 image tokens do not form the 4 x 4 grid"):
-        patch_grid(model.config, {"pixel_values": torch.zeros(1, 3, 32, 32)}, torch.zeros(1, 15))
+        ids = torch.full((1, 15), model.config.image_token_id)
+        layout_by(model.config, {"input_ids": ids, "pixel_values": torch.zeros(1, 3, 32, 32)})

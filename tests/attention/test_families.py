@@ -95,12 +95,7 @@ def prove(name, pictures, side, every):
                 case.shared if padded else case.views[content.size]
             )
             frame = (max(content.size),) * 2 if padded else content.size
-            tiles = [v for v in views if v.kind == "tile"]
-            boards = [[[v]] for v in views if v.kind == "whole"]
-            if tiles:
-                across = case.tiles[content.size][1]
-                boards.append([tiles[i : i + across] for i in range(0, len(tiles), across)])
-            for board in boards:
+            for board in families.boards(name, content.size, views):
                 prove_board(name, pictures, sample, image, frame, board, side, every)
 
 
@@ -195,7 +190,7 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, side):
 def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
     model, processor = built(name)
     pictures = [[picture(size, seed)] for seed, size in enumerate(CASES[name].views)][:2]
-    decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
+    decoding = Decoding(anchor_tokens=5, max_new_tokens=5)
     answers = answer(model, processor, pictures, families.QUESTIONS, decoding)
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
     start = batch["input_ids"].shape[1]
@@ -208,10 +203,10 @@ def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
             generated = torch.full_like(answers.tokens_BT, name == "paligemma")
             batch[key] = torch.cat([batch[key], generated], 1)
     reference = eager_maps(name, {k: v for k, v in batch.items() if k != "labels"})[0]
-    assert answers.maps_BTLN.shape[1] == answers.tokens_BT.shape[1]
+    assert answers.first_BKLN.shape[1] == answers.tokens_BT.shape[1]
     for b, row in enumerate(answers.layout.columns_BN):
         wanted = reference[b][:, start - 1 : -1][:, :, row[row >= 0]].transpose(0, 1)
-        torch.testing.assert_close(answers.maps_BTLN[b][:, :, row >= 0], wanted, **TOLERANCE)
+        torch.testing.assert_close(answers.first_BKLN[b][:, :, row >= 0], wanted, **TOLERANCE)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -232,13 +227,13 @@ def test_steering_is_off_at_zero_and_moves_attention_when_on(name):
     watched, steered = run(), run(always)
     assert torch.equal(watched.tokens_BT, plain)
     assert not steered.fired_BTL[:, :2].any() and steered.fired_BTL[:, 2:].any()
-    assert not torch.equal(steered.maps_BTLN[:, 2, 0], watched.maps_BTLN[:, 2, 0]), (
+    assert not torch.equal(steered.amc_BTL[:, 2, 0], watched.amc_BTL[:, 2, 0]), (
         "the first steered step"
     )
 
 
 def test_every_supported_family_is_proven_here():
-    assert list(FAMILIES) == NAMES
+    assert list(FAMILIES) == list(dict.fromkeys(map(families.model_type, NAMES)))
 
 
 def test_the_table_in_the_docs_is_current():

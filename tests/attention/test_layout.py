@@ -7,10 +7,13 @@ import transformers
 from torch import tensor
 
 from adapt.attention.grids import FAMILIES, Part, images_of
-from adapt.attention.layout import Layout, View, image_columns, layout_of, patch_grid, unsupported
+from adapt.attention.layout import View, image_columns, layout_by, layout_of, unsupported
+from adapt.attention.places import places_of
 from adapt.params import InputError
 from tests.support import builders, tiny_world
 from tests.support.families import CASES, built, inputs, picture
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def test_a_batch_by_hand():
@@ -24,10 +27,11 @@ def test_a_batch_by_hand():
     layout = layout_of(model, {"input_ids": ids, "pixel_values": torch.zeros(2, 3, 16, 16)})
     assert layout.columns_BN.tolist() == [[2, 3, 4, 5], [3, 4, 5, 6]]
     assert layout.views == (
-        View(0, 0, "whole", (2, 2), (2, 3, 4, 5)),
-        View(1, 0, "whole", (2, 2), (3, 4, 5, 6)),
+        View(0, 0, "whole", (2, 2), (2, 3, 4, 5), (0, 1, 2, 3)),
+        View(1, 0, "whole", (2, 2), (3, 4, 5, 6), (0, 1, 2, 3)),
     )
-    assert layout.common_grid() == (2, 2)
+    assert layout.of(1) == layout.views[1:] and layout.counts_B.tolist() == [4, 4]
+    assert {view.grid for view in layout.views} == {(2, 2)}
 
 
 def test_separators_belong_to_no_view():
@@ -36,10 +40,22 @@ def test_separators_belong_to_no_view():
     coarse, fine = layout.views
     columns = layout.columns_BN[0].tolist()
     assert coarse.columns == tuple(columns[:16])
+    assert coarse.slots == tuple(range(16))
+    assert [columns[slot] for slot in fine.slots] == list(fine.columns)
     separators = sorted(set(columns) - set(coarse.columns) - set(fine.columns))
     assert separators == [columns[16 + 9 * row + 8] for row in range(4)], (
         "4 rows of 8 patches and a separator"
     )
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_very_thin_pictures_have_views_with_patches_and_places(name):
+    model, processor = built(name)
+    for size in ((1, 50), (64, 4), (1, 1)):
+        layout = layout_of(model, inputs(name, [[picture(size)]]))
+        assert all(v.columns for v in layout.views), "LLaVA-NeXT cuts the fine grid of 64 x 4 away"
+        (places,) = places_of(model.config, processor, [size])
+        assert [p.grid for p in places] == [v.grid for v in layout.views]
 
 
 def test_images_of_a_sample_are_counted():
@@ -51,6 +67,9 @@ def test_images_of_a_sample_are_counted():
         (1, 0, (2, 2)),
     ]
     assert [len(v.columns) for v in views] == [24, 6, 4]
+    layout = layout_of(built("qwen2_vl")[0], batch)
+    assert layout.counts_B.tolist() == [30, 4] and layout.of(0) == views[:2]
+    assert views[1].slots == tuple(range(24, 30)), "counted over the pictures of the sample"
 
 
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm", "internvl"])
@@ -99,21 +118,6 @@ def test_crops_of_pan_and_scan_are_pictures_of_their_own():
     ]
 
 
-def test_one_grid_for_all_or_an_error_that_says_what_there_is():
-    view = View(0, 0, "whole", (1, 2), (3, 4))
-    assert Layout(tensor([[3, 4]]), (view,)).common_grid() == (1, 2)
-    other = View(1, 0, "whole", (2, 1), (3, 4))
-    with pytest.raises(
-        InputError, match="no common patch grid: 2 samples, 2 views of 1 x 2, 2 x 1"
-    ):
-        Layout(tensor([[3, 4], [3, 4]]), (view, other)).common_grid()
-    with pytest.raises(InputError, match="1 samples, 1 views of 1 x 2, up to 3 image tokens"):
-        Layout(tensor([[3, 4, 5]]), (view,)).common_grid()
-    second = View(0, 1, "whole", (1, 2), (5, 6))
-    with pytest.raises(InputError, match="1 samples, 2 views"):
-        Layout(tensor([[3, 4, 5, 6]]), (view, second)).common_grid()
-
-
 def test_tokens_that_the_rule_does_not_expect_are_an_error():
     model = tiny_world.model()
     ids = torch.tensor([[model.config.image_token_id] * 15])
@@ -127,16 +131,15 @@ def test_tokens_that_the_rule_does_not_expect_are_an_error():
         pair = torch.tensor([[model.config.image_token_id] * 16] * 2)
         layout_of(model, {"input_ids": pair, "pixel_values": torch.zeros(1, 3, 32, 32)})
     with pytest.raises(InputError, match="the batch has 2 images, but image tokens for 1 only"):
-        patch_grid(
-            model.config, {"pixel_values": torch.zeros(2, 3, 32, 32)}, torch.arange(16)[None]
-        )
+        alone = torch.tensor([[model.config.image_token_id] * 16])
+        layout_by(model.config, {"input_ids": alone, "pixel_values": torch.zeros(2, 3, 32, 32)})
 
 
 def test_what_is_missing_is_named():
     with pytest.raises(InputError, match="sample 1 of the batch has no image tokens"):
         image_columns(torch.tensor([[9, 1], [1, 1]]), 9)
     with pytest.raises(
-        InputError, match=r"LLaVA-1\.5: the batch has no 'pixel_values' from the processor"
+        InputError, match=r"LLaVA-1\.5, Pixtral: the batch has no 'pixel_values' from the processor"
     ):
         images_of(tiny_world.model().config, {})
 

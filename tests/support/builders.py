@@ -1,18 +1,16 @@
 """Tiny models of every family and their processors: transformers' own classes, random weights.
 
-Processors of families that also read video need torchvision for that part, which is left out here:
-a picture's way through them does not touch it.
+Processors of families that also read video are built without that part, as they are loaded.
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import torch
 import transformers
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import (
@@ -21,11 +19,13 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-from transformers.models.smolvlm import processing_smolvlm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from adapt.models.checkpoint.pil import on_pil
+from adapt.models.checkpoint.processor import pictures_only
 from adapt.models.tiny import CHAT_TEMPLATE, build_tokenizer
 
 WORDS = (
@@ -35,7 +35,6 @@ WORDS = (
 )
 WIDTH, HEADS, LAYERS = 32, 4, 2
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-NO_VIDEO = SimpleNamespace(num_frames=None, fps=None)
 
 
 def tokenizer(specials: Sequence[str] = (), **named: str) -> Any:
@@ -84,15 +83,6 @@ def tower_config(kind: type, image_size: int, patch_size: int, **extra: Any) -> 
 
 def square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
-
-
-def without_video(kind: type) -> type:
-    """The processor class, taking `NO_VIDEO` where it would want a video processor."""
-
-    def check(self: Any, name: str, part: Any) -> Any:
-        return None if part is NO_VIDEO else kind.check_argument_for_proper_class(self, name, part)
-
-    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
 
 
 def llava() -> tuple[Any, Any]:
@@ -157,10 +147,10 @@ def llava_onevision() -> tuple[Any, Any]:
     pictures = LlavaOnevisionImageProcessorPil(
         size=square(16), image_grid_pinpoints=PINPOINTS, **HALF
     )
-    processor = without_video(transformers.LlavaOnevisionProcessor)(
+    processor = pictures_only(transformers.LlavaOnevisionProcessor)(
         pictures,
         words,
-        NO_VIDEO,
+        None,
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         vision_aspect_ratio="anyres_max_2",
@@ -191,8 +181,8 @@ def qwen(
     pictures = Qwen2VLImageProcessorPil(
         patch_size=patch, merge_size=2, size={"shortest_edge": 64, "longest_edge": 64 * 64}, **HALF
     )
-    return built, without_video(processor)(
-        pictures, words, NO_VIDEO, chat_template=template("".join(QWEN[:3]))
+    return built, pictures_only(processor)(
+        pictures, words, None, chat_template=template("".join(QWEN[:3]))
     )
 
 
@@ -259,6 +249,77 @@ def qwen3_vl() -> tuple[Any, Any]:
     return built, processor
 
 
+GLM = ("<|begin_of_image|>", "<|image|>", "<|end_of_image|>")
+GLM_VIDEO = ("<|begin_of_video|>", "<|video|>", "<|end_of_video|>")
+
+
+def glm4v() -> tuple[Any, Any]:
+    words = tokenizer([*GLM, *GLM_VIDEO])
+    start, image, end = words.convert_tokens_to_ids(list(GLM))
+    first, video, last = words.convert_tokens_to_ids(list(GLM_VIDEO))
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    vision = {
+        "depth": 1,
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_heads": HEADS,
+        "image_size": 16,
+        "patch_size": 4,
+        "out_hidden_size": WIDTH,
+    }
+    config = transformers.Glm4vConfig(
+        vision_config=vision,
+        text_config=text_config(
+            transformers.Glm4vTextConfig, words, rope_parameters=rope
+        ).to_dict(),
+        image_token_id=image,
+        video_token_id=video,
+        image_start_token_id=start,
+        image_end_token_id=end,
+        video_start_token_id=first,
+        video_end_token_id=last,
+    )
+    pictures = Glm4vImageProcessorPil(
+        patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 64 * 64}, **HALF
+    )
+    processor = pictures_only(transformers.Glm4vProcessor)(
+        pictures, words, None, chat_template=template("".join(GLM))
+    )
+    return transformers.Glm4vForConditionalGeneration(config), processor
+
+
+def mistral3() -> tuple[Any, Any]:
+    words = tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+    config = transformers.Mistral3Config(
+        vision_config=tower_config(transformers.PixtralVisionConfig, 64, 4),
+        text_config=text_config(transformers.MistralConfig, words, head_dim=8),
+        image_token_index=words.convert_tokens_to_ids("[IMG]"),
+        tie_word_embeddings=False,
+    )
+    pictures = PixtralImageProcessorPil(size={"longest_edge": 64}, patch_size=square(4), **HALF)
+    processor = on_pil("PixtralProcessor")(
+        pictures, words, patch_size=4, spatial_merge_size=2, chat_template=template("[IMG]")
+    )
+    return transformers.Mistral3ForConditionalGeneration(config), processor
+
+
+def pixtral() -> tuple[Any, Any]:
+    """A LLaVA by its type, with the tower and the processor of Mistral Small 3."""
+    words = tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+    config = transformers.LlavaConfig(
+        vision_config=tower_config(transformers.PixtralVisionConfig, 64, 8),
+        text_config=text_config(transformers.MistralConfig, words, head_dim=8),
+        image_token_id=words.convert_tokens_to_ids("[IMG]"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    pictures = PixtralImageProcessorPil(size={"longest_edge": 64}, patch_size=square(8), **HALF)
+    processor = on_pil("PixtralProcessor")(
+        pictures, words, patch_size=8, chat_template=template("[IMG]")
+    )
+    return transformers.LlavaForConditionalGeneration(config), processor
+
+
 IDEFICS = ("<fake_token_around_image>", "<end_of_utterance>")
 
 
@@ -291,11 +352,9 @@ def smolvlm() -> tuple[Any, Any]:
     pictures = SmolVLMImageProcessorPil(
         size={"longest_edge": 32}, max_image_size={"longest_edge": 16}, **HALF
     )
-    # It is for the length of videos.
-    with mock.patch.object(processing_smolvlm, "num2words", object()):
-        processor = without_video(transformers.SmolVLMProcessor)(
-            pictures, words, NO_VIDEO, image_seq_len=16, chat_template=template("<image>")
-        )
+    processor = pictures_only(transformers.SmolVLMProcessor)(
+        pictures, words, None, image_seq_len=16, chat_template=template("<image>")
+    )
     return transformers.SmolVLMForConditionalGeneration(config), processor
 
 
@@ -318,8 +377,8 @@ def internvl() -> tuple[Any, Any]:
     pictures = GotOcr2ImageProcessorPil(
         size=square(16), crop_to_patches=True, max_patches=4, **HALF
     )
-    processor = without_video(transformers.InternVLProcessor)(
-        pictures, words, NO_VIDEO, image_seq_length=16, chat_template=template("<IMG_CONTEXT>")
+    processor = pictures_only(transformers.InternVLProcessor)(
+        pictures, words, None, image_seq_length=16, chat_template=template("<IMG_CONTEXT>")
     )
     return transformers.InternVLForConditionalGeneration(config), processor
 

@@ -6,6 +6,7 @@ The vision towers have their attention switched off (its weights are zero), so t
 depends on the pixels of its own patch alone: `test_families.py` finds every patch by painting it.
 """
 
+import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,10 @@ from PIL import Image
 
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import layout_of, unsupported
+from adapt.inspect.trial import several_flaw, training_flaw
+from adapt.models.prompts import prompt_inputs
+from adapt.models.roles import linear_layers
+from adapt.preference.prefix import cannot_share
 from tests.support import builders
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "families.md"
@@ -44,6 +49,10 @@ class Case:
     tiles: dict[tuple[int, int], Arrange] = dataclasses.field(default_factory=dict)
     shared: Views = ()
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Three sizes of pictures that a batch may mix."""
+        return [*self.views, (37, 23)]
+
 
 WHOLE = ("whole", (4, 4))
 TILE = ("tile", (4, 4))
@@ -57,9 +66,15 @@ QWEN_VIEWS: dict[tuple[int, int], Views] = {
     (48, 32): (("whole", (4, 6)),),
     (22, 40): (("whole", (5, 3)),),
 }
+# Sides are rounded up to whole tokens.
+PIXTRAL_VIEWS: dict[tuple[int, int], Views] = {
+    (48, 32): (("whole", (4, 6)),),
+    (22, 36): (("whole", (5, 3)),),
+}
 
 CASES: dict[str, Case] = {
     "llava": Case(builders.llava, SQUARES),
+    "pixtral": Case(builders.pixtral, PIXTRAL_VIEWS),  # a LLaVA by its type
     # 32 x 16 is two tiles of 4 x 4. 32 x 24 goes into 32 x 32 with a border of one patch (4 pixels)
     # above and below.
     "llava_next": Case(
@@ -75,6 +90,8 @@ CASES: dict[str, Case] = {
     "qwen2_vl": Case(builders.qwen2_vl, QWEN_VIEWS),
     "qwen2_5_vl": Case(builders.qwen2_5_vl, QWEN_VIEWS),
     "qwen3_vl": Case(builders.qwen3_vl, QWEN_VIEWS),
+    "glm4v": Case(builders.glm4v, QWEN_VIEWS),
+    "mistral3": Case(builders.mistral3, PIXTRAL_VIEWS),
     "idefics3": Case(builders.idefics3, TWO_TILES, tiles={(64, 32): (1, 2), (48, 64): (2, 2)}),
     "smolvlm": Case(builders.smolvlm, TWO_TILES, tiles={(64, 32): (1, 2), (48, 64): (2, 2)}),
     "internvl": Case(
@@ -107,10 +124,37 @@ def built(name: str) -> tuple[Any, Any]:
     return model.eval(), processor
 
 
+def model_type(name: str) -> str:
+    """The family of a case, as a model's configuration names it; it may have several cases."""
+    return str(built(name)[0].config.model_type)
+
+
 def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """A picture of noise, (width, height)."""
     shape, rng = (size[1], size[0], 3), np.random.default_rng(seed)
     return Image.fromarray(rng.integers(64, 192, shape, dtype=np.uint8))
+
+
+def mixed(name: str) -> list[list[Image.Image]]:
+    """Rows of a batch: pictures of three sizes, and one row with two of them."""
+    small, large, odd = (picture(size, seed) for seed, size in enumerate(CASES[name].sizes()))
+    return [[small, large], [odd], [large], [small]]
+
+
+def boards(name: str, size: tuple[int, int], views: Sequence[Any]) -> list[list[list[Any]]]:
+    """The views of a picture, or what belongs to each of them, as they lie over the picture.
+
+    A view of the whole picture is a board by itself; tiles lie beside each other on one.
+    """
+    case = CASES[name]
+    kinds = [kind for kind, _ in (case.views[size] if len(views) > 1 else (WHOLE,))]
+    pairs = list(zip(kinds, views, strict=True))
+    tiles = [view for kind, view in pairs if kind == "tile"]
+    found = [[[view]] for kind, view in pairs if kind == "whole"]
+    across = case.tiles[size][1] if tiles else 1
+    if tiles:
+        found.append([tiles[i : i + across] for i in range(0, len(tiles), across)])
+    return found
 
 
 def prompt(processor: Any, question: str, images: int = 1, answer: str = "") -> str:
@@ -156,6 +200,15 @@ classes and its own processor:
 * **steering**: with alpha 0 the tokens are those of plain `generate`; with alpha 1 attention moves.
 
 """
+TRAINING = """
+What training makes of them. **Trains**: one guided batch with all terms of the loss, forward and
+backward, tried while this file was written; `tests/preference/test_families.py` adds that both
+answers behind one prompt are what they are behind one each, to 1e-5, and
+`tests/test_every_family.py` that pictures of three sizes, two in some rows, go through every stage,
+with full training and with LoRA. **LoRA**: the linear layers that get adapters with `targets: all`.
+**Several pictures**: two in one prompt, answered and told apart.
+
+"""
 
 
 def document() -> str:
@@ -164,12 +217,28 @@ def document() -> str:
     lines = [f"| {' | '.join(heads)} | tiny model: picture, image tokens, views |"]
     lines += ["|---|---|---|---|"]
     for name, family in FAMILIES.items():
-        examples = [example(name, size) for size in CASES[name].views]
+        cases = [case for case in CASES if model_type(case) == name]
+        examples = [example(case, size) for case in cases for size in CASES[case].views]
         rule = " ".join(family.rule.__doc__.split())
         lines.append(f"| {family.name} | `{name}` | {rule} | {'; '.join(examples)} |")
-    lines += ["", "What is refused, and with which words:", ""]
-    lines += [f"* {unsupported(model)}" for model in builders.refused()]
-    return HEAD + "\n".join(lines) + "\n"
+    heads = "| family | trains | LoRA | several pictures |"
+    training = [heads, "|---|---|---|---|", *(_trained(name) for name in FAMILIES)]
+    refused = [f"* {unsupported(model)}" for model in builders.refused()]
+    last = "\n".join(["", "What is refused, and with which words:", "", *refused])
+    return HEAD + "\n".join(lines) + "\n" + TRAINING + "\n".join(training) + "\n" + last + "\n"
+
+
+def _trained(name: str) -> str:
+    """A family's row of the table of training, from a trial."""
+    model, processor = built(name)
+    batch = prompt_inputs(model, processor, [[picture((32, 32))]], QUESTIONS[:1])
+    apart = cannot_share(model, batch)
+    how = "both answers behind one prompt" if apart is None else f"a prompt each: {apart}"
+    layers = Counter(layer.rpartition(".")[2] for layer in linear_layers(model, "decoder"))
+    several = several_flaw(model, processor, picture((32, 24)))
+    flaw = training_flaw(copy.deepcopy(model), processor, picture((32, 24)))
+    trains, can_take = ("yes" if one is None else f"no: {one}" for one in (flaw, several))
+    return f"| {FAMILIES[name].name} | {trains}, {how} | {', '.join(layers)} | {can_take} |"
 
 
 def example(name: str, size: tuple[int, int]) -> str:

@@ -1,0 +1,193 @@
+"""What is kept of an answer's attention to the image while it is generated: sums, not maps.
+
+A map for every token and layer, [B, T, L, N], is the largest thing that decoding would ever make:
+36 GB for 64 answers of 512 tokens to pictures of 2,880 tokens. The signals of docs/method.md,
+section 1, need four numbers for every token and layer, and one map over all layers. Only the maps
+of the first K tokens are kept as they are: the anchor is read from them.
+
+All layers of a step are reduced at once, when the step is over, so that a step costs a handful of
+operations whatever the number of layers.
+
+Shapes: B answers, T generated tokens, L layers, N image tokens, K anchor tokens.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from adapt.attention import signals
+from adapt.attention.anchor import Patches, anchors
+from adapt.attention.layout import Grid
+from adapt.attention.signals import amc, entropy, normalised
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attention:
+    """The attention of some answers to their images; see the module docstring.
+
+    `first_BKLN`: maps of the first K tokens (fewer where all answers are shorter). `heat_BTN`: the
+    map of each token, mean over layers. `mass_BTL`, `entropy_BTL` (nats, of the map as a
+    distribution) and `amc_BTL` (S_AMC with the anchor, `anchor_BN`) of each token and layer;
+    `fired_BTL`: where steering stepped in. What stands behind the end of an answer is void.
+    """
+
+    first_BKLN: Tensor
+    heat_BTN: Tensor
+    mass_BTL: Tensor
+    entropy_BTL: Tensor
+    amc_BTL: Tensor
+    fired_BTL: Tensor
+    anchor_BN: Tensor
+
+    def signals(self, counts_B: Tensor, mask_BT: Tensor, anchor_tokens: int) -> dict[str, Tensor]:
+        """Every signal of `SIGNALS`, each [B, T].
+
+        `counts_B`: image tokens of each answer's own prompt; `mask_BT`: the tokens of the answers.
+        """
+        return {
+            "mass": signals.visual_mass(self.mass_BTL),
+            "focus": signals.focus(self.entropy_BTL, counts_B),
+            "amc": signals.relative_amc(self.amc_BTL, mask_BT, anchor_tokens),
+            "responsiveness": signals.responsiveness(self.heat_BTN, mask_BT),
+            "drift": signals.drift(self.heat_BTN, self.anchor_BN),
+        }
+
+
+def mean_of_first(first_BKLN: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean map over the first K tokens of each answer, or all of a shorter one: [B, L, N]."""
+    weight_BK = mask_BT[:, : first_BKLN.shape[1]].to(first_BKLN.dtype, copy=True)
+    weight_BK[:, 0] = 1  # an empty answer still has the step that chose to end it
+    total_BLN = (first_BKLN * weight_BK[:, :, None, None]).sum(1)
+    return total_BLN / weight_BK.sum(1)[:, None, None]
+
+
+class Trace:
+    """Recorder of one generation.
+
+    Every step begins with `begin`, fills `map_at` and `fired_at` for each layer in turn, and is
+    reduced when the next one begins; `finish` ends the last.
+
+    Args:
+        patches, debias: of the anchor, as `adapt.attention.anchor.anchors` takes them.
+        shape: (layers at most, B, N).
+        anchor_tokens: K.
+    """
+
+    def __init__(
+        self,
+        patches: Sequence[Patches],
+        debias: Mapping[Grid, Tensor] | None,
+        shape: tuple[int, int, int],
+        anchor_tokens: int,
+    ) -> None:
+        self.patches, self.debias, self.anchor_tokens = patches, debias, anchor_tokens
+        layers, B, N = shape
+        device = patches[0].sample_V.device
+        self._first_KLBN = torch.zeros(anchor_tokens, *shape, device=device)
+        self._later_LBN = torch.zeros(shape, device=device)
+        self._heat = _Series((B, N), torch.float32, device)
+        of_layers = ((B, layers), torch.float32, device)
+        self._mass, self._entropy, self._amc = (_Series(*of_layers) for _ in range(3))
+        self._fired = _Series((B, layers), torch.bool, device)
+        self._step, self._layers = -1, 0
+        self._anchor_BN: Tensor | None = None
+
+    def begin(self) -> None:
+        """The next step of the generation."""
+        self._reduce()
+        self._step += 1
+        for series in (self._heat, self._mass, self._entropy, self._amc, self._fired):
+            series.reach(self._step)
+
+    def map_at(self, layer: int) -> Tensor:
+        """The place of this step's map of a layer, [B, N], to be filled."""
+        self._layers = max(self._layers, layer + 1)
+        return self._maps_LBN()[layer]
+
+    def fired_at(self, layer: int) -> Tensor:
+        """The place of whether this step was steered in a layer, [B], to be filled."""
+        return self._fired.at(self._step)[:, layer]
+
+    def first(self) -> Tensor:
+        """Maps of the steps so far, K at most: [B, K, L, N]."""
+        steps = min(self._step + 1, self.anchor_tokens)
+        return self._first_KLBN[:steps, : self._layers].movedim(2, 0)
+
+    def anchor(self) -> Tensor:
+        """The anchor of the K anchor tokens, [B, N]; only once they have been generated."""
+        if self._anchor_BN is None:
+            first_BKLN = self.first()
+            every_BK = torch.ones(first_BKLN.shape[:2], device=first_BKLN.device)
+            maps_BLN = mean_of_first(first_BKLN, every_BK)
+            self._anchor_BN = anchors(maps_BLN, self.patches, self.debias)
+        return self._anchor_BN
+
+    def finish(self, mask_BT: Tensor) -> Attention:
+        """What was recorded of the T tokens of `mask_BT`, true for those of an answer."""
+        self._reduce()
+        steps, L = mask_BT.shape[1], self._layers
+        # A device may run a step ahead of the check that an answer has ended.
+        assert self._step + 1 in (steps, steps + 1), "one observed step per generated token"
+        first_BKLN = self.first()[:, :steps].contiguous()
+        # An answer shorter than K has its anchor from fewer tokens, all of them among these.
+        anchor_BN = anchors(mean_of_first(first_BKLN, mask_BT), self.patches, self.debias)
+        amc_BTL = self._amc.stacked(steps)[:, :, :L]
+        amc_BTL[:, : first_BKLN.shape[1]] = amc(first_BKLN, anchor_BN[:, None, None])
+        return Attention(
+            first_BKLN=first_BKLN,
+            heat_BTN=self._heat.stacked(steps),
+            mass_BTL=self._mass.stacked(steps)[:, :, :L],
+            entropy_BTL=self._entropy.stacked(steps)[:, :, :L],
+            amc_BTL=amc_BTL,
+            fired_BTL=self._fired.stacked(steps)[:, :, :L],
+            anchor_BN=anchor_BN,
+        )
+
+    def _maps_LBN(self) -> Tensor:
+        is_first = self._step < self.anchor_tokens
+        return self._first_KLBN[self._step] if is_first else self._later_LBN
+
+    def _reduce(self) -> None:
+        """The sums of the step that is over."""
+        if self._step < 0:
+            return
+        a_LBN, step, L = self._maps_LBN()[: self._layers], self._step, self._layers
+        torch.mean(a_LBN, 0, out=self._heat.at(step))
+        self._mass.at(step)[:, :L] = a_LBN.sum(-1).T
+        self._entropy.at(step)[:, :L] = entropy(normalised(a_LBN)).T
+        if step >= self.anchor_tokens:
+            self._amc.at(step)[:, :L] = amc(a_LBN, self.anchor()).T
+
+
+class _Series:
+    """One value per step, in blocks of some steps.
+
+    Many small tensors that stay would lie between the blocks of memory which a growing cache takes
+    and gives back, and keep them from being used again: measured, that costs more than the capture
+    itself.
+    """
+
+    STEPS = 16
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self._shape, self._options = shape, {"dtype": dtype, "device": device}
+        self._blocks: list[Tensor] = []  # each [STEPS, *shape]
+
+    def reach(self, step: int) -> None:
+        """Make room for this step."""
+        if step >= self.STEPS * len(self._blocks):
+            self._blocks.append(torch.zeros(self.STEPS, *self._shape, **self._options))
+
+    def at(self, step: int) -> Tensor:
+        """The place of one step's value, to be filled."""
+        return self._blocks[step // self.STEPS][step % self.STEPS]
+
+    def stacked(self, steps: int) -> Tensor:
+        """The values of so many steps, [B, T, ...]; the blocks go as they are copied."""
+        out = torch.empty(self._shape[0], steps, *self._shape[1:], **self._options)
+        for start in range(0, steps, self.STEPS):
+            part = self._blocks.pop(0).movedim(0, 1)
+            out[:, start : start + self.STEPS] = part[:, : steps - start]
+        return out
