@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +16,25 @@ def unlogged(step: int, metrics: Mapping[str, float]) -> None:
     """A `Log` that nobody follows."""
 
 
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar on stderr; outside a terminal, one line every ten seconds."""
+def track(
+    items: Iterable[T],
+    label: str,
+    total: int | None = None,
+    count: Callable[[T], int] | None = None,
+) -> Iterator[T]:
+    """Iterate with a progress bar on stderr; outside a terminal, one line every ten seconds.
+
+    `count`: how many of the `total` an item stands for, where that is not one.
+    """
     from tqdm import tqdm
 
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    yield from tqdm(items, label, total, mininterval=interval, dynamic_ncols=True)
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    options = {"desc": label, "mininterval": interval, "dynamic_ncols": True}
+    with tqdm(total=total, **options) as bar:
+        for item in items:
+            yield item
+            bar.update(1 if count is None else count(item))
 
 
 class History:

@@ -1,114 +1,139 @@
 """Batched answers of a vision-language model, with its attention to the image from the same pass.
 
-Shapes: B answers, T generated tokens, L layers, N image tokens.
+Shapes: R rows, B answers (rows times samples), T generated tokens, L layers, N image tokens.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from adapt.attention.anchor import anchors, by_grid
 from adapt.attention.capture import observed
 from adapt.attention.layout import Grid, Layout, layout_of
-from adapt.generation.confidence import Confidence
+from adapt.attention.trace import Attention, mean_of_first
+from adapt.generation.decoding.confidence import Confidence
+from adapt.generation.decoding.config import own_config
+from adapt.generation.decoding.sampling import Gumbel, seed_of
+from adapt.generation.decoding.steer import DecodeObserver
 from adapt.generation.settings import SteerConfig
-from adapt.generation.steer import DecodeObserver
-from adapt.models.prompts import prompt_inputs
+from adapt.models.prompts import Pictures, prompt_inputs
+
+
+class DebiasMasks(Protocol):
+    """Where debias masks come from: `adapt.generation.debias.Debias`."""
+
+    def covering(self, layout: Layout, images: Pictures) -> Mapping[Grid, Tensor]:
+        """A mask for every grid of the layout, that of prompts with these pictures."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decoding:
     """How answers are decoded.
 
-    `anchor_tokens` is K, the tokens after which steering starts. `debias` holds a mask per grid and
-    `steer` the rule; None does without. At `temperature` 0 decoding is greedy; above, `samples`
-    answers to each prompt are drawn, which depend on `seed` alone.
+    `anchor_tokens` is K, the tokens after which steering starts. `debias` has a mask for each grid
+    and `steer` the rule; None does without. At `temperature` 0 decoding is greedy; above, `samples`
+    answers to each prompt are drawn, which depend on `seed` and the row's id alone.
     """
 
     anchor_tokens: int
     max_new_tokens: int
     steer: SteerConfig | None = None
-    debias: Mapping[Grid, Tensor] | None = None
+    debias: DebiasMasks | None = None
     samples: int = 1
     temperature: float = 0.0
     seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Answers of one batch. `mask_BT` is true for an answer's tokens, false from its end token on.
+class Answers(Attention):
+    """Answers of one batch, and their attention.
 
-    `layout` is that of the prompts; `samples` answers to one prompt stand side by side.
-    `logprob_BT`: how probable the model held each token (nats, before temperature).
+    `mask_BT` is true for an answer's tokens, false from its end token on. `layout` is that of the R
+    prompts, `sizes` the (width, height) of their pictures; `samples` answers to one prompt stand
+    side by side. `logprob_BT`: how probable the model held each token (nats, before temperature).
     """
 
     texts: list[str]
     tokens_BT: Tensor
     mask_BT: Tensor
-    maps_BTLN: Tensor
-    fired_BTL: Tensor
     logprob_BT: Tensor
     layout: Layout
+    sizes: list[list[tuple[int, int]]]
     samples: int
-
-    @property
-    def grid(self) -> Grid:
-        """The patch grid that all samples share; InputError where they do not."""
-        return self.layout.common_grid()
 
 
 @torch.inference_mode()
 def answer(
     model: nn.Module,
     processor: Any,
-    images: Sequence[Sequence[Image.Image]],
+    images: Pictures,
     questions: Sequence[str],
     decoding: Decoding,
+    ids: Sequence[str] | None = None,
 ) -> Answers:
     """Generate answers to the (pictures, question) rows of one batch, B = rows * samples.
 
-    Raises InputError where the model cannot be observed: see `DecodeObserver`.
+    `ids` name the rows, so that what a row samples does not depend on the others; by default a row
+    is its number in the batch. Raises InputError where the model cannot be observed.
     """
+    d = decoding
     # 1. Where the images stand in the prompts, so that attention to them can be read.
     inputs = prompt_inputs(model, processor, images, questions)
-    layout, d = layout_of(model, inputs), decoding
-    # 2. One generation: the observer reads attention and steers, `Confidence` reads probabilities.
-    observer = DecodeObserver(layout, d.anchor_tokens, d.debias, d.steer, d.samples)
-    confidence, is_sampled = Confidence(), d.temperature > 0
-    options: dict[str, Any] = {"do_sample": is_sampled, "logits_processor": [confidence]}
-    options |= {"max_new_tokens": d.max_new_tokens, "num_return_sequences": d.samples}
-    options |= {"temperature": d.temperature, "top_k": 0} if is_sampled else {}
-    with observed(model, observer), torch.random.fork_rng():
-        torch.manual_seed(d.seed)
-        sequences = model.generate(**inputs, **options)
-    # 3. What belongs to an answer: all before its first end token.
-    tokens_BT = sequences[:, inputs["input_ids"].shape[1] :]
-    tokenizer, maps_BTLN = processor.tokenizer, observer.maps()
-    assert maps_BTLN.shape[1] == tokens_BT.shape[1], "one observed step per generated token"
-    mask_BT = (tokens_BT == tokenizer.eos_token_id).cumsum(1) == 0
-    ended_BT = tokens_BT * mask_BT + tokenizer.pad_token_id * ~mask_BT
-    return Answers(
-        texts=processor.batch_decode(ended_BT, skip_special_tokens=True),
-        tokens_BT=tokens_BT,
-        mask_BT=mask_BT,
-        maps_BTLN=maps_BTLN,
-        fired_BTL=observer.fired(),
-        logprob_BT=confidence.logprobs(sequences),
-        layout=layout,
-        samples=d.samples,
-    )
+    layout, start = layout_of(model, inputs), inputs["input_ids"].shape[1]
+    debias = d.debias.covering(layout, images) if d.debias is not None else None
+    # 2. The samples of a prompt are rows of their own: the whole batch, once for each sample, is
+    # right whatever a processor's tensors look like.
+    many, of_all = dict(inputs), layout
+    if d.samples > 1:
+        many = {name: torch.cat([value] * d.samples) for name, value in inputs.items()}
+        of_all = layout_of(model, many)
+    # 3. One generation: the observer reads attention and steers, `Confidence` reads probabilities.
+    observer = DecodeObserver(of_all, d.anchor_tokens, debias, d.steer)
+    confidence, named = Confidence(), ids or [str(row) for row in range(len(questions))]
+    processors: list[Any] = [confidence]
+    if d.temperature > 0:
+        seeds = [seed_of(d.seed, name, n) for n in range(d.samples) for name in named]
+        processors.append(Gumbel(seeds, d.temperature, many["input_ids"].device))
+    with own_config(model, processor, d.max_new_tokens) as config, observed(model, observer):
+        sequences = model.generate(**many, generation_config=config, logits_processor=processors)
+    # 4. What belongs to an answer: all before its first end token.
+    tokens_BT = sequences[:, start:]
+    ends = torch.tensor(config.eos_token_id, device=tokens_BT.device)
+    mask_BT = torch.isin(tokens_BT, ends).cumsum(1) == 0
+    kept = {"tokens_BT": tokens_BT, "mask_BT": mask_BT, **vars(observer.attention(mask_BT))}
+    kept["logprob_BT"] = confidence.logprobs(sequences, start)
+    # 5. The answers to one prompt side by side.
+    if d.samples > 1:
+        kept = {name: _side_by_side(value, d.samples) for name, value in kept.items()}
+    texts = _texts(processor, kept["tokens_BT"], kept["mask_BT"])
+    sizes = [[image.size for image in row] for row in images]
+    return Answers(**kept, texts=texts, layout=layout, sizes=sizes, samples=d.samples)
+
+
+def _side_by_side(values: Tensor, samples: int) -> Tensor:
+    """Values of all rows once for each sample, as all samples of each row.
+
+    >>> _side_by_side(torch.tensor([10, 20, 11, 21]), samples=2)
+    tensor([10, 11, 20, 21])
+    """
+    return values.unflatten(0, (samples, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def _texts(processor: Any, tokens_BT: Tensor, mask_BT: Tensor) -> list[str]:
+    lengths = mask_BT.sum(1).tolist()
+    rows = [row[:n] for row, n in zip(tokens_BT.tolist(), lengths, strict=True)]
+    return processor.batch_decode(rows, skip_special_tokens=True)
 
 
 def first_maps(answers: Answers, anchor_tokens: int) -> Tensor:
-    """Mean map over the first K tokens of each answer, or all of a shorter one: [B, L, N]."""
-    weight_BT = answers.mask_BT[:, :anchor_tokens].to(answers.maps_BTLN.dtype)
-    weight_BT[:, 0] = 1  # an empty answer still has the step that chose to end it
-    total = (answers.maps_BTLN[:, :anchor_tokens] * weight_BT[:, :, None, None]).sum(1)
-    return total / weight_BT.sum(1)[:, None, None]
+    """Mean map over the first K tokens of each answer, or all of a shorter one: [B, L, N].
+
+    `anchor_tokens` is at most that of the decoding.
+    """
+    return mean_of_first(answers.first_BKLN[:, :anchor_tokens], answers.mask_BT)
 
 
 def answer_anchors(

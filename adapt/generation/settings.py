@@ -1,9 +1,24 @@
 """Sections `steer` and `answer`: how answers are made."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from adapt.attention.settings import AnchorConfig, Layers
+from adapt.models.settings import Device
 from adapt.params import Count, Natural, NonNegative, Seed, Settings, Share, Shared
+
+
+def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # one line for each alternative of the type
+        problem = f"expected auto, or a number of at least 1, got {value!r}"
+        raise ValueError(problem) from None
+
+
+Batch = Annotated[Count | Literal["auto"], WrapValidator(_in_one_line)]
+"""How many questions are answered at once; "auto": as many as the memory holds."""
 
 
 class SteerConfig(Settings):
@@ -22,9 +37,10 @@ class SteerConfig(Settings):
 class Config(Settings):
     """Section `answer`."""
 
-    batch: Count
+    batch: Batch
     traces: Natural
     anchor: Shared[AnchorConfig]
     steer: Shared[SteerConfig]
+    device: Shared[Device]
     max_new_tokens: Shared[Count]
     seed: Shared[Seed]

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from adapt.data.schema import Example, Vocabulary, open_images
-from adapt.generation.answer import Decoding, answer
+from adapt.data.schema import Example, Vocabulary
+from adapt.generation.answer import Decoding
+from adapt.generation.batches import answered, prompt_of
 from adapt.metrics.chair import aggregate, count
 from adapt.progress import track
-
-BATCH = 100
 
 
 def validate(
@@ -17,11 +16,9 @@ def validate(
     """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens, up to `length`), greedy."""
     rows = [row for row in rows if row.kind == "describe"]
     decoding = Decoding(anchor_tokens=1, max_new_tokens=length)
+    parts = answered(model, processor, rows, decoding, "auto", prompt_of)
     counts, lengths = [], []
-    for start in track(range(0, len(rows), BATCH), "validating"):
-        batch = rows[start : start + BATCH]
-        images, questions = [open_images(row) for row in batch], [row.question for row in batch]
-        answers = answer(model, processor, images, questions, decoding)
+    for batch, answers in track(parts, "validating", len(rows), lambda part: len(part[0])):
         lengths += answers.mask_BT.sum(1).tolist()
         pairs = zip(answers.texts, batch, strict=True)
         counts += [count(text, row, vocabulary) for text, row in pairs]

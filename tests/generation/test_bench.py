@@ -24,6 +24,7 @@ CONFIG = Config(
     traces=1,
     anchor=AnchorConfig(anchor_tokens=3, noise_images=2),
     steer=STEER,
+    device="cpu",
     max_new_tokens=9,
     seed=0,
 )
@@ -64,7 +65,7 @@ def test_a_row_per_token_with_what_was_recorded(folder):
     lengths = generated.mask_BT.sum(1).tolist()
     assert lengths == [7, 7] and not rows.isna().any().any()
     assert rows.groupby("id").size().tolist() == lengths
-    recorded = {"logprob": generated.logprob_BT, "svar": svar(generated.maps_BTLN)}
+    recorded = {"logprob": generated.logprob_BT, "svar": svar(generated.mass_BTL)}
     for column, values in recorded.items():
         want = np.concatenate([values[b, :n].numpy() for b, n in enumerate(lengths)])
         np.testing.assert_allclose(rows[column], want)
@@ -91,8 +92,9 @@ def test_answers_and_their_order(folder):
         for row in sorted(ROWS, key=lambda row: row.id)
         if row.kind == kind
     ]
-    heat = tables.responses.heat
-    assert [len(one) for one in heat] == [16] * len(ROWS)
+    assert [[len(one) for one in heats] for heats in tables.responses.heats] == [[16]] * len(ROWS)
+    assert all(np.array_equal(np.stack(grids), [[4, 4]]) for grids in tables.responses.grids)
+    assert all(len(heat) == 16 for (heat,) in tables.traces.heats)
     assert set(tables.tokens.id) <= {row.id for row in DESCRIBE}
 
 
@@ -104,12 +106,12 @@ def test_a_split_without_descriptions_is_refused(folder):
 @given(st.integers(1, 40))
 def test_the_middle_third_has_at_least_one_layer_and_is_in_the_middle(L):
     """The mass of layer l is l: SVAR is the mean of the layers taken, or the middle one."""
-    maps = torch.arange(L, dtype=torch.float)[None, None, :, None] / 2
-    assert svar(maps.expand(1, 1, L, 2)).item() == pytest.approx((L - 1) / 2, abs=1e-4)
-    assert visual_mass(maps.expand(1, 1, L, 2)).item() == pytest.approx((L - 1) / 2, abs=1e-4)
+    mass = torch.arange(L, dtype=torch.float)[None, None]
+    assert svar(mass).item() == pytest.approx((L - 1) / 2, abs=1e-4)
+    assert visual_mass(mass).item() == pytest.approx((L - 1) / 2, abs=1e-4)
 
 
 def test_few_layers_by_hand():
-    masses = torch.tensor([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])[None, None, :, None]
+    masses = torch.tensor([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])[None, None]
     assert svar(masses).item() == pytest.approx(0.45)  # layers 2 and 3 of 6
     assert svar(masses[:, :, :1]).item() == pytest.approx(0.1)

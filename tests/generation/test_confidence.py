@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adapt.generation.answer import Decoding, answer
-from adapt.generation.confidence import Confidence
+from adapt.generation.decoding.confidence import Confidence
 from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 
@@ -43,6 +43,6 @@ def test_scores_pass_through_unchanged_and_one_step_is_kept():
     confidence, scores = Confidence(), torch.randn(2, 5)
     assert confidence(torch.tensor([[1], [1]]), scores) is scores
     confidence(torch.tensor([[1, 3], [1, 0]]), torch.zeros(2, 5))
-    found = confidence.logprobs(torch.tensor([[1, 3, 4], [1, 0, 2]]))
+    found = confidence.logprobs(torch.tensor([[1, 3, 4], [1, 0, 2]]), start=1)
     want = scores.log_softmax(1)[[0, 1], [3, 0]]
     torch.testing.assert_close(found, torch.stack([want, torch.full((2,), 1 / 5).log()], 1))

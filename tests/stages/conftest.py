@@ -23,6 +23,7 @@ ANSWER = Config(
     traces=3,
     anchor=AnchorConfig(anchor_tokens=K, noise_images=2),
     steer=SteerConfig(alpha=2.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=(0, 2)),
+    device="cpu",
     max_new_tokens=8,
     seed=7,
 )

@@ -11,7 +11,8 @@ import yaml
 from adapt.attention.settings import SIGNALS, AnchorConfig
 from adapt.evaluation.settings import Config as EvaluateConfig
 from adapt.models.identity import content_key
-from adapt.models.load import load_model
+from adapt.models.load import load_model, load_processor
+from adapt.models.prompts import prompt_version
 from adapt.stages import evaluate
 from tests.stages.conftest import IMAGES, SAID, K, rows
 from tests.support.workspace import ROOT
@@ -38,9 +39,9 @@ def test_every_file_with_the_documented_columns(folder: Path) -> None:
     names = {Path(next(iter(out))).name for out in stage["outs"]}
     assert {path.name for path in folder.iterdir()} == names
     responses, tokens, traces = tables(folder)
-    assert set(responses) == RESPONSES | {"response", "tokens", "heat", "grid"}
+    assert set(responses) == RESPONSES | {"response", "tokens", "heats", "grids"}
     assert set(tokens) == TOKENS | {*SIGNALS, "svar", "logprob"}
-    assert set(traces) == {"id", "position", "heat"}
+    assert set(traces) == {"id", "position", "heats"}
     assert not tokens.isna().any().any()
 
 
@@ -68,8 +69,9 @@ def test_traces_are_those_of_the_longest_descriptions(folder: Path) -> None:
     assert traces.id.unique().tolist() == longest.id.tolist()
     assert traces.groupby("id").size()[longest.id].tolist() == longest.tokens.tolist()
     for row in longest.itertuples():
-        heat = traces[traces.id == row.id].heat.to_list()
-        assert sum(heat) / len(heat) == pytest.approx(row.heat, abs=1e-6)
+        heat = [picture for (picture,) in traces[traces.id == row.id].heats]
+        assert sum(heat) / len(heat) == pytest.approx(row.heats[0], abs=1e-6)
+        assert [rows * columns for rows, columns in row.grids] == [len(row.heats[0])]
 
 
 def test_steered_arms_differ_only_after_the_anchor(folder: Path) -> None:
@@ -92,7 +94,9 @@ def test_steered_arms_differ_only_after_the_anchor(folder: Path) -> None:
 def test_models_are_named_by_their_weights(folder: Path) -> None:
     names = json.loads((folder / "models.json").read_text())
     for arm, stage in (("base", "base"), ("tuned", "train")):
-        assert names[arm] == content_key(load_model(folder.parent / stage / "model"), {})
+        source = folder.parent / stage / "model"
+        assert names[arm] == content_key(load_model(source), {})
+        assert names[f"{arm}_prompt"] == prompt_version(load_processor(source))
     assert names["base"] != names["tuned"]
 
 
