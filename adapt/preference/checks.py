@@ -3,20 +3,28 @@
 Reads the model's configuration and processor, and the pair file; no weights.
 """
 
+import contextlib
+import dataclasses
 import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
+from PIL import Image
 from transformers import AutoConfig
 
-from adapt.attention.layout import image_columns, patch_grid, unknown
+from adapt.attention.layout import layout_by, unknown
 from adapt.attention.settings import beyond
+from adapt.data.schema import open_picture
+from adapt.data.validation import UNREADABLE
 from adapt.models.load import load_processor
-from adapt.models.prompts import chat_prompts
+from adapt.models.prompts import answer_tokens, chat_prompts, encode, prompt_version
 from adapt.params import InputError, require
-from adapt.preference.pairs import Pair, read_pairs
+from adapt.preference.pairs import REMAKE, Pair, PairView, read_origin, read_pairs
 from adapt.preference.settings import Config
+
+ORIENTATION = 0x0112  # of EXIF: says how a picture must be turned
 
 
 def check(config: Config, base: Path, pairs: Path) -> None:
@@ -26,47 +34,144 @@ def check(config: Config, base: Path, pairs: Path) -> None:
     reason = unknown(model_config)
     if reason is not None:
         raise InputError(f"{base}: {reason}")
+    # 1. The keys of the configuration.
     layers = model_config.get_text_config().num_hidden_layers
     missing = beyond(config.attn_layers, layers)
     problem = f"the model has layers 0 to {layers - 1}, got {list(config.attn_layers)}"
     require(not missing, "train.attn_layers", problem)
     problem = f"{config.batch_pairs} pairs a step, but {pairs} has {len(rows)} in all"
     require(config.batch_pairs <= len(rows), "train.batch_pairs", problem)
+    # 2. The pairs were made for this model.
+    _check_origin(model_config, processor, pairs)
+    # 3. Its prompts and answers are still what they were, and long enough.
+    longest = check_rows(model_config, processor, pairs, rows)
     if config.w_attn > 0:
-        _check_length(config.anchor.anchor_tokens, processor, rows)
-    if config.w_vag > 0 or config.w_attn > 0:
-        _check_grids(model_config, processor, pairs, rows)
+        _check_late_tokens(config.anchor.anchor_tokens, longest)
 
 
-def _check_length(anchor_tokens: int, processor: Any, rows: list[Pair]) -> None:
+def check_rows(model_config: Any, processor: Any, pairs: Path, rows: Sequence[Pair]) -> int:
+    """That prompts and answers become tokens, and pictures the image tokens of the anchors.
+
+    Returns how many tokens the longest chosen answer has. Raises InputError with file and row.
+    """
+    lengths = _lengths(processor, pairs, rows)
+    _check_pictures(model_config, processor, pairs, list(zip(rows, lengths, strict=True)))
+    return max(one.chosen for one in lengths)
+
+
+def _check_origin(model_config: Any, processor: Any, pairs: Path) -> None:
+    origin, kind = read_origin(pairs), model_config.model_type
+    problem = f"made with a model of type {origin.model_type}, but the base is {kind}; {REMAKE}"
+    require(origin.model_type == kind, str(pairs), problem)
+    version = prompt_version(processor)
+    problem = f"made with the chat template {origin.prompt}, but the base has {version}; {REMAKE}"
+    require(origin.prompt == version, str(pairs), problem)
+
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lengths:
+    """Tokens of a row; `prompt` with one sign for each picture, in place of its tokens."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+
+
+def _lengths(processor: Any, path: Path, rows: Sequence[Pair]) -> list[_Lengths]:
+    """Of every row; InputError with the row for a text that holds a special token."""
+    try:
+        return _counted(processor, rows)
+    except InputError:  # somewhere among them
+        for number, row in enumerate(rows, 1):
+            with _at(f"{path}: row {number} ({row.id})"):
+                _counted(processor, [row])
+        raise
+
+
+def _counted(processor: Any, rows: Sequence[Pair]) -> list[_Lengths]:
+    questions, pictures = [row.question for row in rows], [len(row.images) for row in rows]
+    texts = chat_prompts(processor, questions, pictures)
+    prompts = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    # Each ends with one token, whichever.
+    ends = (processor.tokenizer.pad_token_id,)
+    answers = ([row.chosen for row in rows], [row.rejected for row in rows])
+    columns = [prompts, *(answer_tokens(processor, texts, ends) for texts in answers)]
+    return [_Lengths(*map(len, tokens)) for tokens in zip(*columns, strict=True)]
+
+
+def _check_late_tokens(anchor_tokens: int, longest: int) -> None:
     """Attention supervision looks at tokens after the first K."""
-    chosen = [row.chosen for row in rows]
-    longest = max(map(len, processor.tokenizer(chosen, add_special_tokens=False).input_ids))
     fact = f"the longest chosen answer has {longest} (or set train.w_attn to 0)"
     problem = f"{anchor_tokens} tokens leave nothing to supervise: {fact}"
     require(longest > anchor_tokens, "anchor.anchor_tokens", problem)
 
 
-def _check_grids(model_config: Any, processor: Any, pairs: Path, rows: list[Pair]) -> None:
-    """One grid for all rows, and the one on which the model sees an image of that size."""
-    sizes: set[tuple[int, int]] = set()
-    for number, row in enumerate(rows, 1):
-        where = f"{pairs}: row {number} ({row.id}): grid"
-        problem = f"{row.grid}, but {rows[0].grid} in the first row; a batch takes one grid"
-        require(row.grid == rows[0].grid, where, problem)
-        image = PIL.Image.open(
-            io.BytesIO(row.images[0])
-        )  # the size alone; its pixels when converted
-        if image.size in sizes:
-            continue
-        sizes.add(image.size)
-        grid = _grid(model_config, processor, image.convert("RGB"), row.question)
-        problem = f"an anchor on {row.grid}, but the model sees this image on {grid}"
-        require(grid == row.grid, where, f"{problem}; run the pairs stage again")
+# ---- pictures ------------------------------------------------------------------------------------
 
 
-def _grid(model_config: Any, processor: Any, image: Any, question: str) -> tuple[int, int]:
-    text = chat_prompts(processor, [question], [1])
-    inputs = processor(images=[image], text=text, add_special_tokens=False, return_tensors="pt")
-    columns_1N = image_columns(inputs["input_ids"], model_config.image_token_id)
-    return patch_grid(model_config, inputs, columns_1N)
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What a model sees of pictures of some sizes.
+
+    Its views, how many image tokens, and how many tokens a prompt has more than its text.
+    """
+
+    views: tuple[PairView, ...]
+    tokens: int
+    more: int
+
+
+def _check_pictures(
+    model_config: Any, processor: Any, path: Path, rows: Sequence[tuple[Pair, _Lengths]]
+) -> None:
+    """Grids and lengths; pictures of the same sizes are sent through the processor once."""
+    most = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    known: dict[object, _Seen] = {}
+    for number, (row, lengths) in enumerate(rows, 1):
+        where = f"{path}: row {number} ({row.id})"
+        with _at(where):
+            if (form := tuple(map(_form, row.images))) not in known:
+                known[form] = _seen(model_config, processor, row, lengths.prompt)
+        seen = known[form]
+        fits = row.views == seen.views and len(row.anchor) == seen.tokens
+        made, now = _words(row.views, len(row.anchor)), _words(seen.views, seen.tokens)
+        problem = f"an anchor on {made}, but the model sees these pictures on {now}; {REMAKE}"
+        require(fits, f"{where}: views", problem)
+        length = lengths.prompt + seen.more + max(lengths.chosen, lengths.rejected)
+        problem = f"prompt and answer have {length} tokens, the model has {most} positions"
+        require(most is None or length <= most, where, f"{problem}; leave the row out")
+
+
+def _seen(model_config: Any, processor: Any, row: Pair, text: int) -> _Seen:
+    pictures = [open_picture(content) for content in row.images]
+    inputs = encode(processor, [pictures], [row.question])
+    layout, length = layout_by(model_config, inputs), inputs["input_ids"].shape[1]
+    views = tuple(PairView.of(view) for view in layout.of(0))
+    return _Seen(views, int(layout.counts_B[0]), length - text)
+
+
+def _form(content: bytes) -> tuple[object, ...]:
+    """What says how large a picture comes out, from the head of its file."""
+    picture = Image.open(io.BytesIO(content))
+    return (*picture.size, picture.getexif().get(ORIENTATION))
+
+
+def _words(views: Sequence[PairView], tokens: int) -> str:
+    grids = Counter(f"{view.kind} {view.rows} x {view.columns}" for view in views)
+    named = [grid if n == 1 else f"{n} times {grid}" for grid, n in grids.items()]
+    return f"{', '.join(named)} ({tokens} tokens)"
+
+
+@contextlib.contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Errors of a row's own with the place of the row."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where}: the model's processor cannot take it: {reason}") from None

@@ -1,86 +1,164 @@
-"""Preference batches with guided images: v+ for the chosen half, v- for the rejected one.
+"""Batches of preference pairs: tokens of both answers, pictures once, and guided pictures beside.
 
-Enhanced and noisy images keep the size, so the token grid stays and replacing the pixel values is
-enough. The noise of a pair depends on its id alone: a resumed run sees what an uninterrupted one
-would have seen.
+The processor takes prompt and pictures and the tokenizer the answer, with the token that ends it
+and nothing after, so that training sees what decoding sees. Guided pictures, v+ for the chosen
+answer and v- for the rejected one, are made before the processor: they have the size of the
+picture, so the tokens stay and only what the processor makes of pictures differs. The noise of a
+pair depends on its id alone: a resumed run sees what an uninterrupted one would have seen.
 
-Shapes: B pairs, N image tokens, C channels, X x Y pixels.
+Shapes: B pairs, S sequence, R response tokens, N image tokens of a prompt.
 """
 
 import dataclasses
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+from torch.nn.utils.rnn import pad_sequence
 
-from adapt.attention.anchor import enhanced, noise_injected, pixel_mask
+from adapt.attention.support import SIDE
+from adapt.data.schema import open_picture
+from adapt.models.prompts import answer_tokens, encode
+from adapt.preference.guide import enhanced, noise_injected
+from adapt.preference.prefix import is_per_token
 
 GUIDED = "guided_"
 ANCHOR = "anchor"
+FLAT = "flat"
 IDS = "ids"
 PASS = "pass"  # of a step: "plain" or "guided"; see `adapt/preference/trainer.py`
 # TRL's names for reference log-probabilities that were computed before.
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+OURS = (ANCHOR, FLAT, IDS, PASS)
+
+Row = Mapping[str, Any]  # the fields of a `Pair`, and columns of `REFERENCE`
 
 
-@dataclasses.dataclass
-class GuidedCollator(DataCollatorForVisionPreference):
-    """TRL's batch, and what our terms need beside it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidedCollator:
+    """A batch of rows, padded on the right, under the names that TRL's loss knows.
 
-    * `ids`: the rows' ids; `anchor` [B, N].
-    * `guided_pixel_values` [2B, C, X, Y]: v+ of the chosen half, then v- of the rejected half; with
-      `guide` alone.
+    * `input_ids`, `attention_mask`, `completion_mask` and token types [2B, S], all chosen answers
+      first, then all rejected ones.
+    * what the processor makes of the pictures, of B prompts; and under `guided_*`, with `guide`
+      alone, of 2B: v+ of all pairs, then v- of all.
+    * `ids`: the rows' ids; `anchor` [B, N], 0 behind the image tokens of a prompt; `flat` [B], true
+      for an anchor that supports no place more than another, whose v+ tells nothing.
     * reference log-probabilities [B] each, where the rows have them: `ref_chosen_logps`,
-      `ref_rejected_logps`, and under the guided images `guided_ref_chosen_logps`,
+      `ref_rejected_logps`, and under guided pictures `guided_ref_chosen_logps`,
       `guided_ref_rejected_logps`.
 
     Args:
+        processor: of the model.
+        ends: the tokens that end an answer, see `adapt.models.prompts.end_tokens`.
         noise: share of noise power in v-.
-        guide: whether to make guided images.
+        guide: whether to make guided pictures.
     """
 
-    noise: float = dataclasses.field(kw_only=True)
-    guide: bool = dataclasses.field(kw_only=True, default=True)
+    processor: Any
+    ends: tuple[int, ...]
+    noise: float
+    guide: bool = True
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of the dataset's rows, which may have reference log-probabilities."""
-        names = ("image", "prompt", "chosen", "rejected")
-        batch = super().torch_call([{name: e[name] for name in names} for e in examples])
-        batch[IDS] = [e["id"] for e in examples]
-        batch[ANCHOR] = torch.tensor([e["anchor"] for e in examples], dtype=torch.float32)
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The batch of these rows; InputError for a text with a special token of the model's."""
+        pictures = [[open_picture(content) for content in row["images"]] for row in rows]
+        questions = [row["question"] for row in rows]
+        # 1. The prompts, once for both answers.
+        prompts = _divided(encode(self.processor, pictures, questions, padding_side="right"))
+        batch = self._sequences(prompts.tokens, rows) | prompts.pictures
+        # 2. Guided pictures stand in the same prompts.
         if self.guide:
-            pixels_BCXY = batch["pixel_values"][: len(examples)]
-            guided = self._guided(pixels_BCXY, examples, batch[ANCHOR])
-            batch[f"{GUIDED}pixel_values"] = torch.cat(guided)
-        for name in (*REFERENCE, *(GUIDED + name for name in REFERENCE)):
-            if name in examples[0]:
-                batch[name] = torch.tensor([e[name] for e in examples], dtype=torch.float32)
-        return batch
+            guided = self._guided(rows, pictures)
+            twice = _divided(encode(self.processor, guided, questions * 2, padding_side="right"))
+            same = prompts.tokens["input_ids"].repeat(2, 1).equal(twice.tokens["input_ids"])
+            assert same, "guided pictures have the tokens of plain ones"
+            batch |= {GUIDED + name: value for name, value in twice.pictures.items()}
+        # 3. What belongs to the rows.
+        anchors = [torch.tensor(row["anchor"], dtype=torch.float32) for row in rows]
+        flat = [all(len({*one}) == 1 for one in row["support"]) for row in rows]
+        batch |= {IDS: [row["id"] for row in rows], FLAT: torch.tensor(flat)}
+        batch[ANCHOR] = pad_sequence(anchors, batch_first=True)
+        names = [*REFERENCE, *(GUIDED + name for name in REFERENCE)]
+        kept = [name for name in names if name in rows[0]]
+        return batch | {name: torch.tensor([row[name] for row in rows]) for name in kept}
+
+    def _sequences(self, prompts: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Prompts and answers as one sequence each, [2B, S]."""
+        texts = [row[side] for side in ("chosen", "rejected") for row in rows]
+        answers = [torch.tensor(ids) for ids in answer_tokens(self.processor, texts, self.ends)]
+        real = prompts["attention_mask"].bool().repeat(2, 1)
+        types = {key: _answer_type(key, prompts[key]) for key in prompts.keys() - {"input_ids"}}
+        columns: dict[str, list[Tensor]] = {}
+        for i, (answer, is_real) in enumerate(zip(answers, real, strict=True)):
+            # 1. A prompt without its padding, and the answer right behind it.
+            begun = {key: value[i % len(rows)][is_real] for key, value in prompts.items()}
+            going_on = {key: torch.full_like(answer, types[key]) for key in types}
+            going_on |= {"input_ids": answer, "completion_mask": torch.ones_like(answer)}
+            begun["completion_mask"] = torch.zeros_like(begun["input_ids"])
+            for key, value in going_on.items():
+                columns.setdefault(key, []).append(torch.cat([begun[key], value]))
+        # 2. Padding behind it, which no token sees.
+        padding = {"input_ids": self.processor.tokenizer.pad_token_id}
+        return {
+            key: pad_sequence(values, batch_first=True, padding_value=padding.get(key, 0))
+            for key, values in columns.items()
+        }
 
     def _guided(
-        self, pixels_BCXY: Tensor, rows: Sequence[Mapping[str, Any]], anchor_BN: Tensor
-    ) -> list[Tensor]:
-        grid = tuple(rows[0]["grid"])
-        assert all(tuple(row["grid"]) == grid for row in rows), "one grid per batch"
-        processor = self.processor.image_processor
-        mean_C, std_C = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-        white_C = (1 - mean_C) / std_C
-        mask_B1XY = pixel_mask(anchor_BN, grid, pixels_BCXY.shape[-2:])
-        noise_BCXY = torch.stack([_noise(row["id"], pixels_BCXY.shape[1:]) for row in rows])
-        noisy_BCXY = noise_injected(pixels_BCXY, noise_BCXY, self.noise)
-        return [enhanced(pixels_BCXY, mask_B1XY, white_C), noisy_BCXY]
+        self, rows: Sequence[Row], pictures: Sequence[Sequence[Image.Image]]
+    ) -> list[list[Image.Image]]:
+        """v+ of the rows' pictures, then v- of them."""
+        plus: list[list[Image.Image]] = []
+        minus: list[list[Image.Image]] = []
+        for row, own in zip(rows, pictures, strict=True):
+            maps = [np.frombuffer(one, np.uint8).reshape(SIDE, SIDE) for one in row["support"]]
+            plus.append([enhanced(v, m) for v, m in zip(own, maps, strict=True)])
+            names = [f"{row['id']} {number}" if number else row["id"] for number in range(len(own))]
+            noisy = zip(own, names, strict=True)
+            minus.append([noise_injected(v, self.noise, name) for v, name in noisy])
+        return plus + minus
+
+
+# ---- what a batch is made of ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompts:
+    """What a processor makes of prompts: [B, P] each of their tokens, and the rest of pictures."""
+
+    tokens: dict[str, Tensor]
+    pictures: dict[str, Tensor]
+
+
+def _divided(features: Mapping[str, Tensor]) -> _Prompts:
+    ids = features["input_ids"]
+    tokens = {key: value for key, value in features.items() if is_per_token(value, ids)}
+    return _Prompts(tokens, {key: value for key, value in features.items() if key not in tokens})
+
+
+def _answer_type(key: str, prompts: Tensor) -> int:
+    """The value of a per-token input of the model at an answer's tokens.
+
+    Token types tell pictures (1) from text (0), or a prompt (0) from what follows it (1). Where the
+    first part of a sequence is all 0 although it has pictures, they are of the second kind, and an
+    answer with zeros would be part of the prompt, whose tokens see each other.
+    """
+    if key == "attention_mask":
+        return 1
+    return int(key == "token_type_ids" and not prompts.any())
 
 
 def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
-    """What model and TRL's loss take of a batch: one set of images, and the reference under it.
+    """What model and TRL's loss take of a batch: one set of pictures, and the reference under it.
 
     >>> part({"ids": ["a"], "pixel_values": 1, "guided_pixel_values": 2}, guided=True)
     {'pixel_values': 2}
     """
-    inputs = {key: value for key, value in batch.items() if key not in (ANCHOR, IDS, PASS)}
+    inputs = {key: value for key, value in batch.items() if key not in OURS}
     plain = {key: value for key, value in inputs.items() if not key.startswith(GUIDED)}
     if not guided:
         return plain
@@ -88,10 +166,21 @@ def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
 
 
 def chosen_half(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The chosen half of what `part` returns; all but the reference has chosen rows first."""
-    return {key: value.chunk(2)[0] for key, value in batch.items() if key not in REFERENCE}
+    """The chosen rows of what `part` returns of plain pictures, without the reference."""
+    ids, half = batch["input_ids"], {k: v for k, v in batch.items() if k not in REFERENCE}
+    return {k: v.chunk(2)[0] if is_per_token(v, ids) else v for k, v in half.items()}
 
 
-def _noise(identity: str, shape: Sequence[int]) -> Tensor:
-    generator = torch.Generator().manual_seed(zlib.crc32(identity.encode()))
-    return torch.randn(*shape, generator=generator)
+def response_rows(completion_mask_BS: Tensor) -> Tensor:
+    """Query positions that produce the response tokens, [B, R]: p - 1 for token p, -1 for padding.
+
+    >>> response_rows(torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]))
+    tensor([[ 1,  2],
+            [ 0, -1]])
+    """
+    is_producer_BT = completion_mask_BS[:, 1:].bool()
+    T, longest = is_producer_BT.shape[1], max(int(is_producer_BT.sum(1).max()), 1)
+    position_BT = torch.arange(T, device=is_producer_BT.device).expand_as(is_producer_BT)
+    # Sorted, the positions of producers come first and the others, all T, after them.
+    rows_BR = torch.where(is_producer_BT, position_BT, T).sort(1).values[:, :longest]
+    return rows_BR.masked_fill(rows_BR == T, -1)

@@ -7,8 +7,10 @@ something that one pair decides alone: batches of equal size add up to the same 
 is divided into them. In training, same-image DPO is TRL's (`train.loss_type` names its form), of
 which `dpo` is the sigmoid form. The terms are added up in `AdaptTrainer._compute_loss`.
 
-Shapes: B pairs, L layers, R response tokens (padded), N image tokens.
+Shapes: B pairs, L layers, R response tokens and N image tokens of a pair (padded with 0).
 """
+
+import dataclasses
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,21 @@ from torch import Tensor
 from adapt.attention.signals import EPS, amc
 
 Metrics = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights of the loss terms."""
+
+    vag: float
+    dpo: float
+    sft: float
+    attn: float
+
+    def passes(self) -> tuple[str, ...]:
+        """The passes of a step that have a term."""
+        plain = self.dpo + self.sft + self.attn > 0
+        return (*(["plain"] if plain else []), *(["guided"] if self.vag > 0 else []))
 
 
 def dpo(

@@ -1,71 +1,99 @@
-"""Prefix sharing (arXiv 2410.20305): prompt and picture are computed once for both answers.
+"""Prefix sharing (arXiv 2410.20305): prompt and pictures are computed once for both answers.
 
-TRL's batch holds every prompt twice, all chosen answers first. Here a pair is one sequence,
+A batch of pairs has two rows for each of them, all chosen answers first, padded on the right. Here
+a pair is one sequence,
 
     prompt | chosen answer | the prompt's last token once more | rejected answer
 
-in which the rejected branch sees the prompt and itself alone, at the positions that it has in TRL's
-batch. The last token stands twice because it produces the first token of both answers. What the
-model returns goes back to where TRL looks for it, so that the loss stays TRL's; the pictures are
-those of the first half.
+in which the rejected branch sees the prompt and itself alone. The last token stands twice because
+it produces the first token of both answers. A table says for each place of that sequence where it
+comes from; token ids, token types and positions are looked up in it, and what the model returns
+goes back through it to where TRL looks for it, so that the loss stays TRL's. Positions are those
+that the model itself gives to the two rows: some models have several for each token.
 
-Shapes: B pairs, P prompt tokens padded on the left, R answer tokens padded on the right, S = P + R,
-Z = S + 1 + R.
+What belongs to pictures (`pixel_values`, sizes, patch grids) is in a batch once for each pair,
+whatever its form: pictures, patches and tiles need not come in equal numbers. `twice` repeats it
+for a model that is to see the two rows apart.
+
+Shapes: B pairs, S sequence of a row, Z of a pair.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.attention.capture import NAME, decoder_of
 
 
-def can_share(model: Any, batch: Mapping[str, Any]) -> bool:
-    """Whether a mask of our own decides alone which token sees which.
-
-    It does not where layers have windows (the mask replaces theirs), where the tokens of a picture
-    see each other (`token_type_ids`), and in attention other than SDPA, which takes masks in other
-    forms; observed attention is SDPA.
-    """
-    config = decoder_of(model).config
+def cannot_share(model: nn.Module, batch: Mapping[str, Any]) -> str | None:
+    """Why a mask of our own cannot say which token of this batch sees which; None where it can."""
+    config, reason = decoder_of(model).config, None
     kinds = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    has_windows = bool(window if kinds is None else set(kinds) - {"full_attention"})
-    is_sdpa = config._attn_implementation in ("sdpa", NAME)
-    return is_sdpa and not has_windows and "token_type_ids" not in batch
+    window, S = getattr(config, "sliding_window", None), batch["input_ids"].shape[1]
+    others = sorted(set(kinds or ()) - {"full_attention", "sliding_attention"})
+    # A window as long as the rows hides nothing from them; our mask stands in place of the model's.
+    is_windowed = window is not None and window < S
+    # Such models make their own masks, in which the tokens of a picture (`token_type_ids`) or a
+    # whole prompt see each other.
+    makes_masks = hasattr(getattr(model, "module", model), "create_masks_for_generate")
+    if config._attn_implementation not in ("sdpa", NAME):
+        name = config._attn_implementation
+        reason = f"its attention is {name}, which takes masks in another form than sdpa"
+    elif makes_masks or "token_type_ids" in batch:
+        reason = "the tokens of a picture see each other"
+    elif others:
+        reason = f"its layers are of the kind {', '.join(others)}"
+    elif is_windowed and (kinds is None or "sliding_attention" in kinds):
+        reason = f"its layers see a window of {window} tokens, and the rows have {S}"
+    return reason
 
 
-def pair_forward(model: Callable[..., Any], *, labels: Tensor, **inputs: Any) -> Any:
+def pair_forward(model: nn.Module, *, labels: Tensor, **inputs: Any) -> Any:
     """Outputs of TRL's fused head for pairs, [2B, S - 1], from one sequence for each pair.
 
-    Called as TRL calls a model, with inputs and labels of [2B, S]; log-probabilities and the other
-    outputs for each token are 0 where there is no label.
+    Called as TRL calls a model, with tokens and labels of [2B, S] and the pictures of B prompts;
+    log-probabilities and the other outputs for each token are 0 where there is no label.
     """
-    # 1. Prompts end at the same place in all rows: they are padded on the left.
-    prompt = int((labels != -100).any(0).int().argmax())
-    # 2. Labels are shifted before they are joined: the token that comes after the chosen answer in
-    #    the joined sequence is not its continuation.
-    outputs = model(**packed(inputs, prompt), shift_labels=joined(shifted(labels), prompt))
-    # 3. What is computed for each token goes back to the two rows of its pair.
+    table, ids = Table.of(labels != -100), inputs["input_ids"]
+    # 1. Everything that has a value per token is looked up, and so are positions and labels. Labels
+    #    are shifted first: what comes after the chosen answer here does not continue it.
+    packed = {k: table.packed(v) if is_per_token(v, ids) else v for k, v in inputs.items()}
+    packed |= {"position_ids": table.packed(positions(model, inputs)), "attention_mask": table.mask}
+    outputs = model(**packed, shift_labels=table.packed(shifted(labels)))
+    # 2. What is computed for each token goes back to the two rows of its pair.
     per_token = {
-        name: unpacked(value, prompt, labels.shape[1])
+        name: table.unpacked(value)[:, :-1]  # a row's last token produces nothing
         for name, value in outputs.items()
-        if isinstance(value, Tensor) and value.ndim == 2
+        if isinstance(value, Tensor) and value.shape == table.index_BZ.shape
     }
     return dataclasses.replace(outputs, **per_token)
 
 
-def joined(value_2BS: Tensor, prompt: int) -> Tensor:
-    """Chosen rows, each followed by its rejected row from the prompt's last token on: [B, Z].
+def apart_forward(model: nn.Module, **inputs: Any) -> Any:
+    """The same from a sequence for each answer, as the model was made to see them."""
+    return model(**twice(inputs))
 
-    >>> joined(torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]]), prompt=2)
-    tensor([[1, 2, 3, 4, 2, 5, 6]])
+
+def is_per_token(value: Any, ids_BS: Tensor) -> bool:
+    """Whether an input of the model has a value for each token."""
+    return isinstance(value, Tensor) and value.shape == ids_BS.shape
+
+
+def twice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs for 2B rows of what has the tokens of 2B and the pictures of B.
+
+    >>> inputs = {"input_ids": torch.ones(2, 3), "image_sizes": torch.tensor([[5, 7]])}
+    >>> twice(inputs)["image_sizes"]
+    tensor([[5, 7],
+            [5, 7]])
     """
-    chosen, rejected = value_2BS.chunk(2)
-    return torch.cat([chosen, rejected[:, prompt - 1 :]], 1)
+    ids = inputs["input_ids"]
+    pictures = {k for k, v in inputs.items() if isinstance(v, Tensor) and not is_per_token(v, ids)}
+    return {k: torch.cat([v, v]) if k in pictures else v for k, v in inputs.items()}
 
 
 def shifted(labels_BS: Tensor) -> Tensor:
@@ -73,48 +101,90 @@ def shifted(labels_BS: Tensor) -> Tensor:
     return torch.nn.functional.pad(labels_BS[:, 1:], (0, 1), value=-100)
 
 
-def packed(batch: Mapping[str, Any], prompt: int) -> dict[str, Any]:
-    """The model's inputs for whole pairs."""
-    S, device = batch["input_ids"].shape[1], batch["input_ids"].device
-    # Pictures, and whatever else a family of models asks for, are the same in both halves.
-    halves = {k: v.chunk(2)[0] if isinstance(v, Tensor) else v for k, v in batch.items()}
-    position_2S = torch.arange(S, device=device).expand(2, S)
-    return halves | {
-        "input_ids": joined(batch["input_ids"], prompt),
-        "attention_mask": branches(joined(batch["attention_mask"], prompt) > 0, prompt, S),
-        "position_ids": joined(position_2S, prompt),
-    }
+def positions(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """The positions of the tokens of both rows, [2B, S], or several for each, [A, 2B, S].
 
-
-def branches(real_BZ: Tensor, prompt: int, length: int) -> Tensor:
-    """Which position sees which, [B, 1, Z, Z]; `length` is S.
-
-    Prompt of one token, answers of one:
-
-    >>> branches(torch.ones(1, 4).bool(), prompt=1, length=2)[0, 0].int()
-    tensor([[1, 0, 0, 0],
-            [1, 1, 0, 0],
-            [0, 0, 1, 0],
-            [0, 0, 1, 1]], dtype=torch.int32)
+    A model whose positions have axes says which ones (`get_rope_index`, in transformers); others
+    count the tokens.
     """
-    row_Z = torch.arange(real_BZ.shape[1], device=real_BZ.device)
-    row, column = row_Z[:, None], row_Z
-    # 1. Every position sees the real tokens up to itself,
-    visible = real_BZ[:, None] & (column <= row)
-    # 2. but the rejected branch, which starts at S with the prompt's last token, sees neither the
-    #    chosen answer nor that token's first copy,
-    other_branch = (row >= length) & (column >= prompt - 1) & (column < length)
-    # 3. and padding sees itself: the softmax of an empty row is not a number.
-    return (visible & ~other_branch | (row == column))[:, None]
+    own = next((m for m in model.modules() if hasattr(m, "get_rope_index")), None)
+    if own is None:
+        return inputs["attention_mask"].cumsum(1) - 1
+    names = inspect.signature(own.get_rope_index).parameters
+    return own.get_rope_index(**twice({k: v for k, v in inputs.items() if k in names}))[0]
 
 
-def unpacked(value_BZ: Tensor, prompt: int, length: int) -> Tensor:
-    """What positions of whole pairs produced, where TRL has it: [2B, S - 1], 0 in the prompt.
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Where every place of a pair's sequence comes from.
 
-    >>> unpacked(torch.tensor([[0, 3, 4, 0, 5, 6, 0]]), prompt=2, length=4)
-    tensor([[0, 3, 4],
-            [0, 5, 6]])
+    `index_BZ` points into the two rows of a pair laid end to end, 2 S places; padding repeats the
+    last one. `prompt_B1` is the length of the prompt, `branch_B1` that of prompt and chosen answer,
+    where the second branch begins; `real_BZ` is false at padding.
     """
-    # A branch's first token is produced by the prompt's last one; its last token produces nothing.
-    chosen, rejected = value_BZ[:, prompt - 1 : length - 1], value_BZ[:, length:-1]
-    return torch.nn.functional.pad(torch.cat([chosen, rejected]), (prompt - 1, 0))
+
+    index_BZ: Tensor
+    prompt_B1: Tensor
+    branch_B1: Tensor
+    real_BZ: Tensor
+    length: int
+
+    @classmethod
+    def of(cls, is_answer_2BS: Tensor) -> "Table":
+        """From where the answers of rows stand that are padded on the right.
+
+        A prompt of two tokens, a chosen answer of one and a rejected one of two:
+
+        >>> answers = torch.tensor([[0, 0, 1, 0], [0, 0, 1, 1]]).bool()
+        >>> Table.of(answers).index_BZ
+        tensor([[0, 1, 2, 5, 6, 7]])
+        """
+        S, device = is_answer_2BS.shape[1], is_answer_2BS.device
+        # 1. The first token of an answer comes after the prompt's; no answer is empty.
+        prompt_B1 = is_answer_2BS.chunk(2)[0].int().argmax(1, keepdim=True)
+        chosen_B1, rejected_B1 = is_answer_2BS.sum(1, keepdim=True).chunk(2)
+        # 2. The first branch is the chosen row; the second one goes on in the rejected row, from
+        #    the prompt's last token.
+        branch_B1 = prompt_B1 + chosen_B1
+        total_B1 = branch_B1 + 1 + rejected_B1
+        place_Z = torch.arange(int(total_B1.max()), device=device)
+        place_BZ = place_Z.minimum(total_B1 - 1)
+        second_BZ = place_BZ - branch_B1 + S + prompt_B1 - 1
+        index_BZ = torch.where(place_BZ < branch_B1, place_BZ, second_BZ)
+        return cls(index_BZ, prompt_B1, branch_B1, place_Z < total_B1, S)
+
+    def packed(self, value_2BS: Tensor) -> Tensor:
+        """Values of the two rows, [..., 2B, S], along the pairs' sequences, [..., B, Z]."""
+        ends = torch.cat(value_2BS.chunk(2, dim=-2), dim=-1)
+        return ends.gather(-1, self.index_BZ.expand(*ends.shape[:-1], -1))
+
+    def unpacked(self, value_BZ: Tensor) -> Tensor:
+        """Values along the pairs' sequences in the rows that they come from, [2B, S], else 0."""
+        B, S = len(value_BZ), self.length
+        # Padding goes to a place behind both rows, which is dropped.
+        index_BZ = torch.where(self.real_BZ, self.index_BZ, 2 * S)
+        ends = value_BZ.new_zeros(B, 2 * S + 1).scatter(1, index_BZ, value_BZ)
+        return torch.cat(ends[:, :-1].chunk(2, dim=1))
+
+    @property
+    def mask(self) -> Tensor:
+        """Which place sees which, [B, 1, Z, Z].
+
+        Prompt of one token, answers of one:
+
+        >>> Table.of(torch.tensor([[0, 1], [0, 1]]).bool()).mask[0, 0].int()
+        tensor([[1, 0, 0, 0],
+                [1, 1, 0, 0],
+                [0, 0, 1, 0],
+                [0, 0, 1, 1]], dtype=torch.int32)
+        """
+        place_Z = torch.arange(self.index_BZ.shape[1], device=self.index_BZ.device)
+        row, column = place_Z[:, None], place_Z
+        branch, prompt = self.branch_B1[:, :, None], self.prompt_B1[:, :, None]
+        # 1. Every place sees the real ones up to itself,
+        visible = self.real_BZ[:, None] & (column <= row)
+        # 2. but the second branch sees neither the chosen answer nor the first copy of the
+        #    prompt's last token,
+        other = (row >= branch) & (column >= prompt - 1) & (column < branch)
+        # 3. and padding sees itself: the softmax of an empty row is not a number.
+        return (visible & ~other | (row == column))[:, None]

@@ -1,9 +1,10 @@
 """Reference log-probabilities, computed once: they are a property of model and rows.
 
-TRL computes them at every step (and refuses its own precomputation for images). Here they are
-computed before the first step by TRL's own function, in batches of the size of training and by all
-workers together, and kept under a hash of everything they depend on: a resumed run, a second run
-and another arm of a comparison read them. The trainer makes them columns of its dataset.
+TRL computes them at every step (and refuses its own precomputation for images), with a second model
+in memory. Here they are computed before the first step, when the policy still is the reference, by
+TRL's own function, in batches of the size of training and by all workers together, and kept under a
+hash of everything they depend on: a resumed run, a second run and another arm of a comparison read
+them. The trainer makes them columns of its dataset.
 
 A file holds one set of images (plain or guided) of one pair file, a few bytes per row: JSON, on any
 storage that `adapt/cluster/storage.py` reaches, whole or absent. Any of them may be deleted at any
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from datasets import Dataset, Image
+from datasets import Dataset
 from torch import Tensor
 
 from adapt.cluster import storage
@@ -54,6 +55,7 @@ class Source:
         log_probs: of the chosen and of the rejected answers of a collated batch, [B] each, under
             its guided images or its plain ones.
         accelerator: ranks, device and precision.
+        weights: how the model holds them; the same base in half precision answers differently.
     """
 
     rows: Dataset
@@ -61,6 +63,7 @@ class Source:
     batch_size: int
     log_probs: Callable[[dict[str, Any], bool], tuple[Tensor, Tensor]]
     accelerator: Accelerator
+    weights: str
 
 
 def columns(source: Source, cache: ReferenceCache, guided: bool) -> dict[str, list[float]]:
@@ -130,6 +133,7 @@ def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
         "guided": guided,
         "batch": source.batch_size,
         "precision": source.accelerator.mixed_precision,
+        "weights": source.weights,
         "device": device if device != "cpu" else f"cpu with {torch.get_num_threads()} threads",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
     }
@@ -141,10 +145,12 @@ def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
 
 def _contents(source: Source, guided: bool) -> Iterator[bytes]:
     """Every row, and the batch of the first, where another way to pixels and tokens shows."""
-    for row in source.rows.cast_column("image", Image(decode=False)):
-        yield row["image"]["bytes"]
-        names = ("prompt", "chosen", "rejected", *(("id", "anchor", "grid") if guided else ()))
-        yield json.dumps([row[name] for name in names]).encode()
+    for row in source.rows:
+        yield json.dumps([row[name] for name in ("question", "chosen", "rejected")]).encode()
+        yield from row["images"]
+        if guided:
+            yield row["id"].encode()
+            yield from row["support"]
     batch = part(source.collate([source.rows[0]]), guided)
     for name in sorted(batch):
         yield name.encode() + batch[name].contiguous().numpy().tobytes()

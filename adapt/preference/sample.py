@@ -4,21 +4,25 @@ Shapes: R rows, B rows times samples, L layers, N image tokens.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from torch import Tensor
 
-from adapt.attention.anchor import visual_anchor
-from adapt.attention.layout import Grid
-from adapt.data.schema import Example, Vocabulary, open_images, read_split, read_vocabulary
-from adapt.generation.answer import Decoding, answer, first_maps
-from adapt.generation.debias import debias_masks
+from adapt.attention.anchor import anchors, by_grid
+from adapt.attention.places import places_of
+from adapt.attention.support import support_maps
+from adapt.data.schema import Example, Vocabulary, read_split, read_vocabulary
+from adapt.environment import state_dir
+from adapt.generation.answer import Answers, Decoding, first_maps
+from adapt.generation.batches import answered, prompt_of
+from adapt.generation.debias import Debias
+from adapt.models.device import generation_dtype, resolve
 from adapt.models.load import load_model, load_processor
+from adapt.models.prompts import prompt_version
 from adapt.params import InputError
-from adapt.preference.pairs import Pair, write_pairs
+from adapt.preference.pairs import Origin, Pair, PairView, write_pairs
 from adapt.preference.rank import best_and_worst, score
 from adapt.preference.settings import Kind, PairsConfig
 from adapt.progress import Log, track
@@ -33,16 +37,20 @@ def sample_pairs(
         kinds = " or ".join(config.kinds)
         raise InputError(f"pairs.kinds: the training split has no {kinds} questions")
     rows = chosen_rows(rows, config.images, config.seed)
-    sampler = _sampler(config, rows, base, read_vocabulary(splits / "vocabulary.json"))
+    kept = state_dir(splits.parents[2]) / "debias"
+    sampler = _sampler(config, rows, base, read_vocabulary(splits / "vocabulary.json"), kept)
     pairs: list[Pair] = []
-    starts = range(0, len(rows), config.batch)
-    for step, start in enumerate(track(starts, "sampling answers"), 1):
-        pairs += sampler.pairs(rows[start : start + config.batch], step)
+    sampled = track(sampler.answered(rows), "sampling answers", len(rows), lambda p: len(p[0]))
+    for step, (batch, answers) in enumerate(sampled, 1):
+        pairs += sampler.pairs(batch, answers)
         log(step, {"pairs": len(pairs)})
     if not pairs:
         problem = f"no two of {config.samples} answers differ by {config.min_gap}; no pairs"
         raise InputError(f"pairs.min_gap: {problem}")
-    write_pairs(target, pairs)
+    origin = Origin(
+        prompt=prompt_version(sampler.processor), model_type=sampler.model.config.model_type
+    )
+    write_pairs(target, pairs, origin)
     return pair_metrics(pairs, len(rows))
 
 
@@ -54,57 +62,84 @@ def chosen_rows(rows: Sequence[Example], images: int, seed: int) -> list[Example
 
 
 def _sampler(
-    config: PairsConfig, rows: Sequence[Example], base: Path, vocabulary: Vocabulary
-) -> "_Sampler":
-    """The sampler, with the debias mask of its model.
+    config: PairsConfig, rows: Sequence[Example], base: Path, vocabulary: Vocabulary, kept: Path
+) -> "Sampler":
+    """The sampler, with the debias masks of its model, which `kept` keeps.
 
     Descriptions look at all of an image, so their questions are asked where there are some.
     """
-    model, processor = load_model(base), load_processor(base)
+    device = resolve(config.device)
+    model = load_model(base, device, generation_dtype(device))
+    processor = load_processor(base)
     describe = {e.question for e in rows if e.kind == "describe"}
-    questions, size = sorted(describe or {e.question for e in rows}), open_images(rows[0])[0].size
-    debias = debias_masks(model, processor, questions, size, config.anchor, config.seed)
-    return _Sampler(config, model, processor, vocabulary, debias)
+    questions = sorted(describe or {e.question for e in rows})
+    noise = (config.anchor, config.seed, kept, config.batch)
+    debias = Debias(model, processor, questions, *noise)
+    return Sampler(config, model, processor, vocabulary, debias)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sampler:
+class Sampler:
+    """Asks a model several times, ranks its answers by ground truth and reads its anchors."""
+
     config: PairsConfig
     model: Any
     processor: Any
     vocabulary: Vocabulary
-    debias: Mapping[Grid, Tensor]
+    debias: Debias
 
-    def pairs(self, rows: Sequence[Example], step: int) -> Iterator[Pair]:
-        """A pair of each row whose answers differ enough; `step` gives each batch its seed."""
-        config, anchor_tokens = self.config, self.config.anchor.anchor_tokens
-        # 1. Several answers to each question, side by side in one batch.
-        sampled: dict[str, Any] = {"samples": config.samples, "temperature": config.temperature}
-        sampled |= {"seed": config.seed * 100_003 + step, "max_new_tokens": config.max_new_tokens}
-        decoding = Decoding(anchor_tokens=anchor_tokens, **sampled)
-        images, questions = [open_images(e) for e in rows], [e.question for e in rows]
-        answers = answer(self.model, self.processor, images, questions, decoding)
-        # 2. The anchor belongs to image and question: the mean over their answers is read.
-        maps_BLN = first_maps(answers, anchor_tokens)
-        maps_RLN = maps_BLN.unflatten(0, (len(rows), config.samples)).mean(1)
-        anchor_RN = visual_anchor(maps_RLN, answers.grid, self.debias[answers.grid])
-        # 3. Ground truth ranks a row's answers.
-        for i, (example, anchor) in enumerate(zip(rows, anchor_RN.tolist(), strict=True)):
-            texts = answers.texts[i * config.samples : (i + 1) * config.samples]
-            scores = [score(text, example, self.vocabulary) for text in texts]
-            chosen_and_rejected = best_and_worst(scores, texts, config.min_gap)
-            if chosen_and_rejected is None:
+    def answered(self, rows: Sequence[Example]) -> Iterator[tuple[Sequence[Example], Answers]]:
+        """Several answers to each question, side by side; a row's are its own in any batch."""
+        config = self.config
+        decoding = Decoding(
+            anchor_tokens=config.anchor.anchor_tokens,
+            max_new_tokens=config.max_new_tokens,
+            debias=self.debias,
+            samples=config.samples,
+            temperature=config.temperature,
+            seed=config.seed,
+        )
+        asked = (decoding, config.batch, prompt_of, "pairs.batch")
+        return answered(self.model, self.processor, rows, *asked)
+
+    def pairs(self, rows: Sequence[Example], answers: Answers) -> Iterator[Pair]:
+        """A pair of each row whose answers differ enough."""
+        # 1. The anchor belongs to pictures and question: the mean over their answers is read.
+        maps_BLN = first_maps(answers, self.config.anchor.anchor_tokens)
+        maps_RLN = maps_BLN.unflatten(0, (len(rows), self.config.samples)).mean(1)
+        anchor_RN = anchors(maps_RLN, by_grid(answers.layout), self.debias.masks)
+        counts = answers.layout.counts_B.tolist()
+        # 2. Ground truth ranks a row's answers.
+        for i, example in enumerate(rows):
+            ranked = self._ranked(example, answers, i)
+            if ranked is None:
                 continue
-            chosen, rejected = chosen_and_rejected
-            if texts[chosen] and texts[rejected]:  # an empty answer trains nothing
-                asked = {key: getattr(example, key) for key in ("id", "kind", "images", "question")}
-                yield Pair(
-                    **asked,
-                    **{"chosen": texts[chosen], "chosen_score": scores[chosen]},
-                    **{"rejected": texts[rejected], "rejected_score": scores[rejected]},
-                    anchor=tuple(anchor),
-                    grid=answers.grid,
-                )
+            # 3. The anchor is kept over the tokens of this model, and over the pictures.
+            anchor_N, views = anchor_RN[i, : counts[i]], answers.layout.of(i)
+            places = places_of(self.model.config, self.processor, answers.sizes[i])
+            maps = support_maps(anchor_N, views, places)
+            asked = {key: getattr(example, key) for key in ("id", "kind", "images", "question")}
+            yield Pair(
+                **asked,
+                **ranked,
+                anchor=tuple(anchor_N.tolist()),
+                views=tuple(PairView.of(view) for view in views),
+                support=tuple(one.tobytes() for one in maps),
+            )
+
+    def _ranked(self, example: Example, answers: Answers, i: int) -> dict[str, Any] | None:
+        """The fields of the answers to prefer and to reject to row i, if two differ enough."""
+        samples = self.config.samples
+        texts = answers.texts[i * samples : (i + 1) * samples]
+        scores = [score(text, example, self.vocabulary) for text in texts]
+        chosen_and_rejected = best_and_worst(scores, texts, self.config.min_gap)
+        if chosen_and_rejected is None:
+            return None
+        chosen, rejected = chosen_and_rejected
+        if not texts[chosen] or not texts[rejected]:  # an empty answer trains nothing
+            return None
+        fields = {"chosen": texts[chosen], "chosen_score": scores[chosen]}
+        return fields | {"rejected": texts[rejected], "rejected_score": scores[rejected]}
 
 
 def pair_metrics(pairs: Sequence[Pair], rows: int) -> dict[str, float]:

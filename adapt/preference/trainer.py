@@ -8,14 +8,16 @@ a forward and its backward, so that the activations of one pass alone are in mem
   the chosen half of the same forward. Without same-image DPO the rejected half is not computed.
 * guided: VAG-DPO.
 
-The reference model is let go before the first step: `adapt/preference/reference.py`. With `w_vag =
-w_attn = w_sft = 0` every number is TRL's.
+There is no second model: before the first step the policy is its own reference, whose values are
+kept (`adapt/preference/reference.py`). With `w_vag = w_attn = w_sft = 0` every number is TRL's.
 
 Shapes: B pairs, S sequence, R response tokens, N image tokens, L layers.
 """
 
-import dataclasses
+import copy
 import math
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -33,24 +35,28 @@ from adapt.attention.layout import image_columns
 from adapt.attention.settings import Layers
 from adapt.models.load import load_model
 from adapt.preference import reference
-from adapt.preference.collate import ANCHOR, IDS, PASS, REFERENCE, chosen_half, part
-from adapt.preference.losses import Metrics, attention_supervision, displacement, dpo, sft
-from adapt.preference.prefix import can_share, pair_forward
+from adapt.preference.collate import (
+    ANCHOR,
+    FLAT,
+    IDS,
+    PASS,
+    REFERENCE,
+    chosen_half,
+    part,
+    response_rows,
+)
+from adapt.preference.head import check_head
+from adapt.preference.losses import (
+    Metrics,
+    Weights,
+    attention_supervision,
+    displacement,
+    dpo,
+    sft,
+)
+from adapt.preference.prefix import apart_forward, cannot_share, pair_forward
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Weights of the loss terms."""
-
-    vag: float
-    dpo: float
-    sft: float
-    attn: float
-
-    def passes(self) -> tuple[str, ...]:
-        """The passes of a step that have a term."""
-        plain = self.dpo + self.sft + self.attn > 0
-        return (*(["plain"] if plain else []), *(["guided"] if self.vag > 0 else []))
+Way = Callable[..., Any]
 
 
 class AdaptTrainer(DPOTrainer):
@@ -63,6 +69,7 @@ class AdaptTrainer(DPOTrainer):
         attn_layers: supervised decoder layers.
         cache: where reference log-probabilities are kept; what is missing is computed here, with
             progress.
+        ref_model: None for the policy itself as it is now, or with LoRA without its adapter.
     """
 
     train_dataset: Dataset
@@ -75,9 +82,17 @@ class AdaptTrainer(DPOTrainer):
         anchor_tokens: int,
         attn_layers: Layers,
         cache: reference.ReferenceCache,
+        model: nn.Module,
+        ref_model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        if ref_model is None and kwargs.get("peft_config") is None and not is_peft_model(model):
+            # Asked for none, TRL would load the model's folder once more. This is another name for
+            # the same weights.
+            ref_model = copy.copy(model)
+        super().__init__(*args, model=model, ref_model=ref_model, **kwargs)
+        self._said: str | None = None  # why prompts are not shared
+        check_head(self)
         self.weights, self.anchor_tokens, self.attn_layers = weights, anchor_tokens, attn_layers
         self._step: list[tuple[list[str], Tensor]] = []  # the rows and the loss of each part of it
         source = reference.Source(
@@ -86,6 +101,7 @@ class AdaptTrainer(DPOTrainer):
             batch_size=self.args.per_device_train_batch_size,
             log_probs=self._reference_log_probs,
             accelerator=self.accelerator,
+            weights=f"{self.model.dtype} {getattr(self.model, 'quantization_method', None) or ''}",
         )
         columns = reference.columns(source, cache, guided=weights.vag > 0)
         for name, column in columns.items():
@@ -128,8 +144,7 @@ class AdaptTrainer(DPOTrainer):
             chosen_B, rejected_B = self._outputs(model, batch).log_probs.sum(1).chunk(2)
             ref_w_B, ref_l_B = (batch[name] for name in REFERENCE)
             terms["vag"], metrics = dpo(chosen_B, rejected_B, ref_w_B, ref_l_B, self.beta)
-            is_flat_B = anchor_BN.amax(1) <= anchor_BN.amin(1)  # supports no place: v+ is white
-            metrics |= {"loss": terms["vag"], "flat_anchors": is_flat_B.float().mean()}
+            metrics |= {"loss": terms["vag"], "flat_anchors": inputs[FLAT].float().mean()}
             self._note("vag", metrics)
         return sum(getattr(self.weights, name) * term for name, term in terms.items())
 
@@ -138,32 +153,36 @@ class AdaptTrainer(DPOTrainer):
     ) -> tuple[Any, RowCapture | None]:
         """Outputs of the answers that a term asks for; the chosen ones' attention if supervised."""
         chosen = chosen_half(batch)
-        needed, share = (batch, True) if self.weights.dpo > 0 else (chosen, False)
+        needed, way = (batch, self._way(batch)) if self.weights.dpo > 0 else (chosen, None)
         if self.weights.attn == 0:
-            return self._outputs(model, needed, share), None
+            return self._outputs(model, needed, way), None
         columns_BN = image_columns(chosen["input_ids"], self.model.config.image_token_id)
         rows_BR = response_rows(chosen["completion_mask"])
         capture = RowCapture(rows_BR, columns_BN, self.attn_layers)
         with observed(model, capture):
-            return self._outputs(model, needed, share), capture
+            return self._outputs(model, needed, way), capture
 
-    def _outputs(self, model: nn.Module, batch: dict[str, Any], share: bool = False) -> Any:
+    def _outputs(self, model: nn.Module, batch: dict[str, Any], way: Way | None = None) -> Any:
         """What TRL's fused head says of each response token, 0 elsewhere: [rows, S - 1].
 
-        `share`: the two halves have the same pictures, and may be computed as pairs.
+        `way`: for rows of pairs whose pictures are there once.
         """
         inputs = {k: v for k, v in batch.items() if k not in ("completion_mask", *REFERENCE)}
         inputs["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
         inputs |= {"use_cache": False, "fused_lm_head": True}
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True  # TRL's loss takes the auxiliary one from them
-        if share and self._can_share(batch):
-            return pair_forward(model, **inputs)
-        return model(**inputs)
+        return model(**inputs) if way is None else way(model, **inputs)
 
-    def _can_share(self, batch: dict[str, Any]) -> bool:
-        # An auxiliary loss is a mean over all positions, of which sharing leaves some out.
-        return can_share(self.model, batch) and not self.aux_loss_enabled
+    def _way(self, batch: dict[str, Any]) -> Way:
+        """How both answers of each pair are computed; says once why not behind one prompt."""
+        reason = cannot_share(self.model, batch)
+        if self.aux_loss_enabled:
+            reason = "its auxiliary loss is a mean over all positions, also those left out"
+        if reason is not None and self._said is None and self.is_world_process_zero():
+            self._said = reason
+            print(f"train: every prompt is computed for each answer: {reason}", file=sys.stderr)
+        return pair_forward if reason is None else apart_forward
 
     def _reference_log_probs(self, batch: dict[str, Any], guided: bool) -> tuple[Tensor, Tensor]:
         """Of the chosen and the rejected answers, [B] each, by TRL's own function.
@@ -172,9 +191,9 @@ class AdaptTrainer(DPOTrainer):
         """
         batch = self._prepare_inputs(part(batch, guided))
         model = self.model if self.ref_model is None else self.ref_model
-        share = not guided and self._can_share(batch)
         # TRL calls the model itself, without gradients and without the adapter.
-        return self.compute_ref_log_probs(partial(pair_forward, model) if share else model, batch)
+        called = model if guided else partial(self._way(batch), model)
+        return self.compute_ref_log_probs(called, batch)
 
     def _note(self, term: str, metrics: Metrics) -> None:
         """Collect metrics for the next log line, averaged over workers as TRL does with its own."""
@@ -242,18 +261,3 @@ class AdaptTrainer(DPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints are runtime state, not a release: no card."""
-
-
-def response_rows(completion_mask_BS: Tensor) -> Tensor:
-    """Query positions that produce the response tokens, [B, R]: p - 1 for token p, -1 for padding.
-
-    >>> response_rows(torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]))
-    tensor([[ 1,  2],
-            [ 0, -1]])
-    """
-    is_producer_BT = completion_mask_BS[:, 1:].bool()
-    T, longest = is_producer_BT.shape[1], max(int(is_producer_BT.sum(1).max()), 1)
-    position_BT = torch.arange(T, device=is_producer_BT.device).expand_as(is_producer_BT)
-    # Sorted, the positions of producers come first and the others, all T, after them.
-    rows_BR = torch.where(is_producer_BT, position_BT, T).sort(1).values[:, :longest]
-    return rows_BR.masked_fill(rows_BR == T, -1)

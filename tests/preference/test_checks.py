@@ -1,5 +1,7 @@
 """Configuration, model and pairs that do not fit are refused before anything is computed."""
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -7,20 +9,20 @@ import pytest
 from adapt.models.load import save
 from adapt.params import InputError
 from adapt.preference.checks import check
-from adapt.preference.pairs import write_pairs
+from adapt.preference.pairs import PairView, write_pairs
 from tests.support import tiny_world
-from tests.support.preference_rows import ANCHOR, changed, pairs, settings
+from tests.support.preference_rows import ANCHOR, changed, origin, pairs, settings
 
 
-def refused(folder, tmp_path, rows, **changes) -> str:
-    write_pairs(tmp_path / "pairs.parquet", rows)
+def refused(folder, tmp_path, rows, *, made=None, **changes) -> str:
+    write_pairs(tmp_path / "pairs.parquet", rows, made or origin())
     with pytest.raises(InputError) as error:
         check(settings(**changes), Path(folder), tmp_path / "pairs.parquet")
     return str(error.value)
 
 
 def test_a_fitting_configuration_passes(base, tmp_path):
-    write_pairs(tmp_path / "pairs.parquet", pairs(4))
+    write_pairs(tmp_path / "pairs.parquet", pairs(4), origin())
     check(settings(), Path(base), tmp_path / "pairs.parquet")
 
 
@@ -44,14 +46,46 @@ def test_more_anchor_tokens_than_any_answer_has(base, tmp_path):
     check(settings(anchor=anchor, w_attn=0.0), Path(base), tmp_path / "pairs.parquet")
 
 
-def test_an_anchor_on_another_grid_than_the_models(base, tmp_path):
-    rows = [changed(p, grid=(2, 8)) for p in pairs(4)]
+def test_an_anchor_on_other_grids_than_the_models(base, tmp_path):
+    views = (PairView(image=0, kind="whole", rows=2, columns=8),)
+    rows = [*pairs(3), changed(pairs(1)[0], id="odd", views=views)]
     assert refused(base, tmp_path, rows).endswith(
-        "row 1 (row-0): grid: an anchor on (2, 8), but the model sees this image on (4, 4);"
-        " run the pairs stage again"
+        "row 4 (odd): views: an anchor on whole 2 x 8 (16 tokens), but the model sees these"
+        " pictures on whole 4 x 4 (16 tokens); run the pairs stage again (dvc repro pairs)"
     )
-    rows = [*pairs(3), changed(pairs(1)[0], id="odd", anchor=(1.0,) * 4, grid=(2, 2))]
-    assert "row 4 (odd): grid: (2, 2), but (4, 4) in the first row" in refused(base, tmp_path, rows)
+    rows = [changed(p, anchor=(*p.anchor, 0.0)) for p in pairs(4)]
+    assert "row 1 (row-0): views: an anchor on whole 4 x 4 (17 tokens)" in refused(
+        base, tmp_path, rows
+    )
+
+
+def test_pairs_of_another_model_or_template(base, tmp_path):
+    known = origin()
+    for field, value in (("model_type", "qwen2_vl"), ("prompt", "0123456789ab")):
+        other = dataclasses.replace(known, **{field: value})
+        message = refused(base, tmp_path, pairs(4), made=other)
+        assert f" {value}, but the base " in message and "run the pairs stage again" in message
+
+
+def test_a_text_with_a_special_token_of_the_models(base, tmp_path):
+    for field in ("question", "chosen", "rejected"):
+        rows = [*pairs(3), changed(pairs(1)[0], id="odd", **{field: "a red </s> car."})]
+        assert re.search(
+            r"pairs.parquet: row 4 \(odd\): .*</s>, a special token", refused(base, tmp_path, rows)
+        )
+
+
+def test_a_row_longer_than_the_models_positions(base, tmp_path):
+    long = changed(pairs(1)[0], id="odd", rejected="a red car, " * 200)
+    assert re.search(
+        r"row 4 \(odd\): prompt and answer have \d+ tokens, the model has 512 positions",
+        refused(base, tmp_path, [*pairs(3), long]),
+    )
+
+
+def test_a_file_that_is_no_picture(base, tmp_path):
+    rows = [*pairs(3), changed(pairs(1)[0], id="odd", images=(b"none",))]
+    assert "row 4 (odd): the model's processor cannot take it" in refused(base, tmp_path, rows)
 
 
 def test_a_folder_without_a_model(base, tmp_path):

@@ -13,7 +13,7 @@ from adapt.models.load import save
 from adapt.preference import losses, trainer
 from adapt.preference.pairs import write_pairs
 from tests.support import tiny_world, workspace
-from tests.support.preference_rows import ANCHOR, TRAIN, pairs
+from tests.support.preference_rows import ANCHOR, TRAIN, origin, pairs
 
 MOST = 7
 
@@ -39,7 +39,7 @@ def test_seven_frames_from_the_stage_to_the_equation(tmp_path, monkeypatch):
     workspace.override(tmp_path / "params.yaml", {"train": TRAIN | {"steps": 1}, "anchor": ANCHOR})
     save(tiny_world.model(), tiny_world.processor(), tmp_path / "results/base/model")
     (tmp_path / "results/pairs").mkdir()
-    write_pairs(tmp_path / "results/pairs/pairs.parquet", pairs(4))
+    write_pairs(tmp_path / "results/pairs/pairs.parquet", pairs(4), origin())
     frames: dict[str, list[str]] = {}
     of_trl = trl.DPOTrainer._compute_loss
 

@@ -35,7 +35,7 @@ def test_all_plain_terms_are_the_same_with_and_without(base, tmp_path, monkeypat
             "activation_checkpointing_kwargs": {"use_reentrant": False},
         }
     shared, got = loss_and_gradients(base, tmp_path / "shared", **changes)
-    monkeypatch.setattr(trainer, "can_share", lambda *_: False)
+    monkeypatch.setattr(trainer, "cannot_share", lambda *_: "it is switched off")
     apart, expected = loss_and_gradients(base, tmp_path / "apart", **changes)
     torch.testing.assert_close(shared, apart, atol=1e-5, rtol=1e-6)
     assert got.keys() == expected.keys()
@@ -53,7 +53,7 @@ def test_prompts_of_different_lengths_and_every_output_of_the_head(base, tmp_pat
     }
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     with torch.no_grad():
-        apart = ours.model(**inputs, labels=labels, fused_lm_head=True)
+        apart = prefix.apart_forward(ours.model, **inputs, labels=labels, fused_lm_head=True)
         shared = prefix.pair_forward(ours.model, **inputs, labels=labels, fused_lm_head=True)
     for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
         real = labels[:, 1:] != -100
@@ -71,28 +71,52 @@ def test_a_pair_is_one_sequence_and_its_picture_is_seen_once(base, tmp_path, mon
         ours.model, "forward", lambda **kwargs: (calls.append(kwargs), forward(**kwargs))[1]
     )
     ours.compute_loss(ours.model, batch)
-    pairs, tokens = len(batch[IDS]), int(batch["completion_mask"].any(0).sum())
+    pairs, answers = len(batch[IDS]), batch["completion_mask"].sum(1)
+    longest = (batch["attention_mask"].sum(1)[:pairs] + 1 + answers[pairs:]).max()
     assert [len(kwargs["pixel_values"]) for kwargs in calls] == [pairs]
-    assert calls[0]["input_ids"].shape == (pairs, batch["input_ids"].shape[1] + tokens + 1)
+    assert calls[0]["input_ids"].shape == (pairs, longest)
 
 
-def decoder(**config: Any) -> Any:
+def test_a_pair_goes_through_the_table_and_back():
+    """Prompts of two tokens and of one, answers of different lengths."""
+    answers = torch.tensor([[0, 0, 1, 1, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 1, 1]]) > 0
+    table = prefix.Table.of(answers)
+    packed = table.packed(torch.arange(20).view(4, 5))
+    assert packed[0].tolist() == [0, 1, 2, 3, 11, 12, 12]
+    assert packed[1].tolist() == [5, 6, 15, 16, 17, 18, 19]
+    assert table.real_BZ.tolist() == [[True] * 6 + [False], [True] * 7]
+    back = table.unpacked(packed)
+    assert back.tolist() == [[0, 1, 2, 3, 0], [5, 6, 0, 0, 0], [0, 11, 12, 0, 0], [*range(15, 20)]]
+    # Several positions for each token are looked up alike.
+    axes = torch.stack([torch.arange(20).view(4, 5), torch.arange(20, 40).view(4, 5)])
+    assert table.packed(axes).equal(torch.stack([packed, packed + 20]))
+
+
+def model(own_masks: bool = False, **config: Any) -> Any:
     one = SimpleNamespace(config=SimpleNamespace(**({"_attn_implementation": "sdpa"} | config)))
-    return SimpleNamespace(get_decoder=lambda: one)
+    masks = {"create_masks_for_generate": None} if own_masks else {}
+    return SimpleNamespace(get_decoder=lambda: one, **masks)
+
+
+FULL, WINDOW = "full_attention", "sliding_attention"
 
 
 @pytest.mark.parametrize(
-    ("config", "batch", "expected"),
+    ("config", "batch", "reason"),
     [
-        ({}, {}, True),
-        ({"sliding_window": None}, {}, True),
-        ({"sliding_window": 4096}, {}, False),
-        ({"layer_types": ["full_attention"] * 2, "sliding_window": 4096}, {}, True),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, {}, False),
-        ({"_attn_implementation": "eager"}, {}, False),
-        ({"_attn_implementation": capture.NAME}, {}, True),
-        ({}, {"token_type_ids": None}, False),
+        ({}, {}, None),
+        ({"sliding_window": None}, {}, None),
+        ({"sliding_window": 7}, {}, "its layers see a window of 7 tokens, and the rows have 8"),
+        ({"sliding_window": 8}, {}, None),
+        ({"layer_types": [FULL] * 2, "sliding_window": 7}, {}, None),
+        ({"layer_types": [FULL, WINDOW], "sliding_window": 7}, {}, "its layers see a window of 7"),
+        ({"layer_types": [FULL, "linear_attention"]}, {}, "of the kind linear_attention"),
+        ({"_attn_implementation": "eager"}, {}, "its attention is eager"),
+        ({"_attn_implementation": capture.NAME}, {}, None),
+        ({}, {"token_type_ids": None}, "the tokens of a picture see each other"),
+        ({"own_masks": True}, {}, "the tokens of a picture see each other"),
     ],
 )
-def test_it_is_left_where_the_mask_does_not_say_it_all(config, batch, expected):
-    assert prefix.can_share(decoder(**config), batch) == expected
+def test_it_is_left_where_the_mask_does_not_say_it_all(config, batch, reason):
+    found = prefix.cannot_share(model(**config), {"input_ids": torch.zeros(2, 8)} | batch)
+    assert found is None if reason is None else reason in found

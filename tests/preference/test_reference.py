@@ -8,10 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapt.models.load import load_model
 from adapt.preference import reference
 from adapt.preference.collate import GUIDED, REFERENCE, part
-from adapt.preference.trainer import Weights
-from tests.support.preference_rows import adapt_trainer, loss_of, rows, trl_trainer
+from adapt.preference.pairs import dataset
+from adapt.preference.prefix import twice
+from adapt.preference.reference import ReferenceCache
+from adapt.preference.trainer import AdaptTrainer, Weights
+from tests.support import tiny_world
+from tests.support.preference_rows import (
+    adapt_trainer,
+    collator,
+    config,
+    gradients,
+    loss_of,
+    pairs,
+    rows,
+    trl_trainer,
+)
 
 BOTH = Weights(vag=1, dpo=1, sft=0, attn=0)
 
@@ -32,7 +46,8 @@ def test_columns_are_what_trl_computes_and_the_model_is_let_go(base, tmp_path, m
     trl = trl_trainer(base, tmp_path)
     batch = ours.data_collator([*ours.train_dataset])
     for guided, prefix in ((False, ""), (True, GUIDED)):
-        fresh = trl.compute_ref_log_probs(trl.ref_model, part(batch, guided))
+        inputs = part(batch, guided)
+        fresh = trl.compute_ref_log_probs(trl.ref_model, inputs if guided else twice(inputs))
         for name, expected in zip(REFERENCE, fresh, strict=True):
             torch.testing.assert_close(batch[prefix + name], expected, atol=1e-5, rtol=0)
     assert not torch.allclose(batch[REFERENCE[0]], batch[GUIDED + REFERENCE[0]], atol=1e-3)
@@ -46,6 +61,32 @@ def test_a_second_run_reads_what_the_first_computed(base, tmp_path, monkeypatch)
     adapt_trainer(base, tmp_path, Weights(vag=0, dpo=1, sft=1, attn=0))
 
 
+def test_the_policy_is_its_own_reference_and_no_second_model_is_loaded(base, tmp_path, monkeypatch):
+    from trl.trainer import dpo_trainer
+
+    known = adapt_trainer(base, tmp_path, BOTH).train_dataset
+    monkeypatch.setattr(
+        dpo_trainer, "create_model_from_path", lambda *_, **__: pytest.fail("loaded again")
+    )
+    alone = AdaptTrainer(
+        model=load_model(base),
+        args=config(tmp_path),
+        data_collator=collator(),
+        weights=BOTH,
+        anchor_tokens=2,
+        train_dataset=dataset(pairs(4)),
+        processing_class=tiny_world.processor(),
+        attn_layers="all",
+        cache=ReferenceCache(uri=str(tmp_path / "other"), base="base"),
+    )
+    assert alone.ref_model is None and alone.accelerator._models == []
+    for name in (*REFERENCE, *(GUIDED + name for name in REFERENCE)):
+        assert alone.train_dataset[name] == pytest.approx(known[name], abs=1e-5)
+    # What was done to the other name for the weights is not in the way of training.
+    loss_of(alone).backward()
+    assert any(gradient.any() for gradient in gradients(alone).values())
+
+
 def files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "reference").glob("*.json")}
 
@@ -55,8 +96,8 @@ def files(folder: Path) -> set[str]:
     [
         ("base", 1, 1),
         ("chosen", 1, 1),
-        ("image", 1, 1),
-        ("anchor", 0, 1),
+        ("images", 1, 1),
+        ("support", 0, 1),
         ("noise", 0, 1),
         ("size", 1, 1),
         ("", 0, 0),
@@ -69,12 +110,8 @@ def test_whatever_the_values_depend_on_changes_the_key(base, tmp_path, change, p
     options: dict = {"base": {"digest": "other"}, "noise": {"noise": 0.5}, "size": {"size": 2}}.get(
         change, {}
     )
-    if change == "chosen":
-        changed[1]["chosen"] = changed[0]["chosen"]
-    elif change == "image":
-        changed[1]["image"] = changed[0]["image"]
-    elif change == "anchor":
-        changed[1]["anchor"] = changed[0]["anchor"]
+    if change in changed[1]:
+        changed[1][change] = changed[0][change]
     adapt_trainer(base, tmp_path, BOTH, data=changed, **options)
     assert len(files(tmp_path) - before) == plain + guided
 

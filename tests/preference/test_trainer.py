@@ -8,17 +8,15 @@ import pytest
 import torch
 from trl import DPOTrainer
 
-from adapt.preference.collate import ANCHOR, GUIDED, IDS, GuidedCollator
+from adapt.preference.collate import IDS, response_rows
 from adapt.preference.losses import dpo, sft
-from adapt.preference.trainer import Weights, response_rows
-from tests.support import tiny_world
+from adapt.preference.trainer import Weights
 from tests.support.preference_rows import (
     NONE,
     adapt_trainer,
     batch_of,
     gradients,
     loss_of,
-    rows,
     trl_trainer,
 )
 
@@ -66,7 +64,7 @@ def trl_log_probs(trl: DPOTrainer, batch: dict[str, Any]) -> torch.Tensor:
 def test_vag_with_equal_images_equals_dpo(base, tmp_path):
     same = loss_of(adapt_trainer(base, tmp_path, Weights(**{**NONE, "dpo": 1.0})))
     vag = adapt_trainer(base, tmp_path, Weights(**{**NONE, "vag": 1.0}))
-    torch.testing.assert_close(loss_of(vag, equal_images=True), same, atol=1e-6, rtol=0)
+    torch.testing.assert_close(loss_of(vag, equal_images=True), same, atol=1e-6, rtol=2e-6)
     assert abs((loss_of(vag) - same).item()) > 1e-3, "guided images must matter"
 
 
@@ -166,16 +164,6 @@ def test_epochs_are_whole_steps(base, tmp_path):
     trainer = adapt_trainer(base, tmp_path, Weights(**{**NONE, "sft": 1.0}), size=3)
     batches = [batch[IDS] for batch in trainer.get_train_dataloader()]
     assert [len(batch) for batch in batches] == [3], "the fourth row waits for another epoch"
-
-
-def test_guided_images_depend_on_the_row_alone():
-    collate = GuidedCollator(processor=tiny_world.processor(), noise=0.3)
-    both, second = collate(rows()[:2]), collate(rows()[1:2])
-    guided = f"{GUIDED}pixel_values"
-    torch.testing.assert_close(both[guided][1], second[guided][0])
-    torch.testing.assert_close(both[guided][3], second[guided][1])
-    assert not torch.equal(both[guided], both["pixel_values"])
-    assert (both[IDS], both[ANCHOR].shape) == (["row-0", "row-1"], (2, 16))
 
 
 def test_rows_that_produce_the_response():

@@ -7,14 +7,19 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image
 from trl import DPOConfig, DPOTrainer
 
+from adapt.attention.support import SIDE
 from adapt.models.load import load_model
+from adapt.models.prompts import end_tokens, prompt_version
 from adapt.params import load
-from adapt.preference.collate import GUIDED, REFERENCE, GuidedCollator
-from adapt.preference.pairs import Pair
+from adapt.preference.collate import GUIDED, REFERENCE, GuidedCollator, part
+from adapt.preference.pairs import FEATURES, Origin, Pair, PairView, dataset
+from adapt.preference.prefix import twice
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
 from adapt.preference.trainer import AdaptTrainer, Weights
@@ -36,8 +41,11 @@ TRAIN = dict(
     w_attn=0.1,
     attn_layers="all",
     noise=0.3,
-    lora_rank=0,
+    tower="frozen",
+    tower_learning_rate=1e-3,
+    lora=dict(rank=0, alpha=0.0, dropout=0.0, targets="all", bits=16),
     precision="auto",
+    save_dtype="auto",
     gradient_checkpointing=False,
     checkpoint_every=3,
     log_every=1,
@@ -45,9 +53,16 @@ TRAIN = dict(
 NONE = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
 
 
+def lora(rank: int = 2, **changes: Any) -> dict[str, Any]:
+    """The section `train.lora`."""
+    return {**TRAIN["lora"], "rank": rank, **changes}
+
+
 def settings(anchor: dict[str, int] = ANCHOR, **changes: Any) -> Config:
     """The train section for `pairs`, checked as that of a params.yaml is."""
-    return load({"train": TRAIN | changes, "anchor": anchor, "seed": 1}, "train", Config)
+    return load(
+        {"train": TRAIN | changes, "anchor": anchor, "device": "cpu", "seed": 1}, "train", Config
+    )
 
 
 # ---- the pair file -------------------------------------------------------------------------------
@@ -66,15 +81,32 @@ def pairs(count: int) -> list[Pair]:
             chosen_score=1.0,
             rejected_score=0.0,
             anchor=tuple(float(k == i % 16) + 0.1 for k in range(16)),
-            grid=(4, 4),
+            views=(PairView(image=0, kind="whole", rows=4, columns=4),),
+            support=(support(i),),
         )
         for i in range(count)
     ]
 
 
+def origin() -> Origin:
+    return Origin(prompt=prompt_version(tiny_world.processor()), model_type="llava")
+
+
+def support(patch: int) -> bytes:
+    """A map that is full at one patch of 4 x 4 and 9 % elsewhere."""
+    values, side = np.full((SIDE, SIDE), 23, np.uint8), SIDE // 4
+    y, x = divmod(patch % 16, 4)
+    values[y * side : (y + 1) * side, x * side : (x + 1) * side] = 255
+    return values.tobytes()
+
+
 def _png(seed: int) -> bytes:
+    return png(tiny_world.picture(seed))
+
+
+def png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    tiny_world.picture(seed).save(file, "PNG")
+    picture.save(file, "PNG")
     return file.getvalue()
 
 
@@ -86,18 +118,13 @@ def changed(pair: Pair, **changes: Any) -> Pair:
 
 
 def rows() -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"row-{i}",
-            "image": tiny_world.picture(i),
-            "prompt": [{"role": "user", "content": tiny_world.QUESTIONS[i % 2]}],
-            "chosen": [{"role": "assistant", "content": tiny_world.ANSWERS[i % 2]}],
-            "rejected": [{"role": "assistant", "content": tiny_world.ANSWERS[(i + 1) % 2]}],
-            "anchor": [float(k == i) + 0.1 for k in range(16)],
-            "grid": [4, 4],
-        }
-        for i in range(4)
-    ]
+    return [*dataset(pairs(4))]
+
+
+def collator(processor: Any = None, model: Any = None, **options: Any) -> GuidedCollator:
+    processor = processor or tiny_world.processor()
+    ends = end_tokens(model or tiny_world.model(), processor)
+    return GuidedCollator(processor=processor, ends=ends, **{"noise": 0.3} | options)
 
 
 def config(tmp_path: Path, **changes: Any) -> DPOConfig:
@@ -127,10 +154,13 @@ def perturbed(base: str) -> Any:
 
 
 def trl_trainer(base: str, tmp_path: Path, **changes: Any) -> DPOTrainer:
+    """TRL's own, on the tensors of our batches: a sequence and its pictures for each answer."""
+    ours = collator(guide=False)
     return DPOTrainer(
         model=perturbed(base),
         args=config(tmp_path, **changes),
-        train_dataset=Dataset.from_list(rows()),
+        data_collator=lambda rows: twice(part(ours(rows), guided=False)),
+        train_dataset=dataset(pairs(4)),
         processing_class=tiny_world.processor(),
     )
 
@@ -146,13 +176,15 @@ def adapt_trainer(
     size: int = 4,
     **changes: Any,
 ) -> AdaptTrainer:
+    """Its reference is the base, its policy a few steps away."""
     return AdaptTrainer(
         model=perturbed(base),
+        ref_model=load_model(base),
         args=config(tmp_path, per_device_train_batch_size=size, **changes),
-        data_collator=GuidedCollator(processor=tiny_world.processor(), noise=noise),
+        data_collator=collator(noise=noise),
         weights=weights,
         anchor_tokens=2,
-        train_dataset=Dataset.from_list(data or rows()),
+        train_dataset=Dataset.from_list(data or rows(), features=FEATURES),
         processing_class=tiny_world.processor(),
         attn_layers="all",
         cache=ReferenceCache(uri=str(tmp_path / "reference"), base=digest),
@@ -162,7 +194,7 @@ def adapt_trainer(
 def batch_of(trainer: Any, *, equal_images: bool = False) -> dict[str, Any]:
     batch = dict(trainer.data_collator([*trainer.train_dataset]))
     if equal_images:
-        batch[f"{GUIDED}pixel_values"] = batch["pixel_values"]
+        batch[f"{GUIDED}pixel_values"] = batch["pixel_values"].repeat(2, 1, 1, 1)
         batch |= {GUIDED + name: batch[name] for name in REFERENCE}
     return batch
 

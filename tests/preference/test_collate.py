@@ -1,0 +1,72 @@
+"""What a batch holds: the tokens that a model sees when it answers, and pictures, once."""
+
+import numpy as np
+import pytest
+import torch
+
+from adapt.data.schema import open_picture
+from adapt.models.prompts import encode
+from adapt.params import InputError
+from adapt.preference.collate import ANCHOR, FLAT, GUIDED, IDS, chosen_half, part
+from adapt.preference.guide import enhanced, noise_injected
+from tests.support import tiny_world
+from tests.support.preference_rows import collator, rows, support
+
+
+def test_an_answer_follows_its_prompt_and_ends_with_one_end_token():
+    made, processor = rows()[:2], tiny_world.processor()
+    batch, tokenizer = collator()(made), processor.tokenizer
+    pictures = [[open_picture(row["images"][0])] for row in made]
+    for i, (side, row) in enumerate((s, r) for s in ("chosen", "rejected") for r in made):
+        prompt = encode(processor, [pictures[i % 2]], [row["question"]])["input_ids"][0].tolist()
+        answer = tokenizer(row[side], add_special_tokens=False).input_ids
+        expected = [*prompt, *answer, tokenizer.eos_token_id]
+        length = len(expected)
+        assert batch["input_ids"][i, :length].tolist() == expected
+        assert batch["input_ids"][i, length:].eq(tokenizer.pad_token_id).all()
+        assert batch["attention_mask"][i].nonzero().flatten().tolist() == [*range(length)]
+        answered = batch["completion_mask"][i].nonzero().flatten().tolist()
+        assert answered == [*range(len(prompt), length)]
+
+
+def test_pictures_are_there_once_and_guided_ones_for_both_answers():
+    made, processor = rows()[:2], tiny_world.processor()
+    batch = collator()(made)
+    v = [open_picture(row["images"][0]) for row in made]
+    maps = [np.frombuffer(row["support"][0], np.uint8).reshape(32, 32) for row in made]
+    guided = [enhanced(*one) for one in zip(v, maps, strict=True)]
+    guided += [noise_injected(one, 0.3, row["id"]) for one, row in zip(v, made, strict=True)]
+    for name, pictures in (("pixel_values", v), (f"{GUIDED}pixel_values", guided)):
+        expected = encode(processor, [[p] for p in pictures], [""] * len(pictures))["pixel_values"]
+        assert batch[name].equal(expected)
+    assert not part(batch, guided=True).keys() ^ part(batch, guided=False).keys()
+    assert part(batch, guided=True)["pixel_values"].equal(batch[f"{GUIDED}pixel_values"])
+    assert GUIDED not in "".join(collator(guide=False)(made))
+
+
+def test_guided_pictures_depend_on_the_row_alone():
+    both, second = collator()(rows()[:2]), collator()(rows()[1:2])
+    guided = f"{GUIDED}pixel_values"
+    torch.testing.assert_close(both[guided][[1, 3]], second[guided])
+    assert not both[guided][:2].equal(both["pixel_values"])
+
+
+def test_anchors_of_different_lengths_and_flat_maps():
+    one, two, three = rows()[:3]
+    two["anchor"], three["support"] = [0.5, 0.5], [bytes([255]) * len(support(0))]
+    batch = collator()([one, two, three])
+    assert batch[ANCHOR].shape == (3, 16) and batch[ANCHOR][1, 2:].eq(0).all()
+    assert batch[FLAT].tolist() == [False, False, True]
+    assert batch[IDS] == ["row-0", "row-1", "row-2"]
+
+
+def test_the_chosen_half_has_all_pictures():
+    half = chosen_half(part(collator()(rows()), guided=False))
+    assert {len(value) for value in half.values()} == {4}
+
+
+def test_a_text_with_a_special_token():
+    made = rows()[:1]
+    made[0]["chosen"] = "a red </s> car"
+    with pytest.raises(InputError, match="</s>, a special token"):
+        collator()(made)
