@@ -15,6 +15,7 @@ reference, optimiser, activations. On CUDA `max_memory_allocated`.
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import random
@@ -33,11 +34,16 @@ from datasets import Dataset
 from PIL import Image
 from trl import DPOConfig, DPOTrainer
 
+from adapt.attention.support import SIDE
+from adapt.data.schema import open_picture
 from adapt.models.load import load_model, save
+from adapt.models.prompts import end_tokens
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
-from adapt.preference.build import lora
+from adapt.preference.adapters import lora
 from adapt.preference.collate import GuidedCollator
+from adapt.preference.pairs import FEATURES
 from adapt.preference.reference import ReferenceCache
+from adapt.preference.settings import LoraConfig
 from adapt.preference.trainer import AdaptTrainer, Weights
 from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
@@ -97,21 +103,35 @@ def rows(size: str) -> list[dict[str, Any]]:
     picture = (one.shape.image_size, one.shape.image_size, 3)
     lengths = (one.longest // 2, one.longest)
 
-    def turn(role: str, length: int) -> list[dict[str, str]]:
-        return [{"role": role, "content": " ".join(chance.choices(WORDS, k=length))}]
+    def words(length: int) -> str:
+        return " ".join(chance.choices(WORDS, k=length))
 
     return [
         {
             "id": str(i),
-            "image": Image.fromarray(pixels.integers(0, 256, picture, dtype=np.uint8)),
-            "prompt": turn("user", 6),
-            "chosen": turn("assistant", chance.randint(*lengths)),
-            "rejected": turn("assistant", chance.randint(*lengths)),
+            "images": [_png(pixels.integers(0, 256, picture, dtype=np.uint8))],
+            "question": words(6),
+            "chosen": words(chance.randint(*lengths)),
+            "rejected": words(chance.randint(*lengths)),
             "anchor": [chance.random() for _ in range(one.edge**2)],
-            "grid": [one.edge, one.edge],
+            "support": [pixels.integers(0, 256, SIDE**2, dtype=np.uint8).tobytes()],
         }
         for i in range(one.pairs)
     ]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def turns(row: dict[str, Any]) -> dict[str, Any]:
+    """A pair as TRL takes it."""
+    said = {"prompt": ("user", "question"), "chosen": ("assistant", "chosen")}
+    said |= {"rejected": ("assistant", "rejected")}
+    texts = {key: [{"role": role, "content": row[name]}] for key, (role, name) in said.items()}
+    return {"images": [open_picture(content) for content in row["images"]], **texts}
 
 
 def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) -> Any:
@@ -137,24 +157,32 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
     )
     model = load_model(base)
     model.requires_grad_(True).model.vision_tower.requires_grad_(False)
+    pairs = rows(size)
     common = dict(
         model=model,
         args=args,
-        train_dataset=Dataset.from_list(rows(size)),
         processing_class=processor,
-        peft_config=lora(one.rank) if one.rank else None,
+        peft_config=lora(model, adapted(one.rank), "frozen") if one.rank else None,
     )
     if side == "trl":
-        return _ready(DPOTrainer(**common))
+        return _ready(DPOTrainer(**common, train_dataset=Dataset.from_list([*map(turns, pairs)])))
+    ends = end_tokens(model, processor)
     ours = AdaptTrainer(
         **common,
-        data_collator=GuidedCollator(processor=processor, noise=0.3),
+        train_dataset=Dataset.from_list(pairs, features=FEATURES),
+        data_collator=GuidedCollator(processor=processor, ends=ends, noise=0.3),
         anchor_tokens=5,
         weights=Weights(vag=1, dpo=1, sft=1, attn=1),
         attn_layers="all",
         cache=ReferenceCache(uri=str(folder / "reference"), base=size),
     )
     return _ready(ours)
+
+
+def adapted(rank: int) -> LoraConfig:
+    """Adapters on the attention projections, which `llava-lora` was first measured with."""
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return LoraConfig(rank=rank, alpha=0.0, dropout=0.0, targets=targets, bits=16)
 
 
 def _ready(trainer: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a training run reports: step metrics, lines of progress, checkpoints and the history."""
 
+import datetime
 import math
 import sys
 import time
@@ -26,11 +27,17 @@ def curve_point(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 class ReportCallback(TrainerCallback):
-    """Logs each step from rank 0, prints progress, and hands every checkpoint on."""
+    """Logs each step from rank 0, prints progress, and hands every checkpoint on.
 
-    def __init__(self, log: Log, checkpoints: Checkpoints, steps: int) -> None:
-        self._log, self._checkpoints, self._steps = log, checkpoints, steps
+    Args:
+        steps: of the whole run. pairs: in a step, over all workers.
+    """
+
+    def __init__(self, log: Log, checkpoints: Checkpoints, steps: int, pairs: int) -> None:
+        self._log, self._checkpoints, self._steps, self._pairs = log, checkpoints, steps, pairs
         self._printed_at = 0.0
+        self._pace = Pace()
+        self._is_size_told = False
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any
@@ -44,14 +51,42 @@ class ReportCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._log(step, point)
+        pace = self._pace.line(step, self._steps, self._pairs, time.monotonic())
         if time.monotonic() - self._printed_at > PROGRESS_SECONDS or step == self._steps:
             self._printed_at = time.monotonic()
-            line = f"train: step {step}/{self._steps}, loss {point['loss']:.4f}"
+            line = f"train: step {step}/{self._steps}, loss {point['loss']:.4f}{pace}"
             print(line, file=sys.stderr)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every rank saves its share of the checkpoint."""
-        self._checkpoints.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        """Every rank saves its share of the checkpoint; the first one tells how large it is."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and not self._is_size_told:
+            self._is_size_told = True
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            print(f"train: a checkpoint takes {size / 1e9:.2g} GB", file=sys.stderr)
+        self._checkpoints.save(folder)
+
+
+class Pace:
+    """How fast training goes, measured from the first step that this process logged."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def line(self, step: int, steps: int, pairs: int, now: float) -> str:
+        """ ", 12.0 pairs/s, 0:01:40 left", or nothing at the first step; `now` in seconds.
+
+        >>> pace = Pace()
+        >>> pace.line(1, 11, 24, 0.0), pace.line(6, 11, 24, 10.0)
+        ('', ', 12.0 pairs/s, 0:00:10 left')
+        """
+        if self._first is None:
+            self._first = (step, now)
+        done, seconds = step - self._first[0], now - self._first[1]
+        if done == 0 or seconds == 0:
+            return ""
+        left = datetime.timedelta(seconds=round((steps - step) * seconds / done))
+        return f", {done * pairs / seconds:.1f} pairs/s, {left} left"
 
 
 def write_history(entries: Entries, path: Path) -> None:

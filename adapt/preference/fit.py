@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +23,18 @@ from typing import Any
 
 from adapt import environment
 from adapt.cluster import storage, submit
-from adapt.models.load import save
+from adapt.models.device import resolve
+from adapt.models.settings import Device
+from adapt.params import require
+from adapt.preference import adapters, parts
 from adapt.preference.build import build_trainer
-from adapt.preference.callback import ReportCallback, final_metrics, write_history
+from adapt.preference.callback import ReportCallback
 from adapt.preference.checkpoints import SUMMARY, Checkpoints, LocalCheckpoints, RayCheckpoints
 from adapt.preference.checks import check
+from adapt.preference.movement import StillWeights
 from adapt.preference.reference import ReferenceCache
+from adapt.preference.result import deliver, write_result
 from adapt.preference.settings import Config
-from adapt.preference.trainer import AdaptTrainer
 from adapt.progress import Log
 
 
@@ -50,17 +53,18 @@ class WorkerSetup:
 def fit(
     config: Config, base: Path, pairs: Path, out: Path, state: Path, log: Log
 ) -> dict[str, float]:
-    """Train; writes `out/model` and `out/history.csv`.
+    """Train; writes `out/model`, `out/history.csv` and `out/modules.csv`.
 
     `state` keeps checkpoints until the run has succeeded, and reference log-probabilities for the
     next one.
     """
     check(config, base, pairs)
+    adapters.check(config, base)
     setup = _setup(config, base, pairs, state, log)
     if config.workers == 0:
         local = LocalCheckpoints(state / setup.name)
         _require_finite(loop(setup, local), local.kept)
-        metrics = _deliver(local.result, out)
+        metrics = deliver(local.result, out)
         shutil.rmtree(local.folder)
         return metrics
     message = f"train: starting {config.workers} Ray workers, which takes about half a minute"
@@ -71,7 +75,7 @@ def fit(
         _require_finite(result.return_value, checkpoint and checkpoint.path)
         assert checkpoint is not None, "the loop ends by reporting its result"
         with checkpoint.as_directory() as final:
-            metrics = _deliver(Path(final), out)
+            metrics = deliver(Path(final), out)
         result.filesystem.delete_dir(result.path)
         return metrics
 
@@ -83,7 +87,7 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
     raises again, and this would come out the same; all workers stop at the same step.
     """
     try:
-        workspace, quiet = tempfile.TemporaryDirectory(), warnings.catch_warnings()
+        workspace, quiet = checkpoints.workspace(), warnings.catch_warnings()
         with workspace as scratch, quiet, checkpoints.latest() as latest:
             # 1. A worker that was started again after the result had been saved has nothing to do.
             if latest is not None and (latest / SUMMARY).exists():
@@ -92,18 +96,21 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             # Deprecations among TRL, accelerate and transformers.
             warnings.simplefilter("ignore", FutureWarning)
             base, pairs = submit.fetch(setup.base), submit.fetch(setup.pairs)
-            output, final = Path(scratch) / "trainer", Path(scratch) / "final"
-            trainer = build_trainer(setup.config, base, pairs, setup.reference, output)
-            trainer.add_callback(ReportCallback(setup.log, checkpoints, setup.config.steps))
+            output, final, config = scratch / "trainer", scratch / "final", setup.config
+            device = resolve(config.device)
+            trainer, what = build_trainer(config, device, base, pairs, setup.reference, output)
+            for callback in _callbacks(setup, checkpoints):
+                trainer.add_callback(callback)
+            is_first = trainer.is_world_process_zero()
+            if is_first:
+                _print_start(what, latest, config.steps)
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.
-            if latest is not None and trainer.is_world_process_zero():
-                _print_resumed(latest, setup.config.steps)
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
             # 4. All ranks save, because Ray waits for all; rank 0 has the files.
             final.mkdir()
-            if trainer.is_world_process_zero():
-                _write_result(trainer, final)
+            if is_first:
+                write_result(trainer, what, config, base, final)
             checkpoints.save(final)
     except FloatingPointError as error:
         return str(error)
@@ -130,24 +137,18 @@ def _require_finite(problem: str | None, checkpoint: str | Path | None) -> None:
     raise FloatingPointError(f"{problem}; {where}. {advice}")
 
 
-def _deliver(final: Path, out: Path) -> dict[str, float]:
-    """Copy a saved result to `out`; returns the metrics that lie beside it."""
-    shutil.copytree(final, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMMARY))
-    return json.loads((final / SUMMARY).read_text())
+def _callbacks(setup: WorkerSetup, checkpoints: Checkpoints) -> tuple[ReportCallback, StillWeights]:
+    steps, pairs = setup.config.steps, setup.config.batch_pairs
+    return ReportCallback(setup.log, checkpoints, steps, pairs), StillWeights()
 
 
-def _print_resumed(checkpoint: Path, steps: int) -> None:
+def _print_start(what: parts.Parts, checkpoint: Path | None, steps: int) -> None:
+    for line in parts.lines(what.table):
+        print(f"train: {line}", file=sys.stderr)
+    if checkpoint is None:
+        return
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
     print(f"train: resuming from {step} of {steps} steps", file=sys.stderr)
-
-
-def _write_result(trainer: AdaptTrainer, folder: Path) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):  # LoRA: the result is a plain model again
-        model = model.merge_and_unload()
-    save(model, trainer.processing_class, folder / "model")
-    write_history(trainer.state.log_history, folder / "history.csv")
-    (folder / SUMMARY).write_text(json.dumps(final_metrics(trainer.state.log_history)))
 
 
 # ---- Ray, imported only where it runs ----------------------------------------------------------
@@ -159,8 +160,11 @@ def _ray_trainer(setup: WorkerSetup, place: dict[str, Any]) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    workers, gpus = setup.config.workers, ray.cluster_resources().get("GPU", 0)
-    scaling = ScalingConfig(num_workers=workers, use_gpu=gpus >= workers)
+    workers, gpus = setup.config.workers, int(ray.cluster_resources().get("GPU", 0))
+    device = worker_device(setup.config.device, workers, gpus)
+    config = setup.config.model_copy(update={"device": device})
+    setup = dataclasses.replace(setup, config=config)
+    scaling = ScalingConfig(num_workers=workers, use_gpu=device == "cuda")
     run = RunConfig(
         name=setup.name,
         **place,
@@ -170,6 +174,23 @@ def _ray_trainer(setup: WorkerSetup, place: dict[str, Any]) -> Any:
     )
     work = functools.partial(loop, setup, RayCheckpoints())
     return TorchTrainer(work, scaling_config=scaling, run_config=run)
+
+
+def worker_device(device: Device, workers: int, gpus: int) -> Device:
+    """Where Ray's workers train: a GPU for each of them, or the CPU.
+
+    Raises InputError where the cluster has GPUs, but not one for each worker, or none that was
+    asked for: workers on CPUs beside idle GPUs would take for ever without a word.
+
+    >>> worker_device("auto", 2, 2), worker_device("auto", 2, 0), worker_device("cpu", 2, 1)
+    ('cuda', 'cpu', 'cpu')
+    """
+    require(device != "mps", "device", "mps trains in one process; set train.workers to 0")
+    if device == "cpu" or (device == "auto" and gpus == 0):
+        return "cpu"
+    problem = f"{workers} workers need a GPU each, and Ray has {gpus}"
+    require(gpus >= workers, "train.workers", f"{problem}; set it to {gpus}, or device to cpu")
+    return "cuda"
 
 
 @contextlib.contextmanager

@@ -1,12 +1,30 @@
 """Sections `pairs` and `train`: preference pairs, and the training on them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from adapt import params
 from adapt.attention.settings import AnchorConfig, Layers
-from adapt.params import Count, Natural, NonNegative, Positive, Seed, Settings, Share, Shared
+from adapt.generation.settings import Batch
+from adapt.models.settings import Device
+from adapt.params import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Seed,
+    Settings,
+    Share,
+    Shared,
+    Text,
+)
 
 Kind = Literal["describe", "exists", "colour"]
 # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
@@ -24,10 +42,49 @@ class PairsConfig(Settings):
     samples: Annotated[int, Field(ge=2, le=1024)]  # a pair needs two answers
     temperature: Positive
     min_gap: Positive
-    batch: Count
+    batch: Batch
     anchor: Shared[AnchorConfig]
+    device: Shared[Device]
     max_new_tokens: Shared[Count]
     seed: Shared[Seed]
+
+
+def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:  # one line for each alternative of the type
+        expected = "expected all, or names of linear layers such as [q_proj, v_proj]"
+        shown = list(value) if isinstance(value, tuple) else value
+        raise ValueError(f"{expected}, got {shown!r}") from None
+
+
+_Names = Annotated[tuple[Text, ...], Field(min_length=1)]
+Targets = Annotated[Literal["all"] | _Names, WrapValidator(_in_one_line)]
+"""Linear layers: all of a part, or those whose names end so."""
+Tower = Literal["frozen", "lora", "full"]
+Precision = Literal["auto", "fp32", "bf16"]
+SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class LoraConfig(Settings):
+    """`train.lora`: low-rank adapters (arXiv 2106.09685); rank 0 trains the weights themselves."""
+
+    rank: Natural
+    alpha: NonNegative  # 0: twice the rank
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Targets
+    bits: Literal[4, 16]
+
+    @model_validator(mode="after")
+    def _adapts(self) -> Self:
+        problem = "a base in 4 bits is trained by adapters; set lora.rank above 0"
+        params.require(self.bits == 16 or self.rank > 0, "bits", problem)
+        return self
+
+    @property
+    def scale(self) -> float:
+        """alpha, the numerator of the adapters' scale alpha / rank."""
+        return self.alpha or 2.0 * self.rank
 
 
 class Config(Settings):
@@ -47,11 +104,15 @@ class Config(Settings):
     w_attn: NonNegative
     attn_layers: Layers
     noise: Share
-    lora_rank: Natural
-    precision: Literal["auto", "fp32", "bf16"]
+    tower: Tower
+    tower_learning_rate: Positive
+    lora: LoraConfig
+    precision: Precision
+    save_dtype: SaveDtype
     gradient_checkpointing: bool
     checkpoint_every: Count
     log_every: Count
+    device: Shared[Device]
     anchor: Shared[AnchorConfig]
     seed: Shared[Seed]
 
@@ -66,6 +127,12 @@ class Config(Settings):
         problem = f"{self.batch_pairs} pairs do not divide into {passes}"
         is_whole = self.batch_pairs % (self.processes * self.accumulation) == 0
         params.require(is_whole, "batch_pairs", problem)
+        problem = "a base in 4 bits computes in bf16; set precision to auto or bf16"
+        params.require(self.lora.bits == 16 or self.precision != "fp32", "precision", problem)
+        problem = "adapters of the tower need lora.rank above 0"
+        params.require(self.tower != "lora" or self.lora.rank > 0, "tower", problem)
+        problem = "with lora.rank above 0 adapters alone are trained; set tower to frozen or lora"
+        params.require(self.tower != "full" or self.lora.rank == 0, "tower", problem)
         return self
 
     @property

@@ -9,7 +9,7 @@ from adapt.preference.callback import ReportCallback, final_metrics
 
 def report(is_first: bool, loss: float, log) -> None:
     state = SimpleNamespace(is_world_process_zero=is_first, global_step=3)
-    ReportCallback(log, checkpoints=None, steps=9).on_log(
+    ReportCallback(log, checkpoints=None, steps=9, pairs=4).on_log(
         None, state, None, {"loss": loss, "epoch": 1.0}
     )
 

@@ -8,7 +8,7 @@ from trl import DPOConfig
 
 from adapt.params import InputError
 from adapt.preference.settings import LossType
-from tests.support.preference_rows import settings
+from tests.support.preference_rows import lora, settings
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,16 @@ from tests.support.preference_rows import settings
         ),
         (dict(loss_type="ippo"), "loss_type: must be 'sigmoid', .* got 'ippo'"),
         (dict(loss_type="ipo", w_dpo=0.0), "loss_type: ipo is the form of the same-image term"),
+        (dict(tower="lora"), "tower: adapters of the tower need lora.rank above 0"),
+        (
+            dict(tower="full", lora=lora(8)),
+            "tower: with lora.rank above 0 adapters alone are trained",
+        ),
+        (dict(lora=lora(0, bits=4)), "lora.bits: a base in 4 bits is trained by adapters"),
+        (dict(lora=lora(8, bits=4), precision="fp32"), "precision: a base in 4 bits computes in"),
+        (dict(lora=lora(8, dropout=1.0)), "lora.dropout: must be less than 1"),
+        (dict(lora=lora(8, targets="q_proj")), "lora.targets: expected all, or names of linear"),
+        (dict(save_dtype="int8"), "save_dtype: must be 'auto', 'fp32', 'bf16' or 'fp16'"),
         (dict(precision="fp16"), "precision: must be 'auto', 'fp32' or 'bf16', got 'fp16'"),
     ],
 )
