@@ -19,12 +19,12 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from adapt.evaluation.degradation import MIN_TOKENS
+from adapt.evaluation.heat_maps import HEAT, colour_scale, comparable, draw_heat, draw_pictures
 from adapt.metrics.headline import ARMS, HEADLINES
 
 DPI = 110
 BEFORE, AFTER = "#D55E00", "#0072B2"
 WRONG = "#C1121F"
-HEAT = "YlGnBu"
 STYLES = {  # of each arm: colour, line
     "base": (BEFORE, "-"),
     "base_steered": ("#E69F00", "--"),
@@ -42,11 +42,14 @@ CURVES = {  # title, axis
 
 
 class PanelRow(NamedTuple):
-    """One arm: name, answer with hallucinated words as **word**, where it looked (rows x cols)."""
+    """One arm: name, answer with hallucinated words as **word**, and where it looked.
+
+    `heats` has a map [rows, columns] for each picture of the row.
+    """
 
     title: str
     marked: str
-    heat: np.ndarray
+    heats: Sequence[np.ndarray]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -129,53 +132,51 @@ def before_after_figure(metrics: Mapping[str, float]) -> Figure:
     return figure
 
 
-def panel(image: Image.Image, rows: Sequence[PanelRow], path: Path, title: str = "") -> None:
-    """One picture, where each arm looked, and the answers with hallucinated words in bold red.
+def panel(
+    images: Sequence[Image.Image], rows: Sequence[PanelRow], path: Path, title: str = ""
+) -> None:
+    """A row's pictures, where each arm looked, and the answers with hallucinated words in bold red.
 
     All heat maps share one scale: a paler map means less attention. `title`: the question.
     """
-    # 1. Room for the longest answer, at about 37 letters a line; all lengths are inches.
+    # 1. Room for the pictures and the longest answer, at about 37 letters a line of 3 inches; all
+    #    lengths are inches.
     side, head = 3.0, 0.8
-    lines = max([len(row.marked) // 37 for row in rows], default=0)
+    wide = side * (1 + min(len(images) - 1, 3) / 2)
+    letters = int(37 * wide / side)
+    lines = max([len(row.marked) // letters for row in rows], default=0)
     text = 0.21 * (1.5 + lines)
     height = head + side + text
-    figure = Figure(figsize=((side + 0.1) * (len(rows) + 1) + 0.9, height), dpi=DPI)
+    figure = Figure(figsize=((wide + 0.1) * (len(rows) + 1) + 0.9, height), dpi=DPI)
     FigureCanvasAgg(figure)
     edges = {"left": 0.01, "right": 0.94, "bottom": 0, "top": 1 - head / height}
     widths = [1] * (len(rows) + 1) + [0.05]
     gaps = {"wspace": 0.06, "hspace": 0.05}
     sizes = {"height_ratios": [side, text], "width_ratios": widths}
     grid = figure.add_gridspec(2, len(widths), **sizes, **gaps, **edges)
-    # 2. The picture as it is.
-    pixels = np.asarray(image.convert("RGB"))
-    picture = figure.add_subplot(grid[0, 0])
-    picture.imshow(pixels, interpolation="nearest")
-    picture.set_title("picture", fontsize=11)
-    picture.axis("off")
-    # 3. Each arm's heat map above its answer. One patch may draw most of the attention whatever the
-    #    image shows; a scale up to it would make all others look the same.
-    most = max([float(np.quantile(row.heat, 0.97)) for row in rows], default=0.0)
-    scale = Normalize(0, most or 1.0, clip=True)
+    # 2. The pictures as they are.
+    axes = figure.add_subplot(grid[0, 0])
+    draw_pictures(axes, images)
+    axes.set_title("picture" if len(images) == 1 else "pictures", fontsize=11)
+    # 3. Each arm's heat maps above its answer.
+    heats = [comparable(row.heats) for row in rows]
+    scale = colour_scale(heats, 0.97)
     for column, row in enumerate(rows, start=1):
         axes = figure.add_subplot(grid[0, column])
         axes.set_title(row.title, fontsize=11)
-        heat_map(axes, pixels, row.heat, scale)
+        draw_heat(axes, images, heats[column - 1], scale)
         _answer(figure.add_subplot(grid[1, column]), row.marked)
-    axes = figure.add_subplot(grid[0, -1])
-    bar = figure.colorbar(ScalarMappable(scale, HEAT), cax=axes, extend="max")
-    bar.set_label("attention on the patch", fontsize=9)
-    bar.ax.tick_params(labelsize=8)
+    _scale_bar(figure, figure.add_subplot(grid[0, -1]), scale, rows)
     figure.suptitle(title or "Where the model looks", fontsize=12)
     save(figure, path)
 
 
-def heat_map(axes: Any, pixels: np.ndarray, heat: np.ndarray, scale: Normalize) -> None:
-    """The picture, pale and grey, under its heat map; one cell per image token."""
-    axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=-300, vmax=280, interpolation="nearest")
-    axes.axis("off")
-    edges = (-0.5, pixels.shape[1] - 0.5, pixels.shape[0] - 0.5, -0.5)
-    opacity = 0.15 + 0.6 * np.asarray(scale(heat))
-    axes.imshow(heat, cmap=HEAT, norm=scale, alpha=opacity, extent=edges, interpolation="nearest")
+def _scale_bar(figure: Figure, axes: Any, scale: Normalize, rows: Sequence[PanelRow]) -> None:
+    shapes = {heat.shape for row in rows for heat in row.heats}
+    unit = "on the patch" if len(shapes) == 1 else "per area (1: all of it, evenly)"
+    bar = figure.colorbar(ScalarMappable(scale, HEAT), cax=axes, extend="max")
+    bar.set_label(f"attention {unit}", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
 
 
 def _answer(axes: Any, marked: str, size: float = 10.5) -> None:

@@ -176,7 +176,7 @@ def _strip(inputs: _Inputs, detectors: Mapping[str, Detector], base: Judged, out
     trace = warning_plots.Trace.of(row, tokens, traces[traces.id == row.id])
     risk = early_warning.risk(detectors[early_warning.ATTENTION], tokens) if detectors else None
     example = inputs.test_example(row.id)
-    figure = warning_plots.strip_figure(open_images(example)[0], trace, risk, example.question)
+    figure = warning_plots.strip_figure(open_images(example), trace, risk, example.question)
     plots.save(figure, out / "figures" / "answer_strip.png")
 
 
@@ -196,12 +196,13 @@ def _panels(config: Config, inputs: _Inputs, judged: pd.DataFrame, out: Path) ->
         example = inputs.test_example(identity)
         rows = [_panel_row(ARMS[arm], by_id.loc[identity, arm]) for arm in PANEL]
         path = out / "panels" / f"{identity}.png"
-        plots.panel(open_images(example)[0], rows, path, example.question)
+        plots.panel(open_images(example), rows, path, example.question)
 
 
 def _panel_row(title: str, row: Any) -> plots.PanelRow:
-    heat = row["heat"].reshape(row["grid"])
-    return plots.PanelRow(title=title, marked=row["marked"], heat=heat)
+    maps = zip(row["heats"], row["grids"], strict=True)
+    heats = [heat.reshape(grid) for heat, grid in maps]
+    return plots.PanelRow(title=title, marked=row["marked"], heats=heats)
 
 
 def most_changed(judged: pd.DataFrame) -> Sequence[str]:

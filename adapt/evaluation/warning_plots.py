@@ -4,20 +4,20 @@ The style is that of `adapt/evaluation/plots.py`: colours that any eye tells apa
 for the same input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
 from adapt.evaluation import detection, early_warning
 from adapt.evaluation.degradation import LABELS
-from adapt.evaluation.plots import AFTER, BEFORE, WRONG, heat_map
+from adapt.evaluation.heat_maps import colour_scale, comparable, draw_heat, draw_pictures
+from adapt.evaluation.plots import AFTER, BEFORE, WRONG
 
 GREY = "#8A8A8A"
 SCORES = {  # name, colour
@@ -33,25 +33,32 @@ SCORES = {  # name, colour
     "position": ("position alone (control)", GREY),
 }
 LINES = ("attention_probability", "attention", "svar", "probability", "position")
-COLUMNS, MOST = 8, 31  # of the strip; tokens beside the picture
+COLUMNS, MOST = 8, 31  # of the strip, half as many of several pictures; tokens beside them
 HEAD, ROW = 0.85, 1.95  # inches: of the titles, of a row of the strip
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One description token by token: pieces of its text, labels, attention [T, rows, columns]."""
+    """One description token by token: pieces of its text, labels, and where each of them looked.
+
+    `heats` has attention [T, rows, columns] for each picture of the row.
+    """
 
     pieces: list[str]
     labels: list[str]
-    heat: np.ndarray
+    heats: list[np.ndarray]
 
     @classmethod
-    def of(cls, answer: Any, tokens: pd.DataFrame, heat: pd.DataFrame) -> "Trace":
+    def of(cls, answer: Any, tokens: pd.DataFrame, traces: pd.DataFrame) -> "Trace":
         """From an answer's row, its labelled tokens, and its rows of the traces."""
         ends = tokens["end"].tolist()
         pieces = [answer.response[start:end] for start, end in pairwise([0, *ends])]
-        maps_TN = np.stack(heat.sort_values("position")["heat"].to_list())
-        return cls(pieces, tokens["label"].tolist(), maps_TN.reshape(len(pieces), *answer.grid))
+        by_token = traces.sort_values("position")["heats"].to_list()
+        heats = [
+            np.stack(maps_TN).reshape(len(pieces), *grid)
+            for maps_TN, grid in zip(zip(*by_token, strict=True), answer.grids, strict=True)
+        ]
+        return cls(pieces, tokens["label"].tolist(), heats)
 
 
 def warning_figure(
@@ -127,35 +134,34 @@ def _calibration(axes: Any, calibrated: Mapping[str, detection.Calibration]) -> 
         axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def strip_figure(image: Image.Image, trace: Trace, risk: np.ndarray | None, title: str) -> Figure:
+def strip_figure(
+    images: Sequence[Image.Image], trace: Trace, risk: np.ndarray | None, title: str
+) -> Figure:
     """One answer token by token: where each token looked, the token, the risk under it.
 
     The detector is fitted on object words; what it says of other words is drawn grey. At most 31
     tokens; `risk` None leaves the bars out. All heat maps share one scale. `title`: the question.
     """
-    # 1. A grid of cells, COLUMNS a row: heat map, risk bar, and room for the next row's title.
+    # 1. A grid of cells: heat maps, risk bar, and room for the next row's title.
     count = min(len(trace.pieces), MOST)
-    rows = -(-(count + 1) // COLUMNS)
+    columns = COLUMNS if len(images) == 1 else COLUMNS // 2
+    rows = -(-(count + 1) // columns)
     height = HEAD + ROW * rows
     figure = Figure(figsize=(1.4 * COLUMNS + 0.2, height))
     edges = {"left": 0.01, "right": 0.99, "bottom": 0, "top": 1 - HEAD / height}
     place = {"wspace": 0.08, "hspace": 0.05, **edges}
-    grid = figure.add_gridspec(3 * rows, COLUMNS, height_ratios=[1.4, 0.13, 0.42] * rows, **place)
-    # 2. The picture itself in the first cell, a token in each of the others.
-    pixels = np.asarray(image.convert("RGB"))
-    scale = Normalize(0, float(np.quantile(trace.heat, 0.99)) or 1.0, clip=True)
-    picture = figure.add_subplot(grid[0, 0])
-    picture.imshow(pixels, interpolation="nearest")
-    picture.set_title("(picture)", fontsize=11, pad=4)
-    picture.axis("off")
+    grid = figure.add_gridspec(3 * rows, columns, height_ratios=[1.4, 0.13, 0.42] * rows, **place)
+    # 2. The pictures themselves in the first cell, a token in each of the others.
+    axes = figure.add_subplot(grid[0, 0])
+    draw_pictures(axes, images)
+    axes.set_title("(picture)" if len(images) == 1 else "(pictures)", fontsize=11, pad=4)
+    heats = comparable(trace.heats)
+    scale = colour_scale([heats], 0.99)
     for t in range(count):
-        row, column = divmod(t + 1, COLUMNS)
-        is_object = trace.labels[t] != LABELS[0]
-        colour = {"hallucinated": WRONG, "grounded": AFTER}.get(trace.labels[t], "black")
+        row, column = divmod(t + 1, columns)
         axes = figure.add_subplot(grid[3 * row, column])
-        heat_map(axes, pixels, trace.heat[t], scale)
-        word, weight = trace.pieces[t].strip() or "·", "bold" if is_object else "normal"
-        axes.set_title(word, fontsize=11, color=colour, pad=4, fontweight=weight)
+        draw_heat(axes, images, [heat[t] for heat in heats], scale)
+        colour, is_object = _titled(axes, trace, t)
         if risk is not None:
             bar = figure.add_subplot(grid[3 * row + 1, column])
             _risk_bar(bar, float(risk[t]), colour, is_object)
@@ -171,6 +177,15 @@ def strip_figure(image: Image.Image, trace: Trace, risk: np.ndarray | None, titl
     figure.text(0.5, 1 - 0.08 / height, heading, fontsize=12, **top)
     figure.text(0.5, 1 - 0.36 / height, legend, fontsize=9.5, color="#444444", **top)
     return figure
+
+
+def _titled(axes: Any, trace: Trace, t: int) -> tuple[str, bool]:
+    """Write a token over its maps; returns its colour, and whether it is an object word."""
+    is_object = trace.labels[t] != LABELS[0]
+    colour = {"hallucinated": WRONG, "grounded": AFTER}.get(trace.labels[t], "black")
+    word, weight = trace.pieces[t].strip() or "·", "bold" if is_object else "normal"
+    axes.set_title(word, fontsize=11, color=colour, pad=4, fontweight=weight)
+    return colour, is_object
 
 
 def _risk_bar(axes: Any, risk: float, colour: str, is_object: bool) -> None:

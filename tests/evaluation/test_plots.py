@@ -82,8 +82,8 @@ def test_bars_carry_their_values() -> None:
 def rows() -> list[plots.PanelRow]:
     heat = np.random.default_rng(0).dirichlet(np.ones(12)).reshape(3, 4)
     return [
-        plots.PanelRow("before", "a house and a **brown dog**, here.", heat),
-        plots.PanelRow("after", "a house.", heat / 2),
+        plots.PanelRow("before", "a house and a **brown dog**, here.", [heat]),
+        plots.PanelRow("after", "a house.", [heat / 2]),
     ]
 
 
@@ -94,7 +94,10 @@ def test_panel_marks_hallucinated_words(tmp_path: Path, monkeypatch: pytest.Monk
         plots, "save", lambda figure, path: (drawn.append(figure), save(figure, path))
     )
     plots.panel(
-        Image.new("RGB", (48, 36), "white"), rows(), tmp_path / "panel.png", title="what is there?"
+        [Image.new("RGB", (48, 36), "white")],
+        rows(),
+        tmp_path / "panel.png",
+        title="what is there?",
     )
     texts = [text for axes in drawn[0].axes for text in axes.texts]
     wrong = [text.get_text() for text in texts if to_hex(text.get_color()).upper() == plots.WRONG]
@@ -110,8 +113,8 @@ def test_words_break_into_lines_inside_their_column(
 ) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
-    long = plots.PanelRow("before", "a house and a **dog**, " * 12, np.ones((2, 2)))
-    plots.panel(Image.new("RGB", (8, 8)), [long], tmp_path / "panel.png")
+    long = plots.PanelRow("before", "a house and a **dog**, " * 12, [np.ones((2, 2))])
+    plots.panel([Image.new("RGB", (8, 8))], [long], tmp_path / "panel.png")
     box = drawn[0].axes[2].get_window_extent()
     extents = [text.get_window_extent() for text in drawn[0].axes[2].texts]
     assert len({round(extent.y1) for extent in extents}) > 5
@@ -120,10 +123,44 @@ def test_words_break_into_lines_inside_their_column(
     )  # a comma may hang over
 
 
+def test_pictures_of_a_row_stand_side_by_side_each_under_its_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    images = [Image.new("RGB", (64, 48)), Image.new("RGB", (10, 12))]
+    heats = [np.full((2, 3), 1 / 12), np.full((1, 2), 1 / 4)]
+    plots.panel(images, [plots.PanelRow("before", "", heats)], tmp_path / "panel.png")
+    pictures, before, _, bar = drawn[0].axes
+    assert pictures.get_title() == "pictures"
+    boxes = [(-0.5, 63.5, 47.5, -0.5), (63.5 + 0.04 * 48, 103.5 + 0.04 * 48, 47.5, -0.5)]
+    assert [tuple(image.get_extent()) for image in pictures.images] == [*boxes]
+    assert [tuple(image.get_extent()) for image in before.images] == [
+        box for box in boxes for _ in range(2)
+    ]
+    assert before.get_xlim() == (-0.5, boxes[1][1]) and before.get_ylim() == (47.5, -0.5)
+    # Half of the attention lies on each picture, evenly: of the same colour, whatever the cells.
+    maps = [image.get_array() for image in before.images[1::2]]
+    assert all(np.allclose(one, 0.5) for one in maps)
+    assert bar.get_ylabel() == "attention per area (1: all of it, evenly)"
+
+
+def test_maps_of_one_shape_keep_the_attention_of_a_patch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    heats = [np.full((2, 2), 0.1), np.full((2, 2), 0.2)]
+    row = plots.PanelRow("before", "", heats)
+    plots.panel([Image.new("RGB", (8, 8))] * 2, [row], tmp_path / "panel.png")
+    assert [float(image.get_array().max()) for image in drawn[0].axes[1].images[1::2]] == [0.1, 0.2]
+    assert drawn[0].axes[-1].get_ylabel() == "attention on the patch"
+
+
 @pytest.mark.parametrize("heat", [np.zeros((2, 2)), np.full((1, 5), 0.2)])
 def test_flat_heat_maps_are_drawn(heat: np.ndarray, tmp_path: Path) -> None:
     plots.panel(
-        Image.new("L", (10, 4)), [plots.PanelRow("before", "", heat)], tmp_path / "panel.png"
+        [Image.new("L", (10, 4))], [plots.PanelRow("before", "", [heat])], tmp_path / "panel.png"
     )
     with Image.open(tmp_path / "panel.png") as image:
         assert image.size[0] > 500
@@ -131,7 +168,7 @@ def test_flat_heat_maps_are_drawn(heat: np.ndarray, tmp_path: Path) -> None:
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        plots.panel(Image.new("RGB", (48, 36), "white"), rows(), tmp_path / name / "panel.png")
+        plots.panel([Image.new("RGB", (48, 36), "white")], rows(), tmp_path / name / "panel.png")
         plots.save(drawn(curves()), tmp_path / name / "curves.png")
         plots.save(plots.before_after_figure({"base/hal": 25.0}), tmp_path / name / "bars.png")
     for path in (tmp_path / "a").iterdir():

@@ -28,7 +28,7 @@ def warning(with_detectors: bool = True) -> Figure:
 def trace(count: int = 11) -> Trace:
     labels = ["hallucinated" if t == 5 else "grounded" if t == 2 else "other" for t in range(count)]
     heat = np.random.default_rng(0).random((count, 3, 4)) / 12
-    return Trace([f"w{t}" for t in range(count)], labels, heat)
+    return Trace([f"w{t}" for t in range(count)], labels, [heat])
 
 
 def texts(figure: Figure) -> list[str]:
@@ -62,7 +62,7 @@ def test_without_a_detector_the_single_scores_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_strip_colours_object_words_and_tells_the_risk() -> None:
-    figure = warning_plots.strip_figure(IMAGE, trace(), np.linspace(0, 1, 11), "what is there?")
+    figure = warning_plots.strip_figure([IMAGE], trace(), np.linspace(0, 1, 11), "what is there?")
     titles = {axes.get_title(): axes.title for axes in figure.axes if axes.get_title()}
     assert list(titles) == ["(picture)", *(f"w{t}" for t in range(11))]
     assert (
@@ -79,7 +79,7 @@ def test_the_strip_colours_object_words_and_tells_the_risk() -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 8, 40])
 def test_strips_of_any_length(count: int, tmp_path: Path) -> None:
-    figure = warning_plots.strip_figure(IMAGE, trace(count), None, "q")
+    figure = warning_plots.strip_figure([IMAGE], trace(count), None, "q")
     assert not any(text.endswith(" %") for text in texts(figure)), "no risk, no bars"
     assert any(f"the first {warning_plots.MOST} of {count}" in text for text in texts(figure)) == (
         count == 40
@@ -90,17 +90,33 @@ def test_strips_of_any_length(count: int, tmp_path: Path) -> None:
 
 
 def test_a_trace_is_cut_out_of_the_tables() -> None:
-    answer = pd.Series({"response": "a dog.", "grid": [1, 2]})
+    answer = pd.Series({"response": "a dog.", "grids": [[1, 2]]})
     labelled = pd.DataFrame({"end": [1, 5, 6], "label": ["other", "hallucinated", "other"]})
-    heat = pd.DataFrame({"position": [2, 0, 1], "heat": [[5, 6], [1, 2], [3, 4]]})
+    heat = pd.DataFrame({"position": [2, 0, 1], "heats": [[[5, 6]], [[1, 2]], [[3, 4]]]})
     cut = Trace.of(answer, labelled, heat)
     assert cut.pieces == ["a", " dog", "."] and cut.labels == labelled.label.tolist()
-    assert cut.heat.tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
+    assert [heat.tolist() for heat in cut.heats] == [[[[1, 2]], [[3, 4]], [[5, 6]]]]
+
+
+def test_a_trace_of_two_pictures() -> None:
+    answer = pd.Series({"response": "a dog", "grids": [[1, 2], [2, 2]]})
+    labelled = pd.DataFrame({"end": [1, 5], "label": ["other", "hallucinated"]})
+    heats = [[[1, 2], [3, 4, 5, 6]], [[7, 8], [9, 10, 11, 12]]]
+    cut = Trace.of(answer, labelled, pd.DataFrame({"position": [0, 1], "heats": heats}))
+    assert [heat.tolist() for heat in cut.heats] == [
+        [[[1, 2]], [[7, 8]]],
+        [[[3, 4], [5, 6]], [[9, 10], [11, 12]]],
+    ]
+    figure = warning_plots.strip_figure([IMAGE, IMAGE], cut, np.array([0.1, 0.2]), "q")
+    pictures, first, *_ = figure.axes
+    assert pictures.get_title() == "(pictures)" and len(pictures.images) == 2
+    assert len(first.images) == 4, "a map over each picture"
+    assert first.get_subplotspec().get_gridspec().ncols == warning_plots.COLUMNS // 2
 
 
 def test_attention_to_nothing_is_drawn(tmp_path: Path) -> None:
-    blind = Trace(["w", ""], ["other"] * 2, np.zeros((2, 2, 2)))
-    figure = warning_plots.strip_figure(IMAGE, blind, None, "q")
+    blind = Trace(["w", ""], ["other"] * 2, [np.zeros((2, 2, 2))])
+    figure = warning_plots.strip_figure([IMAGE], blind, None, "q")
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["(picture)", "w", "·"]
     plots.save(figure, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
@@ -110,7 +126,7 @@ def test_attention_to_nothing_is_drawn(tmp_path: Path) -> None:
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         plots.save(warning(), tmp_path / name / "warning.png")
-        strip = warning_plots.strip_figure(IMAGE, trace(), np.full(11, 0.5), "q")
+        strip = warning_plots.strip_figure([IMAGE], trace(), np.full(11, 0.5), "q")
         plots.save(strip, tmp_path / name / "strip.png")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
