@@ -1,28 +1,26 @@
-"""The visual anchor of one picture, drawn over it, and what the anchor leaves of the picture.
-
-Shapes: M patches of the drawn grid, C channels, X x Y pixels.
-"""
+"""The visual anchor of one picture, drawn over it, and what the anchor leaves of the picture."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
 from adapt import params
-from adapt.attention.anchor import enhanced, pixel_mask
+from adapt.attention.places import places_of
 from adapt.attention.settings import AnchorConfig
-from adapt.evaluation.plots import DPI, heat_map, save
-from adapt.generation.answer import Decoding, answer, answer_anchors
-from adapt.generation.debias import debias_masks
+from adapt.attention.support import picture_map, support_maps
+from adapt.evaluation.heat_maps import colour_scale, draw_heat, draw_pictures
+from adapt.evaluation.plots import DPI, save
+from adapt.generation.answer import Decoding, answer
+from adapt.generation.debias import Debias
 from adapt.inspect.probes import QUESTION, read_picture
 from adapt.models.load import load_model, load_processor
 from adapt.params import InputError
+from adapt.preference.guide import enhanced
 
 
 def draw(source: str, picture: Path | None, path: Path, facts: Mapping[str, Any]) -> None:
@@ -48,41 +46,32 @@ def overlay(
 ) -> Figure:
     """Three pictures side by side: as given, under the anchor, and faded to white by the anchor.
 
-    Where an image becomes several grids, the one of the whole picture is shown; a family that crops
-    pictures looks at a part of what is drawn. The debias mask is of noise of the picture's size.
-    Raises InputError where no grid lies over the whole picture.
+    The debias masks are of noise of the picture's size.
     """
     # 1. The anchor of the first K words, as the stages read it.
     K = config.anchor_tokens
-    debias = debias_masks(model, processor, [question], image.size, config, seed=0)
+    debias = Debias(model, processor, [question], config, seed=0)
     decoding = Decoding(anchor_tokens=K, max_new_tokens=K, debias=debias)
     answers = answer(model, processor, [[image]], [question], decoding)
-    # 2. The part of it that lies on the grid of the whole picture.
-    view = next((view for view in answers.layout.views if view.kind == "whole"), None)
-    if view is None:
-        raise InputError("no grid of this model lies over the whole picture, only tiles of it")
-    columns = answers.layout.columns_BN[0].tolist()
-    slots = [columns.index(column) for column in view.columns]
-    anchor_1M = answer_anchors(answers, K, debias)[:, slots].float().cpu()
-    # 3. As pixels: the enhanced image of training, in the picture's own colours.
-    pixels_XYC = np.array(image.convert("RGB"))
-    pixels_1CXY = torch.from_numpy(pixels_XYC).permute(2, 0, 1)[None].float() / 255
-    mask_11XY = pixel_mask(anchor_1M, view.grid, (image.height, image.width))
-    faded_XYC = enhanced(pixels_1CXY, mask_11XY, torch.ones(3))[0].permute(1, 2, 0).numpy()
-    heat = anchor_1M[0].reshape(view.grid).numpy()
-    return _figure(pixels_XYC, faded_XYC, heat, f"first words of the answer: {answers.texts[0]}")
+    anchor_N = answers.anchor_BN[0]
+    # 2. Over the picture, from all views that the model has of it.
+    views, places = answers.layout.of(0), places_of(model.config, processor, [image.size])
+    ((heat, grid),) = picture_map(anchor_N, views, places)
+    (support,) = support_maps(anchor_N, views, places)
+    # 3. The enhanced picture of training.
+    title = f"first words of the answer: {answers.texts[0]}"
+    return _figure(image, enhanced(image, support), heat.reshape(grid), title)
 
 
-def _figure(pixels_XYC: np.ndarray, faded_XYC: np.ndarray, heat: np.ndarray, title: str) -> Figure:
+def _figure(image: Image.Image, faded: Image.Image, heat: np.ndarray, title: str) -> Figure:
     figure = Figure(figsize=(11, 4.4), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     given, anchor, kept = figure.subplots(1, 3)
-    given.imshow(pixels_XYC, interpolation="nearest")
-    heat_map(anchor, pixels_XYC, heat, Normalize(0, float(heat.max()) or 1.0, clip=True))
-    kept.imshow(faded_XYC, interpolation="nearest")
+    draw_pictures(given, [image])
+    draw_heat(anchor, [image], [heat], colour_scale([[heat]], 1.0))
+    draw_pictures(kept, [faded])
     names = {"picture": given, "visual anchor": anchor, "enhanced image (v+)": kept}
     for name, axes in names.items():
         axes.set_title(name, fontsize=11)
-        axes.axis("off")
     figure.suptitle(title, fontsize=12)
     return figure

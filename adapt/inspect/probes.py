@@ -1,106 +1,136 @@
 """What is tried on a model to see whether it can be aligned, and what is found: a report as a dict.
 
 Three probes, in the order in which they need each other: `capture` (attention of an answer to the
-picture can be read), `steering` (and changed while the model answers), `training` (and optimised).
-With weights in the folder they are tried; without, the configuration answers alone.
+picture can be read), `steering` (and changed while the model answers), `training` (and a guided
+batch trains decoder and projector). Beside them `several`: whether a prompt may have several
+pictures. With weights they are tried; without, the configuration answers alone.
 """
 
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
-from transformers import AutoConfig, AutoModelForImageTextToText
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+from transformers.utils import logging
 
 from adapt.attention.capture import RowCapture, decoder_of, layer_count, observed
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import Layout, layout_of, unknown, unsupported
+from adapt.data.schema import open_picture
 from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
-from adapt.models.load import check_source, load_model, load_processor
+from adapt.inspect import trial
+from adapt.inspect.estimate import Subject
+from adapt.inspect.sizes import sizes_of
+from adapt.models.checkpoint import weights
+from adapt.models.checkpoint.folder import foreign
+from adapt.models.device import generation_dtype
+from adapt.models.load import (
+    check_source,
+    checkpoint_dtype,
+    load_config,
+    load_model,
+    load_processor,
+)
 from adapt.models.prompts import prompt_inputs
+from adapt.models.roles import ROLES, linear_layers
+from adapt.models.trial import check_together
 from adapt.params import InputError
+from adapt.preference.prefix import cannot_share
 
-PROBES = ("capture", "steering", "training")
-TOKENS = 1000
+PROBES = ("capture", "steering", "training", "several")
 QUESTION = "Describe the picture."
 
 
-def report(source: str, picture: Path | None = None) -> dict[str, Any]:
-    """What `--json` prints.
+def report(
+    source: str, picture: Path | None, device: torch.device
+) -> tuple[dict[str, Any], Subject | None]:
+    """What `--json` prints, but for memory, and what memory is worked out from.
 
     Raises InputError for a source that is no vision-language model of transformers, or a picture
     that cannot be read.
     """
+    logging.disable_progress_bar()
     image, config = read_picture(picture), _config(source)
-    has_weights = any(Path(source).expanduser().glob("*.safetensors"))
+    has_weights = weights.has_weights(Path(source).expanduser())
     facts: dict[str, Any] = {"model": source, "model_type": config.model_type}
     facts |= {"family": None, "weights": has_weights}
     # 1. By the configuration: is the family known, and does its decoder let attention be read?
-    reason = unknown(config)
+    reason, subject = unknown(config), None
     if reason is None:
         facts |= _shape(config)
-        model = _model(source, config, has_weights)
+        model = _model(source, config, has_weights, device)
         reason = unsupported(model)
-    verdicts: Mapping[str, str | None] = dict.fromkeys(PROBES, reason)
+    verdicts: dict[str, str | None] = dict.fromkeys(PROBES, reason)
     if reason is None:
         # 2. By the processor: where do the picture's tokens stand in a prompt?
         try:
             processor = _processor(source)
-            device = model if has_weights else torch.nn.Linear(1, 1)  # no weights, no device
-            inputs = prompt_inputs(device, processor, [[image]], [QUESTION])
+            if has_weights:
+                check_together(model, processor, source)
+            # Without weights there is no device.
+            asker = model if has_weights else torch.nn.Linear(1, 1)
+            with foreign("a prompt with this picture"):
+                inputs = prompt_inputs(asker, processor, [[image]], [QUESTION])
             layout = layout_of(model, inputs)
+            subject = _subject(source, model, inputs, layout, has_weights)
         except InputError as error:
             verdicts = dict.fromkeys(PROBES, str(error))
         else:
             facts["picture"] = _picture(image, inputs, layout)
-            facts["memory"] = memory(model, layout.columns_BN.shape[1])
+            facts["parts"] = _parts(subject)
             # 3. By trial, where there are weights.
-            flaw = _tried(model, processor, image, inputs, layout) if has_weights else None
-            unguided = flaw or why_unguided(inputs, layout)
-            verdicts = {"capture": flaw, "steering": flaw, "training": unguided}
-    return facts | {p: {"supported": not verdicts[p], "why": verdicts[p]} for p in PROBES}
+            if has_weights:
+                verdicts = _tried(model, processor, image, inputs, layout)
+    return facts | {p: {"supported": not verdicts[p], "why": verdicts[p]} for p in PROBES}, subject
 
 
 def read_picture(path: Path | None) -> Image.Image:
-    """The picture, RGB; without a path a grey one of 640 x 480 pixels."""
+    """The picture as the stages see it; without a path a grey one of 640 x 480 pixels."""
     if path is None:
         return Image.linear_gradient("L").resize((640, 480)).convert("RGB")
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError):
+        return open_picture(path.read_bytes())
+    except (OSError, ValueError, Image.DecompressionBombError):
         raise InputError(f"--picture {path}: not a picture that can be read") from None
 
 
 def _config(source: str) -> Any:
-    folder = Path(source).expanduser()
-    origin = str(folder) if folder.is_dir() else source
-    check_source(origin)
-    try:
-        return AutoConfig.from_pretrained(origin, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source}: {str(error).splitlines()[0]}") from None
+    check_source(source)
+    return load_config(source)
 
 
-def _model(source: str, config: Any, has_weights: bool) -> Any:
+def _model(source: str, config: Any, has_weights: bool, device: torch.device) -> Any:
     """The model; where there are no weights its modules alone, which take no memory."""
     if has_weights:
-        return load_model(Path(source).expanduser())
-    with torch.device("meta"):
+        return load_model(Path(source).expanduser(), device, generation_dtype(device))
+    with foreign(source), torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
 
 
 def _processor(source: str) -> Any:
-    try:
-        processor = load_processor(source)
-    except (ImportError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"its processor cannot be loaded here: {reason}") from None
+    processor = load_processor(source)
     if not getattr(processor, "chat_template", None):
         raise InputError("its processor has no chat template, through which questions are asked")
     return processor
+
+
+def _subject(source: str, model: Any, inputs: Any, layout: Layout, has_weights: bool) -> Subject:
+    stored = checkpoint_dtype(Path(source).expanduser()) if has_weights else model.config.dtype
+
+    def shares(length: int) -> bool:
+        ids = torch.zeros(1, length, dtype=torch.long)
+        types = {key: ids for key in inputs.keys() & {"token_type_ids"}}
+        return cannot_share(model, {"input_ids": ids, **types}) is None
+
+    return Subject(
+        model=model,
+        sizes=sizes_of(model, inputs, layout.columns_BN.shape[1]),
+        stored=stored or torch.float32,
+        shares=shares,
+    )
 
 
 # ---- what is known without trying --------------------------------------------------------------
@@ -131,27 +161,14 @@ def _picture(image: Image.Image, inputs: Any, layout: Layout) -> dict[str, Any]:
     return {**sizes, **places, "views": views}
 
 
-def memory(model: Any, image_tokens: int) -> dict[str, int]:
-    """Bytes that capture keeps of one answer per 1,000 of its tokens.
-
-    Decoding (`adapt/generation/steer.py`): a map in fp32 and whether it fired. Training
-    (`adapt/attention/rows.py`): queries, a normaliser per head, and the map; the keys are SDPA's.
-    """
-    shape = _shape(model.config)
-    layers, heads, maps = shape["layers"], shape["heads"], 4 * image_tokens
-    queries = heads * shape["head_size"] * model.dtype.itemsize
-    training = TOKENS * layers * (queries + 4 * heads + maps)
-    return {"decoding": TOKENS * layers * (maps + 1), "training": training}
-
-
-def why_unguided(inputs: Any, layout: Layout) -> str | None:
-    """Why the training stages cannot make v+ and v- of a picture; None where they can."""
-    guided, views = "guided pictures (v+, v-) need", len(layout.views)
-    if views > 1:
-        return f"a picture has {views} grids of patches, and {guided} one"
-    shape = list(inputs["pixel_values"].shape)
-    shapes = f"pixel values of pictures, [B, C, X, Y]; its processor makes {shape}"
-    return None if len(shape) == 4 else f"{guided} {shapes}"
+def _parts(subject: Subject) -> dict[str, dict[str, Any]]:
+    """Of each role: parameters, and the names of its linear layers with how many have each."""
+    parts: dict[str, dict[str, Any]] = {}
+    for role in ROLES:
+        names = [name.rpartition(".")[2] for name in linear_layers(subject.model, role)]
+        linear = dict(sorted(Counter(names).items()))
+        parts[role] = {"parameters": subject.sizes.parameters[role], "linear": linear}
+    return parts
 
 
 # ---- what is tried -----------------------------------------------------------------------------
@@ -159,16 +176,21 @@ def why_unguided(inputs: Any, layout: Layout) -> str | None:
 
 def _tried(
     model: Any, processor: Any, image: Image.Image, inputs: Any, layout: Layout
-) -> str | None:
-    """Why capture or steering does not work; None where both do."""
+) -> dict[str, str | None]:
+    """Of each probe why it does not work, or None where it does."""
     steer = SteerConfig(alpha=0.5, tau=1.0, trigger="amc", anchor_share=1.0, layers="all")
     decoding = Decoding(anchor_tokens=1, max_new_tokens=3, steer=steer)
     try:
-        flaw = _flaw(model, inputs, layout)
-        answer(model, processor, [[image]], [QUESTION], decoding)
+        with foreign("an answer about this picture"):
+            flaw = _flaw(model, inputs, layout)
+            answer(model, processor, [[image]], [QUESTION], decoding)
     except InputError as error:
-        return str(error)
-    return flaw
+        flaw = str(error)
+    if flaw is not None:
+        return dict.fromkeys(PROBES, flaw)
+    several = trial.several_flaw(model, processor, image)
+    training = trial.training_flaw(model, processor, image)
+    return {"capture": None, "steering": None, "training": training, "several": several}
 
 
 def _flaw(model: Any, inputs: Any, layout: Layout) -> str | None:

@@ -1,21 +1,20 @@
 """What the command says of models that can be aligned, of those that cannot, and of mistakes."""
 
-import importlib.util
+import copy
 import json
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
+import yaml
 from PIL import Image
 
-from adapt.attention.capture import RowCapture, observed
-from adapt.attention.layout import layout_of
-from adapt.generation.answer import Decoding, answer
 from adapt.inspect import __main__ as inspect
-from adapt.inspect import probes
+from adapt.inspect import probes, trial
 from adapt.models.load import save
-from tests.support import builders, workspace
-from tests.support.families import built, inputs, picture
+from tests.support import builders, inspected, workspace
+from tests.support.families import built, picture
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +44,17 @@ def test_a_model_that_can_be_aligned(folder, capsys, tmp_path):
     assert inspect.main([source]) == 0
     printed = capsys.readouterr().out
     for line in (
-        "family    LLaVA-1.5 (model type llava)",
+        "family    LLaVA-1.5, Pixtral (model type llava)",
         "decoder   2 layers, 4 heads of 8, 2 of keys and values",
         "the whole picture in 4 x 4 patches",
         "capture   yes (tried)",
         "steering  yes (tried)",
-        "training  yes (its gradient was tried)",
+        "training  yes (tried)",
+        "several   yes (tried)",
+        "decoder             20,960 weights  trained",
+        "linear layers: 2 down_proj, 2 gate_proj, 2 k_proj",
+        "answers of 64 tokens at once: fits into",
+        "full training, 12 pairs of answers of 64 tokens a pass: fits into",
     ):
         assert line in printed
     Image.new("RGB", (50, 20)).save(tmp_path / "small.png")
@@ -77,21 +81,61 @@ def test_without_weights_the_configuration_answers(folder, capsys):
     assert (code, facts["weights"], facts["picture"]["tokens"]) == (0, False, 16)
 
 
-def test_tiles_can_be_read_and_steered_but_not_guided(folder, capsys):
+def test_tiles_and_shapes_of_their_own_can_be_trained(folder, capsys):
     code, facts = report(capsys, folder("idefics3"))
-    assert code == 1
     assert [v["kind"] for v in facts["picture"]["views"]] == ["tile"] * 4 + ["whole"]
-    assert facts["capture"]["supported"] and facts["steering"]["supported"]
-    assert (
-        facts["training"]["why"]
-        == "a picture has 5 grids of patches, and guided pictures (v+, v-) need one"
+    assert code == 0 and all(facts[probe]["supported"] for probe in probes.PROBES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda states: states, None),
+        (lambda states: states.detach(), "no gradient of a guided batch reaches the projector"),
+        (lambda states: states * torch.inf, "no finite log-probability"),
+        (lambda states: Infinite.apply(states), "a gradient of the projector is not finite"),
+    ],
+)
+def test_training_is_tried_and_not_inferred(change, words):
+    model, processor = (copy.deepcopy(one) for one in built("llava"))
+    hook = lambda module, given, states: change(states)  # noqa: E731
+    model.model.multi_modal_projector.register_forward_hook(hook)
+    reason = trial.training_flaw(model, processor, picture((32, 32)))
+    assert reason is None if words is None else words in reason
+
+
+class Infinite(torch.autograd.Function):
+    """The identity, with a gradient that is no number."""
+
+    @staticmethod
+    def forward(ctx, states):
+        return states.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * torch.inf
+
+
+def test_what_a_library_raises_of_a_guided_batch_is_a_reason(monkeypatch):
+    model, processor = (copy.deepcopy(one) for one in built("llava"))
+
+    def broken(*_, **__):
+        raise KeyError("labels")
+
+    monkeypatch.setattr(trial.AdaptTrainer, "training_step", broken)
+    reason = trial.training_flaw(model, processor, picture((32, 32)))
+    assert reason == "a guided batch: KeyError: 'labels'"
+
+
+def test_a_prompt_of_several_pictures_is_tried(monkeypatch):
+    model, processor = built("llava")
+    assert trial.several_flaw(model, processor, picture((32, 32))) is None
+    alone = trial.prompt_inputs
+    monkeypatch.setattr(
+        trial, "prompt_inputs", lambda m, p, images, q: alone(m, p, [images[0][:1]], q)
     )
-
-
-def test_pixel_values_without_a_picture_shape_cannot_be_guided():
-    batch = inputs("qwen2_vl", [[picture((48, 32))]])
-    layout = layout_of(built("qwen2_vl")[0], batch)
-    assert "its processor makes [96, 96]" in probes.why_unguided(batch, layout)
+    reason = trial.several_flaw(model, processor, picture((32, 32)))
+    assert reason == "two pictures become 1 in the prompt"
 
 
 def test_models_that_cannot_be_aligned_are_refused_in_words(capsys, tmp_path):
@@ -123,18 +167,15 @@ def test_a_processor_that_cannot_be_used_is_the_reason(folder, capsys, tmp_path)
     assert words.chat_template and "no chat template" in report(capsys, source)[1]["capture"]["why"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("torchvision") is not None,
-    reason="torchvision is here: nothing is missing",
-)
-def test_a_processor_that_reads_video_needs_torchvision(capsys, tmp_path):
+def test_a_processor_that_reads_video_needs_no_torchvision(capsys, tmp_path):
     model, processor = built("qwen2_vl")
     model.config.save_pretrained(tmp_path)
     processor.tokenizer.save_pretrained(tmp_path)
     pictures = {**processor.image_processor.to_dict(), "processor_class": "Qwen2VLProcessor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(pictures, default=str))
-    code, facts = report(capsys, str(tmp_path))
-    assert code == 1 and "its processor cannot be loaded here" in facts["capture"]["why"]
+    (tmp_path / "chat_template.jinja").write_text(processor.chat_template)
+    facts = report(capsys, str(tmp_path))[1]
+    assert facts["capture"]["supported"] and facts["picture"]["tokens"]
 
 
 def test_mistakes_end_with_one_line_and_code_2(capsys, tmp_path):
@@ -160,23 +201,62 @@ def test_help_teaches(capsys):
     assert "python -m adapt.inspect llava-hf/llava-1.5-7b-hf" in printed and "Exit codes" in printed
 
 
-def test_memory_is_what_capture_keeps():
-    model, processor = built("llava")
-    kept_by = probes.memory(model, 16)
-    decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
-    answers = answer(model, processor, [[picture((32, 32))]], ["is there a red car?"], decoding)
-    kept = answers.maps_BTLN.nbytes + answers.fired_BTL.nbytes
-    assert kept * 1000 == kept_by["decoding"] * answers.tokens_BT.shape[1]
-    batch = inputs("llava", [[picture((32, 32))]])
-    rows = torch.arange(17, 22)[None]
-    capture = RowCapture(rows, layout_of(model, batch).columns_BN)
-    with observed(model, capture):
-        model(**batch)
-    kept = 0
-    for layer in capture.maps.values():
-        query, _, _, _, _, norm = layer.grad_fn.saved_tensors
-        kept += query.nbytes + norm.nbytes + layer.nbytes
-    assert kept * 1000 == kept_by["training"] * rows.shape[1]
+# ---- settings ----------------------------------------------------------------------------------
+
+
+def test_the_settings_are_those_of_the_file(folder, capsys, tmp_path):
+    source, file = folder("llava", weights=False), tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(inspected.content(batch=3, lora=True, workers=0)))
+    code, facts = report(capsys, source, "--params", str(file), "--gpu", "80")
+    assert code == 0 and facts["memory"]["params"] == str(file)
+    assert facts["memory"]["machine"] == {"name": "a GPU", "bytes": 80 * 2**30}
+    stages = facts["memory"]["stages"]
+    assert stages["answer"]["what"] == "3 answers of 64 tokens at once"
+    assert stages["train"]["what"].startswith("LoRA of rank 4, 24 pairs")
+    assert stages["pairs"]["total"] == sum(stages["pairs"]["parts"].values())
+    assert facts["parts"]["projector"]["state"] == "frozen"
+    assert facts["parts"]["decoder"]["linear"]["q_proj"] == 2
+
+
+def test_without_settings_memory_is_left_out(folder, capsys, tmp_path, monkeypatch):
+    source = folder("llava", weights=False)
+    monkeypatch.chdir(tmp_path)
+    code, facts = report(capsys, source)
+    assert code == 0 and "memory" not in facts and "state" not in facts["parts"]["decoder"]
+    assert inspect.main([source]) == 0
+    assert "memory    unknown: no params.yaml here" in capsys.readouterr().out
+
+
+def test_wrong_settings_end_with_one_line(folder, capsys, tmp_path):
+    source, file = folder("llava", weights=False), tmp_path / "mine.yaml"
+    lines = {}
+    for name, change in (
+        ("train.beta: must be greater than 0", {"beta": -1.0}),
+        ("no layer of the decoder is named so", {"lora": True, "targets": ["nothing"]}),
+    ):
+        values = inspected.content(lora="lora" in change)
+        values["train"] |= {"beta": change["beta"]} if "beta" in change else {}
+        values["train"]["lora"] |= {"targets": change["targets"]} if "lora" in change else {}
+        file.write_text(yaml.safe_dump(values))
+        assert inspect.main([source, "--params", str(file)]) == 2
+        lines[name] = capsys.readouterr().err
+        assert name in lines[name] and lines[name].count("\n") == 1
+    assert inspect.main([source, "--params", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml: not found" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        inspect.main([source, "--gpu", "-3"])
+    assert ended.value.code == 2
+
+
+def test_a_hub_id_out_of_reach_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert inspect.main(["nobody/nothing"]) == 2
+    printed = capsys.readouterr().err
+    assert "nobody/nothing: no such folder, and it cannot be fetched" in printed
+    assert printed.count("\n") == 1
+
+
+# ---- the overlay -------------------------------------------------------------------------------
 
 
 def test_the_anchor_of_a_picture_can_be_drawn(folder, capsys, tmp_path, monkeypatch):
