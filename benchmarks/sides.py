@@ -11,8 +11,11 @@ import platform
 import re
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -118,7 +121,6 @@ def write(
 ) -> None:
     """Print the table and write `<theme>_<hardware>_<date>.md`."""
     today = datetime.date.today().isoformat()
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers"))
     load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     command = " ".join(["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]])
     text = [
@@ -128,7 +130,7 @@ def write(
         "",
         table(rows),
         "",
-        f"`{command}`, {today}; {hardware(options.device)}; {versions}; {load}.",
+        f"`{command}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
         "",
     ]
     path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
@@ -137,7 +139,70 @@ def write(
     print(path)
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
+class GrowingTable:
+    """A table in `<theme>_<hardware>_<date>.md` whose rows are there as soon as they are known.
 
-    return version(package)
+    For runs with a limit of time: one that is cut off leaves what it has measured.
+    """
+
+    def __init__(self, theme: str, title: str, notes: str, options: argparse.Namespace) -> None:
+        today, machine = datetime.date.today().isoformat(), hardware(options.device)
+        self._path = options.out / f"{theme}_{machine}_{today}.md"
+        self._head: tuple[str, ...] = ()
+        command = " ".join(["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]])
+        self._append(f"## {title}\n\n{notes}\n`{command}`, {today}; {machine}; {versions()}.\n")
+
+    def row(self, **cells: str) -> None:
+        """One row; the names of the first one's cells make the head."""
+        if not self._head:
+            self._head = tuple(cells)
+            heads = [name.replace("_", " ") for name in cells]
+            self._append("\n" + _line(heads) + _line(["---"] * len(heads)))
+        assert tuple(cells) == self._head, "all rows have the same cells"
+        self._append(_line([*cells.values()]))
+
+    def close(self) -> None:
+        """What comes next is no row."""
+        self._append("\n")
+
+    def _append(self, text: str) -> None:
+        print(text, end="", flush=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+class Clock:
+    """Time and peak memory on a device; a CPU has no peak that could be asked for."""
+
+    def __init__(self, device: str) -> None:
+        self._is_cuda = device.startswith("cuda")
+
+    def seconds(self, run: Callable[[], Any]) -> float:
+        """How long it takes until the device has done it."""
+        self._synchronise()
+        start = time.perf_counter()
+        run()
+        self._synchronise()
+        return time.perf_counter() - start
+
+    def _synchronise(self) -> None:
+        if self._is_cuda:
+            torch.cuda.synchronize()
+
+    def reset_peak(self) -> None:
+        """Forget what was taken before."""
+        if self._is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int:
+        """Bytes that were taken at once since `reset_peak`; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated() if self._is_cuda else 0
+
+
+def versions() -> str:
+    """Of the libraries that a time depends on."""
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))

@@ -1,0 +1,90 @@
+"""Capture and steering against plain `generate` at 7 B; a part of `benchmarks/on_gpu.py`.
+
+Token by token, the sides in turns after every token (`benchmarks/decode_step.py`); then whole
+answers, the prompt and the way from pictures to texts included, with their peak of memory.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from adapt.generation.answer import Decoding, answer
+from adapt.models.prompts import prompt_inputs
+from benchmarks import decode_step, shapes
+from benchmarks.sides import Clock, GrowingTable, ratios, spread
+
+QUESTION = " ".join(shapes.WORDS[:6])
+
+
+def decode(case: shapes.Published, model: Any, processor: Any, options: argparse.Namespace) -> None:
+    """Two tables: a step, and whole answers."""
+    _by_token(case, model, processor, options)
+    _whole(case, model, processor, options)
+
+
+def _by_token(
+    case: shapes.Published, model: Any, processor: Any, options: argparse.Namespace
+) -> None:
+    options.tokens = 10 if options.tiny else 40
+    about = f"{options.dtype}; median (quartiles) of the steps of {options.tokens} tokens."
+    title = f"{case.name}: a decode step with capture and steering"
+    table = GrowingTable("on_gpu", title, about, options)
+    models = {name: decode_step.twin(model, options) for name in decode_step.SIDES}
+    for batch in (1, 2 if options.tiny else 16):
+        pictures = [[one] for one in case.pictures(batch, options.tiny)]
+        inputs = dict(prompt_inputs(model, processor, pictures, [QUESTION] * batch))
+        decode_step.generation(models, inputs, options)  # unmeasured
+        times = decode_step.generation(models, inputs, options)
+        for side, steps in times.items():
+            by_plain = spread(ratios(times, side, "plain"))
+            table.row(batch=str(batch), side=side, ms_per_step=spread(steps, 1), by_plain=by_plain)
+    table.close()
+
+
+def _whole(case: shapes.Published, model: Any, processor: Any, options: argparse.Namespace) -> None:
+    batch, tokens = (2, 8) if options.tiny else (16, 256)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30
+    about = f"{options.dtype}; the weights are {weights:.1f} GiB of the peak."
+    title = f"{case.name}: {batch} answers of {tokens} tokens"
+    table, clock = GrowingTable("on_gpu", title, about, options), Clock(options.device)
+    pictures = [[one] for one in case.pictures(batch, options.tiny)]
+    first: dict[str, float] = {}
+    for side in decode_step.SIDES:
+        run = _generation(side, model, processor, pictures, tokens)
+        if not first:
+            run()  # unmeasured
+        clock.reset_peak()
+        seconds, peak = clock.seconds(run), clock.peak()
+        first = first or {"seconds": seconds, "peak": peak}
+        table.row(
+            side=side,
+            seconds=f"{seconds:.2f}",
+            by_plain=f"{seconds / first['seconds']:.2f}",
+            tokens_per_s=f"{batch * tokens / seconds:.0f}",
+            peak_GiB=f"{peak / 2**30:.1f}",
+            peak_by_plain=f"{peak / first['peak']:.2f}" if peak else "",
+        )
+    table.close()
+
+
+def _generation(
+    side: str, model: Any, processor: Any, pictures: list[list[Any]], tokens: int
+) -> Callable[[], Any]:
+    """Answers to a question about each picture: by `generate`, or by ours."""
+    questions, K = [QUESTION] * len(pictures), decode_step.ANCHOR_TOKENS
+    steer = decode_step.SIDES[side]
+    decoding = Decoding(anchor_tokens=K, max_new_tokens=tokens, steer=steer)
+
+    def plain() -> list[str]:
+        inputs = prompt_inputs(model, processor, pictures, questions)
+        with torch.inference_mode():
+            ids = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        return processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :])
+
+    return (
+        plain
+        if side == "plain"
+        else lambda: answer(model, processor, pictures, questions, decoding)
+    )
