@@ -27,13 +27,17 @@ from adapt.attention.settings import AnchorConfig
 from adapt.evaluation.gate import Rules
 from adapt.files import whole_folder
 from adapt.generation.settings import SteerConfig
+from adapt.models.settings import Device, PromptConfig
 from adapt.params import Content, Count, InputError, Seed, Settings
 from adapt.tracking import runs
 from adapt.tracking.store import Store, TrackingConfig
 
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
-SHARED = {"anchor": AnchorConfig, "steer": SteerConfig, "gate": Rules, "tracking": TrackingConfig}
-VALUES: dict[str, Any] = {"seed": Seed, "max_new_tokens": Count}
+SHARED = {
+    **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": SteerConfig},
+    **{"gate": Rules, "tracking": TrackingConfig},
+}
+VALUES: dict[str, Any] = {"seed": Seed, "max_new_tokens": Count, "device": Device}
 RESULTS = Path("results")
 
 

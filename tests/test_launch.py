@@ -121,9 +121,9 @@ def test_a_base_folder_without_weights_is_named(root, capsys, monkeypatch):
         )
     write_vocabulary(data / "vocabulary.json", scenes.vocabulary())
     (root / "mymodel").mkdir()
-    (root / "mymodel" / "config.json").write_text("{}")
+    (root / "mymodel" / "config.json").write_text('{"model_type": "llava"}')
     change(root, "base", source="./mymodel")
-    assert "./mymodel: no weights (*.safetensors)" in refusal("base", root, capsys, monkeypatch)
+    assert "mymodel: no weights (*.safetensors)" in refusal("base", root, capsys, monkeypatch)
     change(root, "base", source="./nowhere")
     assert "./nowhere: no such folder" in refusal("base", root, capsys, monkeypatch)
 

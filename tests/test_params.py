@@ -44,6 +44,11 @@ def line_of(key: str) -> int:
     ("key", "value", "message"),
     [
         ("seed", "-1", "seed: must be at least 0, got -1"),
+        (
+            "system",
+            "Be brief.",
+            "base.source: scratch learns its own template; with it, leave section prompt empty",
+        ),
         ("seed", "4294967296", "seed: must be less than 4294967296, got 4294967296"),
         ("seed", "true", "seed: expected a whole number, got true"),
         ("beta", ".inf", "train.beta: must be finite, got inf"),

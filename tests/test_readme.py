@@ -26,7 +26,7 @@ def test_the_tree_names_every_room_and_no_other():
         for folder in ("adapt", "flows")
         for path in (ROOT / folder).rglob("__init__.py")
     }
-    assert listed - {"infra", "benchmarks"} == there
+    assert listed - {"infra", "benchmarks", "recipes"} == there
 
 
 @pytest.mark.parametrize(("path", "symbols"), PLACES)
@@ -45,14 +45,16 @@ def test_the_four_places_are_named():
         "metric definitions",
     ):
         assert sought in table
-    assert {"adapt/preference/losses.py", "adapt/generation/steer.py", "flows/promote.py"} <= {
-        path for path, _ in PLACES
-    }
+    assert {
+        "adapt/preference/losses.py",
+        "adapt/generation/decoding/steer.py",
+        "flows/promote.py",
+    } <= {path for path, _ in PLACES}
     assert "adapt/metrics/chair.py" in {path for path, _ in PLACES}
 
 
 def test_links_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "infra/README.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "infra/README.md", "docs/reproduce.md"):
         text = (ROOT / name).read_text()
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (ROOT / name).parent.joinpath(link).exists(), f"{name}: {link}"

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapt.environment import state_dir
 from adapt.generation.settings import Config
 from adapt.progress import Log
 
@@ -22,11 +23,11 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
     from adapt.generation.bench import Tables
 
-    splits, parts, models = results / "data" / "splits", [], {}
+    splits, parts, models = results / "data" / "splits", [], dict[str, str]()
     for arm, stage in (("base", "base"), ("tuned", "train")):
         folder = results / stage / "model"
         bench = open_bench(config, folder, splits, "test")
-        models[arm] = bench.weights()
+        models |= {arm: bench.weights(), f"{arm}_prompt": bench.prompt()}
         parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
         parts.append(bench.ask(f"{arm}_steered", config.steer))
         if arm == "base":
@@ -45,7 +46,9 @@ def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench"
     from adapt.data.schema import read_split
     from adapt.generation.bench import Bench
 
-    return Bench(model, split, read_split(splits / f"{split}.parquet"), config)
+    # What is worked out once for a model lies in the state folder of the splits' workspace.
+    kept = state_dir(splits.parents[2]) / "debias"
+    return Bench(model, split, read_split(splits / f"{split}.parquet"), config, kept)
 
 
 def _validation(base: "Bench", splits: Path) -> "list[Tables]":

@@ -2,8 +2,8 @@
 
 `base.source` is "scratch" (train the embedded default model on the training split, noisy answers
 included), a local folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes
-`model/`, `source.json` and `history.csv` (without rows unless "scratch"); reports how much the
-model hallucinates on the validation split.
+`model/`, whose chat template holds what section `prompt` adds, `source.json` and `history.csv`
+(without rows unless "scratch"); reports how much the model hallucinates on the validation split.
 """
 
 import json
@@ -18,6 +18,9 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     from adapt.data.schema import read_split, read_vocabulary
     from adapt.generation.validate import validate
     from adapt.models import load, pretrain
+    from adapt.models.device import generation_dtype, resolve
+    from adapt.models.template import prompt_version, set_prompt
+    from adapt.models.trial import check_together
 
     splits = results / "data" / "splits"
     vocabulary = read_vocabulary(splits / "vocabulary.json")
@@ -27,10 +30,16 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
         model, processor = pretrain.from_scratch(config, rows, vocabulary, history)
     else:
         source, version = _resolve(config.source, results.parent, out / "model")
-        model, processor = load.load_model(source), load.load_processor(source)
+        model, processor = load.load_model(source, dtype=None), load.load_processor(source)
+    set_prompt(processor, config.prompt)
     load.save(model, processor, out / "model")
+    del model  # it may take half of the memory
+    # What the other stages will load: on their device, in the numbers that they compute in.
+    device = resolve(config.device)
+    model = load.load_model(out / "model", device, generation_dtype(device))
+    check_together(model, processor, config.source)
     history.write(out / "history.csv")
-    origin = {"source": config.source, "version": version}
+    origin = {"source": config.source, "version": version, "prompt": prompt_version(processor)}
     (out / "source.json").write_text(json.dumps(origin) + "\n")
     rows = read_split(splits / "validation.parquet")
     return validate(model, processor, rows, vocabulary, config.max_new_tokens)

@@ -171,7 +171,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         models.append(model)
         script: dict[str, Any] = {}
         exec(quick.STAGE.split("stage = sys.argv")[0], script)
-        quality = float((model / "quality").read_text())
+        quality = float((model / "quality.txt").read_text())
         answers = script["answers"]("tuned", quality)
         scores = script["scores"]("tuned", quality).items()
         metrics = {key.removeprefix("tuned/"): value for key, value in scores}

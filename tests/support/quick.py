@@ -45,7 +45,7 @@ def model(name, quality):
     folder = Path("results", name, "model")
     folder.mkdir(parents=True)
     save_file({"quality": np.array([quality])}, folder / "model.safetensors")
-    (folder / "quality").write_text(str(quality))
+    (folder / "quality.txt").write_text(str(quality))
 
 def answers(arm, quality):
     wrong = np.arange(200) >= 200 * quality
@@ -78,7 +78,7 @@ elif stage == "answer":
     Path("results/answer").mkdir(parents=True, exist_ok=True)
     tables = []
     for arm, name in (("base", "base"), ("tuned", "train")):
-        quality = float(Path("results", name, "model", "quality").read_text())
+        quality = float(Path("results", name, "model", "quality.txt").read_text())
         tables.append(answers(arm, quality).assign(quality=quality))
     pd.concat(tables, ignore_index=True).to_parquet("results/answer/responses.parquet")
 else:
