@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 LARGEST = 2**20  # bytes of a file of parameters
 DEEPEST = 16  # levels of nesting
@@ -48,6 +55,19 @@ Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def either(expected: str) -> WrapValidator:
+    """Of a type with alternatives: one line that says what is `expected`, not one for each."""
+
+    def validated(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            shown = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"expected {expected}, got {shown!r}") from None
+
+    return WrapValidator(validated)
 
 
 def require(condition: bool, key: str, problem: str) -> None:

@@ -3,27 +3,18 @@
 No torch here, so that configuration loads, and answers are judged, without it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field
 
-from adapt.params import Count, Natural, Settings
+from adapt.params import Count, Natural, Settings, either
 
 SIGNALS = ("mass", "focus", "amc", "responsiveness", "drift")
 """The degradation signals, one value per generated token: docs/method.md, section 1."""
 
 
-def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:  # one line for each alternative of the type
-        expected = "expected all, or layers counted from 0 such as [0, 1]"
-        shown = list(value) if isinstance(value, tuple) else value
-        raise ValueError(f"{expected}, got {shown!r}") from None
-
-
 _Listed = Annotated[tuple[Natural, ...], Field(min_length=1)]
-Layers = Annotated[Literal["all"] | _Listed, WrapValidator(_in_one_line)]
+Layers = Annotated[Literal["all"] | _Listed, either("all, or layers counted from 0 such as [0, 1]")]
 """Decoder layers, counted from 0."""
 
 

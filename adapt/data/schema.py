@@ -121,11 +121,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: not found") from None
     except (pa.ArrowInvalid, OSError):
         raise InputError(f"{path}: not a parquet file, or damaged") from None
-    rows = _cast(table, schema, path).to_pylist()
+    rows = cast(table, schema, path).to_pylist()
     return rows if schema is SEVERAL else [row | {"images": [row.pop("image")]} for row in rows]
 
 
-def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+def cast(table: pa.Table, schema: pa.Schema, path: Path, advice: str = "") -> pa.Table:
+    """The columns of a file in the types of `schema`; InputError names one that is another."""
     columns = []
     for field in schema:
         column = table[field.name]
@@ -133,7 +134,7 @@ def _cast(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
             problem = f"column {field.name} is {column.type}, expected {field.type}"
-            raise InputError(f"{path}: {problem}") from None
+            raise InputError("; ".join(filter(None, [f"{path}: {problem}", advice]))) from None
     return pa.table(columns, schema=schema)
 
 

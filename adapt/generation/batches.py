@@ -4,12 +4,12 @@ What an answer takes is worked out from the model and the prompts; where that wa
 batch is halved and tried again. Answers do not depend on the batch that they were made in.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import psutil
 import torch
 from PIL import Image
 from torch import nn
@@ -145,7 +145,7 @@ def free_memory(device: torch.device) -> int:
         return free + unused
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = _available()
+    free = psutil.virtual_memory().available
     limits = [limit for limit in (_cgroup_room(folder) for folder in CGROUPS) if limit is not None]
     return min([free, *limits])
 
@@ -158,16 +158,6 @@ CGROUPS = (
         Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ),
 )
-
-
-def _available() -> int:
-    """Main memory that is free or can be freed at once."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        return int(kilobytes) * 1024
-    except (OSError, StopIteration):  # another system: half of what it has
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def _cgroup_room(files: tuple[Path, Path]) -> int | None:

@@ -1,23 +1,12 @@
 """Sections `steer` and `answer`: how answers are made."""
 
-from typing import Annotated, Any, Literal
-
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from typing import Annotated, Literal
 
 from adapt.attention.settings import AnchorConfig, Layers
 from adapt.models.settings import Device
-from adapt.params import Count, Natural, NonNegative, Seed, Settings, Share, Shared
+from adapt.params import Count, Natural, NonNegative, Seed, Settings, Share, Shared, either
 
-
-def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:  # one line for each alternative of the type
-        problem = f"expected auto, or a number of at least 1, got {value!r}"
-        raise ValueError(problem) from None
-
-
-Batch = Annotated[Count | Literal["auto"], WrapValidator(_in_one_line)]
+Batch = Annotated[Count | Literal["auto"], either("auto, or a number of at least 1")]
 """How many questions are answered at once; "auto": as many as the memory holds."""
 
 

@@ -18,6 +18,7 @@ from datasets import Dataset, Features, List, Value
 from adapt.attention.grids import Grid, Kind
 from adapt.attention.layout import View
 from adapt.attention.support import SIDE
+from adapt.data.schema import cast
 from adapt.params import InputError, require
 
 ROW_GROUP = 1000
@@ -107,15 +108,7 @@ def read_pairs(path: Path) -> list[Pair]:
     file = _open(path)
     missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
     require(not missing, str(path), f"missing {', '.join(missing)}; {REMAKE}")
-    columns = []
-    for field in SCHEMA:
-        column = file.read(columns=[field.name])[field.name]
-        try:
-            columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            problem = f"column {field.name} is {column.type}, expected {field.type}"
-            raise InputError(f"{path}: {problem}; {REMAKE}") from None
-    rows = pa.table(columns, schema=SCHEMA).to_pylist()
+    rows = cast(file.read(columns=SCHEMA.names), SCHEMA, path, REMAKE).to_pylist()
     require(bool(rows), str(path), f"no rows; {REMAKE}")
     pairs = [_pair(f"{path}: row {n} ({row['id']})", row) for n, row in enumerate(rows, 1)]
     first: dict[str, int] = {}

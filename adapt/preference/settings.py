@@ -1,14 +1,8 @@
 """Sections `pairs` and `train`: preference pairs, and the training on them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from adapt import params
 from adapt.attention.settings import AnchorConfig, Layers
@@ -24,6 +18,7 @@ from adapt.params import (
     Share,
     Shared,
     Text,
+    either,
 )
 
 Kind = Literal["describe", "exists", "colour"]
@@ -49,17 +44,10 @@ class PairsConfig(Settings):
     seed: Shared[Seed]
 
 
-def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:  # one line for each alternative of the type
-        expected = "expected all, or names of linear layers such as [q_proj, v_proj]"
-        shown = list(value) if isinstance(value, tuple) else value
-        raise ValueError(f"{expected}, got {shown!r}") from None
-
-
 _Names = Annotated[tuple[Text, ...], Field(min_length=1)]
-Targets = Annotated[Literal["all"] | _Names, WrapValidator(_in_one_line)]
+Targets = Annotated[
+    Literal["all"] | _Names, either("all, or names of linear layers such as [q_proj, v_proj]")
+]
 """Linear layers: all of a part, or those whose names end so."""
 Tower = Literal["frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]

@@ -43,7 +43,11 @@ def test_a_scale_that_the_model_does_not_apply_is_named(base, tmp_path, name, da
 
 
 def test_a_scale_of_one_is_none(base, tmp_path):
-    adapt_trainer(with_text_config(base, tmp_path / "one", logit_scale=1.0), tmp_path, ONE)
+    trainer = adapt_trainer(
+        with_text_config(base, tmp_path / "one", logit_scale=1.0), tmp_path, ONE
+    )
+    assert trainer.model.config.text_config.logit_scale == 1.0
+    check_head(trainer)
 
 
 def test_other_logits_for_no_known_reason_are_refused_too(base, tmp_path):
