@@ -23,7 +23,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
-from trl import DPOConfig, DPOTrainer
+from trl import DPOTrainer
 
 from adapt.attention.layout import layout_of
 from adapt.models.prompts import end_tokens, prompt_inputs
@@ -180,20 +180,9 @@ class Sides:
         )
 
     def _common(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        is_cuda = self.options.device.startswith("cuda")
-        arguments = DPOConfig(
-            output_dir=str(self.folder / "trainer"),
-            per_device_train_batch_size=len(rows),
-            beta=0.1,
-            report_to=[],
-            use_cpu=not is_cuda,
-            bf16=is_cuda,
-            max_length=None,
-            remove_unused_columns=False,
-            max_steps=10,
-            disable_tqdm=True,
-            activation_checkpointing=False,
-        )
+        plain = {"beta": 0.1, "activation_checkpointing": False}
+        folder, device = self.folder / "trainer", self.options.device
+        arguments = shapes.trl_arguments(folder, len(rows), device, **plain)
         targets = linear_layers(self.model, "decoder")
         return {
             "model": self.model,

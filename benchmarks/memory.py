@@ -37,11 +37,12 @@ from adapt.inspect.train_plan import pass_of
 from adapt.models.device import generation_dtype
 from adapt.models.load import save
 from adapt.models.prompts import prompt_inputs, prompt_version
-from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
+from adapt.models.tiny import build_model, build_processor, build_tokenizer
 from adapt.preference.build import build_trainer
 from adapt.preference.pairs import Origin, Pair, PairView, write_pairs
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
+from benchmarks.shapes import shape
 from benchmarks.sides import IN_USE, arguments, progress, write
 
 WORDS = [f"word{i}" for i in range(8000)]
@@ -50,21 +51,10 @@ ANSWER, ANCHOR_TOKENS = 64, 5
 ROWS, PAIRS = 16, 2  # answers at once; pairs in a pass
 
 
-def _shape(width: int, vision: int, text: int, heads: int, patch: int, image: int) -> Shape:
-    return Shape(
-        width=width,
-        vision_layers=vision,
-        text_layers=text,
-        heads=heads,
-        patch_size=patch,
-        image_size=image,
-    )
-
-
 SIZES = {
-    "tiny": _shape(64, vision=1, text=2, heads=2, patch=8, image=64),
-    "small": _shape(512, vision=4, text=8, heads=8, patch=8, image=192),  # 576 image tokens
-    "medium": _shape(512, vision=4, text=8, heads=8, patch=16, image=192),  # 144
+    "tiny": shape(64, vision=1, text=2, heads=2, patch=8, image=64),
+    "small": shape(512, vision=4, text=8, heads=8, patch=8, image=192),  # 576 image tokens
+    "medium": shape(512, vision=4, text=8, heads=8, patch=16, image=192),  # 144
 }
 LORA = {"lora": {"rank": 16, "alpha": 0.0, "dropout": 0.0, "targets": "all", "bits": 16}}
 # What of params.yaml's section `train` each case changes.

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 import transformers
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from trl import DPOConfig
 
 from adapt.attention.support import SIDE
 from adapt.models.checkpoint.processor import pictures_only
@@ -23,6 +25,35 @@ from adapt.models.tiny import CHAT_TEMPLATE, Shape, build_processor, build_token
 
 WORDS = [f"word{i}" for i in range(1000)]
 QWEN_SIGNS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
+
+
+def shape(width: int, vision: int, text: int, heads: int, patch: int, image: int) -> Shape:
+    """A size of the embedded model's classes: layers by part, edges in pixels."""
+    return Shape(
+        width=width,
+        vision_layers=vision,
+        text_layers=text,
+        heads=heads,
+        patch_size=patch,
+        image_size=image,
+    )
+
+
+def trl_arguments(folder: Path, pairs: int, device: str, **options: Any) -> DPOConfig:
+    """TRL's configuration of a step that is timed: `pairs` of them, bf16 on a GPU."""
+    is_cuda = device.startswith("cuda")
+    return DPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=pairs,
+        report_to=[],
+        use_cpu=not is_cuda,
+        bf16=is_cuda,
+        max_length=None,
+        remove_unused_columns=False,
+        max_steps=10,
+        disable_tqdm=True,
+        **options,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
-from trl import DPOConfig, DPOTrainer
+from trl import DPOTrainer
 
 from adapt.attention.support import SIDE
 from adapt.data.schema import open_picture
@@ -45,6 +45,7 @@ from adapt.preference.pairs import FEATURES
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import LoraConfig
 from adapt.preference.trainer import AdaptTrainer, Weights
+from benchmarks.shapes import shape, trl_arguments
 from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, write
 
 
@@ -63,24 +64,13 @@ class Size:
         return self.shape.image_size // self.shape.patch_size
 
 
-def _shape(width: int, vision: int, text: int, heads: int, patch: int, image: int) -> Shape:
-    return Shape(
-        width=width,
-        vision_layers=vision,
-        text_layers=text,
-        heads=heads,
-        patch_size=patch,
-        image_size=image,
-    )
-
-
-LLAVA = _shape(512, vision=4, text=8, heads=8, patch=8, image=192)  # 576 image tokens
+LLAVA = shape(512, vision=4, text=8, heads=8, patch=8, image=192)  # 576 image tokens
 SIZES = {
-    "default": Size(_shape(96, vision=2, text=3, heads=4, patch=8, image=48), 24, 28),
-    "medium": Size(_shape(384, vision=2, text=6, heads=6, patch=8, image=128), 2, 64),
+    "default": Size(shape(96, vision=2, text=3, heads=4, patch=8, image=48), 24, 28),
+    "medium": Size(shape(384, vision=2, text=6, heads=6, patch=8, image=128), 2, 64),
     "llava": Size(LLAVA, 2, 64),
     "llava-lora": Size(LLAVA, 2, 64, rank=16),
-    "gpu": Size(_shape(2048, vision=12, text=16, heads=16, patch=14, image=336), 8, 150),
+    "gpu": Size(shape(2048, vision=12, text=16, heads=16, patch=14, image=336), 8, 150),
 }
 # Weights of vag, dpo, sft, attn, and the layers that are supervised.
 SIDES: dict[str, tuple[float, float, float, float, int]] = {
@@ -140,18 +130,11 @@ def trainer_of(side: str, size: str, folder: Path, options: argparse.Namespace) 
     processor = build_processor(build_tokenizer(WORDS), one.shape)
     if not base.exists():
         save(build_model(processor.tokenizer, one.shape, seed=0), processor, base)
-    is_cuda = options.device.startswith("cuda")
-    args = DPOConfig(
-        output_dir=str(folder / "out"),
-        per_device_train_batch_size=one.pairs,
+    args = trl_arguments(
+        folder / "out",
+        one.pairs,
+        options.device,
         beta=0.5,
-        report_to=[],
-        use_cpu=not is_cuda,
-        bf16=is_cuda,
-        max_length=None,
-        remove_unused_columns=False,
-        max_steps=10,
-        disable_tqdm=True,
         activation_checkpointing=options.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
     )
