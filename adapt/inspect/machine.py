@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from adapt.generation.batches import CGROUPS
 from adapt.models.device import generation_dtype
 
 GIB = 2**30
@@ -15,8 +16,6 @@ RUNTIME = GIB // 2
 # The rest is for what an allocator cannot use, and for estimates that are too low: measured peaks
 # were up to 1.2 times the expected ones (benchmarks/memory.py).
 USABLE = 0.8
-# Where a container's limit stands: version 2 of Linux's control groups, and version 1.
-LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ def imagined(gib: float) -> Machine:
 
 def _memory() -> int:
     """Bytes of the machine, or of the container in which this process runs."""
-    texts = (_text(Path("/sys/fs/cgroup") / name) for name in LIMITS)
+    texts = (_text(limit) for limit, _ in CGROUPS)
     limits = [int(text) for text in texts if text.isdigit()]
     return min([psutil.virtual_memory().total, *limits])
 
