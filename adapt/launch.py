@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from adapt import environment, params
 from adapt.attention.settings import AnchorConfig
+from adapt.data.settings import ScenesConfig
 from adapt.evaluation.gate import Rules
 from adapt.files import whole_folder
 from adapt.generation.settings import SteerConfig
@@ -34,6 +35,7 @@ from adapt.tracking.store import Store, TrackingConfig
 
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 SHARED = {
+    "scenes": ScenesConfig,
     **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": SteerConfig},
     **{"gate": Rules, "tracking": TrackingConfig},
 }

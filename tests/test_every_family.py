@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from adapt import launch, params
-from adapt.data.schema import Example, SceneObject, Vocabulary, write_split, write_vocabulary
+from adapt.data.schema import Example, SceneObject, Vocabulary, write_vocabulary
+from adapt.data.tables import write_split
 from adapt.models.load import load_model, save
 from adapt.models.roles import role_of_parameters
 from adapt.preference.pairs import read_pairs
@@ -56,7 +57,7 @@ def rows(split: str, count: int) -> list[Example]:
     for i in range(count):
         truth = [name for n, name in enumerate(THINGS) if i >> n & 1]
         objects = [SceneObject(name=name, colour="red", box=(0, 0, 1, 1)) for name in truth]
-        texts = {"question": QUESTIONS[0], "answer": "a red car.", "noisy_answer": ""}
+        texts = {"question": QUESTIONS[0], "answer": "a red car.", "history": ()}
         if i % 3 == 2:
             texts["question"] = "describe <image> the picture <image>."
         made.append(

@@ -2,6 +2,7 @@
 was.
 """
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image
 
 from adapt import environment
 from adapt.data import scenes
-from adapt.data.schema import Example, write_split, write_vocabulary
+from adapt.data.schema import write_vocabulary
+from adapt.data.tables import write_split
 from adapt.files import whole_folder
 from adapt.launch import launch
 from adapt.params import InputError
@@ -63,9 +65,7 @@ def brought(root: Path, **changes) -> None:
     for split in ("train", "validation", "test"):
         rows = scenes.examples(split, 0, size=48, caption_noise=0.0, seed=1)
         if split == "train":
-            rows[0] = Example(
-                **{**{f: getattr(rows[0], f) for f in rows[0].__dataclass_fields__}, **changes}
-            )
+            rows[0] = dataclasses.replace(rows[0], **changes)
         write_split(folder / f"{split}.parquet", rows)
     write_vocabulary(folder / "vocabulary.json", scenes.vocabulary())
     change(root, "data", source="mine")

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adapt.data.schema import open_images, read_split, read_vocabulary
+from adapt.data.schema import open_images, read_vocabulary
 from adapt.data.splits import build
+from adapt.data.tables import read_split
 from adapt.metrics.mentions import find
 from adapt.params import load, read
 from adapt.score import __main__ as scoring

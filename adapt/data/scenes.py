@@ -13,6 +13,7 @@ picture.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from PIL import Image
 from adapt.data.drawings import sprite
 from adapt.data.pen import COLOURS
 from adapt.data.schema import SPLITS, Example, SceneObject, Vocabulary
+from adapt.data.settings import ScenesConfig
+from adapt.progress import track
 
 THEMES: dict[str, tuple[str, ...]] = {
     "town": ("house", "car", "bus", "bicycle", "tree", "flag"),
@@ -46,10 +49,20 @@ GRID = 3
 SHARE_OF_ONE_THEME = 0.8
 # Of the "is there" questions about something absent: of the scene's own theme, as in POPE.
 SHARE_OF_LIKELY_NEGATIVES = 0.8
-SMALLEST_IMAGE = 24  # below 8 pixels a cell nobody can tell the things apart
 
 Texts = dict[str, Any]
 Row = tuple[str, Texts]  # the end of its id, and its texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneExample(Example):
+    """A row of the drawn world.
+
+    `noisy_answer` is what a crawled corpus would say, "" for what is true; only training on scratch
+    reads it.
+    """
+
+    noisy_answer: str
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,16 @@ def vocabulary() -> Vocabulary:
     return Vocabulary(objects=words, colours=tuple(COLOURS))
 
 
+def drawn(config: ScenesConfig, split: str, seed: int) -> Iterator[SceneExample]:
+    """All rows of a split of the world that `config` describes."""
+    size, noise = config.image_size, config.caption_noise
+    for index in track(range(config.images(split)), f"drawing {split}"):
+        yield from examples(split, index, size=size, caption_noise=noise, seed=seed)
+
+
 def examples(
     split: str, index: int, *, size: int, caption_noise: float, seed: int
-) -> list[Example]:
+) -> list[SceneExample]:
     """The rows about image `index` of `split`: one describe, two exists (yes, no), one colour."""
     # 1. Two random streams of this image's own: one draws and asks, the other one is habit.
     keys = [(SPLITS.index(split), index, stream) for stream in (0, 1)]
@@ -82,8 +102,10 @@ def examples(
     rows = [_describe(scene, noise, caption_noise), *_exists(scene, world, noise, caption_noise)]
     rows += [_colour(scene, world)]
     shared: dict[str, Any] = {"image_id": f"{split}-{index:05d}", "images": (_png(scene.picture),)}
-    shared |= {"objects": scene.objects, "absent": scene.absent}
-    return [Example(**texts, **shared, id=f"{shared['image_id']}-{name}") for name, texts in rows]
+    shared |= {"history": (), "objects": scene.objects, "absent": scene.absent}
+    return [
+        SceneExample(**texts, **shared, id=f"{shared['image_id']}-{name}") for name, texts in rows
+    ]
 
 
 # ---- pictures ------------------------------------------------------------------------------------

@@ -1,16 +1,17 @@
-"""Section `data`: where the splits come from."""
+"""Sections `data` and `scenes`: where the splits come from, and the world that is drawn."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from adapt.data.scenes import SMALLEST_IMAGE
 from adapt.data.schema import SPLITS
 from adapt.params import Count, Seed, Settings, Share, Shared, Text
 
+SMALLEST_IMAGE = 24  # below 8 pixels a cell of the drawn world nobody can tell the things apart
+
 
 class ScenesConfig(Settings):
-    """`data.scenes`: the world that source "scenes" draws."""
+    """Section `scenes`: the drawn world of `data.source: scenes` and `base.source: scratch`."""
 
     train_images: Count
     validation_images: Count
@@ -29,5 +30,5 @@ class Config(Settings):
 
     source: Text
     max_rejected: Share
-    scenes: ScenesConfig
+    scenes: Shared[ScenesConfig]
     seed: Shared[Seed]

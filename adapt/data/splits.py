@@ -16,12 +16,11 @@ from adapt.data.schema import (
     SPLITS,
     Example,
     Vocabulary,
-    read_rows,
     read_vocabulary,
-    write_split,
     write_vocabulary,
 )
 from adapt.data.settings import Config
+from adapt.data.tables import read_rows, write_split
 from adapt.data.validation import RowError, validate_rows
 from adapt.params import InputError, require
 from adapt.progress import track
@@ -41,7 +40,8 @@ def build(config: Config, workspace: Path, splits: Path) -> dict[str, float]:
     _report_rejected(rejected, rows, config.max_rejected, workspace / "quarantine" / "data.jsonl")
     _check_splits(accepted, folder)
     splits.mkdir()
-    write_vocabulary(splits / "vocabulary.json", vocabulary)
+    if vocabulary is not None:
+        write_vocabulary(splits / "vocabulary.json", vocabulary)
     for split, examples in accepted.items():
         write_split(splits / f"{split}.parquet", examples)
     return _metrics(accepted, len(rejected))
@@ -60,18 +60,14 @@ def _source_folder(config: Config, workspace: Path) -> Iterator[Path]:
         folder = Path(temporary)
         write_vocabulary(folder / "vocabulary.json", scenes.vocabulary())
         for split in SPLITS:
-            write_split(folder / f"{split}.parquet", list(_drawn(config, split)))
+            rows = list(scenes.drawn(config.scenes, split, config.seed))
+            write_split(folder / f"{split}.parquet", rows)
         yield folder
 
 
-def _drawn(config: Config, split: str) -> Iterator[Example]:
-    world = config.scenes
-    size, noise, seed = world.image_size, world.caption_noise, config.seed
-    for index in track(range(world.images(split)), f"drawing {split}"):
-        yield from scenes.examples(split, index, size=size, caption_noise=noise, seed=seed)
-
-
-def _validated(folder: Path, vocabulary: Vocabulary) -> tuple[dict[str, list[Example]], Rejected]:
+def _validated(
+    folder: Path, vocabulary: Vocabulary | None
+) -> tuple[dict[str, list[Example]], Rejected]:
     """Accepted examples by split, and rejected rows with their errors."""
     accepted: dict[str, list[Example]] = {split: [] for split in SPLITS}
     rejected: Rejected = []
@@ -126,7 +122,7 @@ def _check_splits(accepted: Mapping[str, list[Example]], folder: Path) -> None:
 
 def _metrics(accepted: Mapping[str, list[Example]], rejected: int) -> dict[str, float]:
     # No image is in two splits, so that one dictionary holds all of them.
-    objects = {e.image_id: len(e.objects) for part in accepted.values() for e in part}
+    objects = {e.image_id: len(e.objects or ()) for part in accepted.values() for e in part}
     images = {split: len({e.image_id for e in part}) for split, part in accepted.items()}
     return {
         **{f"{split}/images": float(count) for split, count in images.items()},

@@ -33,7 +33,7 @@ class RowError(InputError):
 
 
 def validate(
-    row: Mapping[str, Any], row_number: int, *, file: Path, vocabulary: Vocabulary
+    row: Mapping[str, Any], row_number: int, *, file: Path, vocabulary: Vocabulary | None
 ) -> Example:
     """The row as an `Example`; `RowError` with the first reason why it cannot be one."""
     try:
@@ -42,7 +42,7 @@ def validate(
         raise RowError(file, row_number, str(row["id"] or ""), str(error)) from None
 
 
-def _checked(row: Mapping[str, Any], folder: Path, vocabulary: Vocabulary) -> Example:
+def _checked(row: Mapping[str, Any], folder: Path, vocabulary: Vocabulary | None) -> Example:
     # 1. The texts: none is empty, the kind is known, a yes/no answer says yes or no.
     for column in ("id", "image_id", "question", "answer"):
         require(bool((row[column] or "").replace(IMAGE_TAG, "").strip()), column, "is empty")
@@ -57,15 +57,24 @@ def _checked(row: Mapping[str, Any], folder: Path, vocabulary: Vocabulary) -> Ex
     problem = f"says {IMAGE_TAG} {tags} times, but the row has {len(images)} pictures"
     require(tags in (0, len(images)), "question", problem)
     # 3. The truth: known names, real boxes, and nothing both present and absent.
-    objects = tuple(_checked_object(o, vocabulary) for o in row["objects"] or ())
-    absent = tuple(row["absent"] or ())
-    for name in absent:
-        require(name in vocabulary.objects, "absent", f"{name!r} is not in vocabulary.json")
-        require(name not in {o.name for o in objects}, "absent", f"{name!r} is also in objects")
+    objects, absent = _checked_truth(row, vocabulary)
     texts = {column: row[column] for column in ("id", "image_id", "kind", "question", "answer")}
     texts["question"] = _without_leading_tags(row["question"])
-    texts["noisy_answer"] = row["noisy_answer"] or ""
-    return Example(**texts, images=images, objects=objects, absent=absent)
+    return Example(**texts, history=(), images=images, objects=objects, absent=absent)
+
+
+def _checked_truth(
+    row: Mapping[str, Any], vocabulary: Vocabulary | None
+) -> tuple[tuple[SceneObject, ...] | None, tuple[str, ...] | None]:
+    objects, absent = row["objects"], row["absent"]
+    if objects is not None:
+        objects = tuple(_checked_object(o, vocabulary) for o in objects)
+    for name in absent or ():
+        is_known = vocabulary is None or name in vocabulary.objects
+        require(is_known, "absent", f"{name!r} is not in vocabulary.json")
+        is_there = name in {o.name for o in objects or ()}
+        require(not is_there, "absent", f"{name!r} is also in objects")
+    return objects, None if absent is None else tuple(absent)
 
 
 def _without_leading_tags(question: str) -> str:
@@ -78,12 +87,13 @@ def _without_leading_tags(question: str) -> str:
     return question if IMAGE_TAG in rest else rest
 
 
-def _checked_object(thing: Mapping[str, Any] | None, vocabulary: Vocabulary) -> SceneObject:
+def _checked_object(thing: Mapping[str, Any] | None, vocabulary: Vocabulary | None) -> SceneObject:
     require(thing is not None, "objects", "has an empty entry")
     name, colour, box = thing["name"], thing["colour"] or "", tuple(thing["box"] or ())  # type: ignore[index]
-    require(name in vocabulary.objects, "objects", f"{name!r} is not in vocabulary.json")
-    is_known = not colour or colour in vocabulary.colours
-    require(is_known, "objects", f"colour {colour!r} is not in vocabulary.json")
+    if vocabulary is not None:
+        require(name in vocabulary.objects, "objects", f"{name!r} is not in vocabulary.json")
+        is_known = not colour or colour in vocabulary.colours
+        require(is_known, "objects", f"colour {colour!r} is not in vocabulary.json")
     subject = f"box of {name!r} {list(box)}"
     require(len(box) == 4 and None not in box, "objects", f"{subject} has not four numbers")
     x0, y0, x1, y1 = box
@@ -132,7 +142,7 @@ def _decoding_problem(image: bytes) -> str:
 
 
 def validate_rows(
-    rows: Sequence[Mapping[str, Any]], *, file: Path, vocabulary: Vocabulary, ids: set[str]
+    rows: Sequence[Mapping[str, Any]], *, file: Path, vocabulary: Vocabulary | None, ids: set[str]
 ) -> Iterator[Example | RowError]:
     """Each row's `Example`, or the error.
 

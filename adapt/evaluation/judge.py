@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adapt.data.schema import KINDS, Example, Vocabulary, read_split, read_vocabulary
+from adapt.data.schema import KINDS, Example, Vocabulary, read_vocabulary
+from adapt.data.tables import read_split
 from adapt.evaluation.degradation import LABELS, late_early
 from adapt.metrics import chair, pope
 from adapt.metrics.mentions import marked, named
@@ -97,7 +98,7 @@ def _labelled(tokens: pd.DataFrame, counts: Mapping[str, chair.Counts]) -> pd.Da
 def _metrics(
     answers: pd.DataFrame, described: Sequence[chair.Counts], vocabulary: Vocabulary
 ) -> dict[str, float]:
-    describe, exists, colour = (answers[answers.kind == kind] for kind in KINDS)
+    describe, exists, colour, _ = (answers[answers.kind == kind] for kind in KINDS)
     metrics = {**chair.aggregate(described), "length": float(describe.tokens.mean())}
     if len(exists):
         labels = [pope.parse_yes_no(text) for text in exists.reference]

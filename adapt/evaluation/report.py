@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from adapt.data.schema import Example, Vocabulary, open_images, read_split, read_vocabulary
+from adapt.data.schema import Example, Vocabulary, open_images, read_vocabulary
+from adapt.data.tables import read_split
 from adapt.evaluation import detection, early_warning, plots, warning_plots
 from adapt.evaluation.degradation import DRAWN, curves, relative_curves
 from adapt.evaluation.detection import Detector

@@ -11,9 +11,12 @@ from adapt.progress import track
 
 
 def validate(
-    model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary, length: int
+    model: Any, processor: Any, rows: Sequence[Example], vocabulary: Vocabulary | None, length: int
 ) -> dict[str, float]:
-    """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens, up to `length`), greedy."""
+    """CHAIR_i, Hal, Cover, Cog (percent) and answer length (tokens, up to `length`), greedy.
+
+    Objects are counted where it is known what is there, and by the words of the vocabulary.
+    """
     rows = [row for row in rows if row.kind == "describe"]
     decoding = Decoding(anchor_tokens=1, max_new_tokens=length)
     parts = answered(model, processor, rows, decoding, "auto", prompt_of)
@@ -21,5 +24,7 @@ def validate(
     for batch, answers in track(parts, "validating", len(rows), lambda part: len(part[0])):
         lengths += answers.mask_BT.sum(1).tolist()
         pairs = zip(answers.texts, batch, strict=True)
-        counts += [count(text, row, vocabulary) for text, row in pairs]
-    return {**aggregate(counts), "length": sum(lengths) / max(len(lengths), 1)}
+        if vocabulary is not None:
+            known = [(text, row) for text, row in pairs if row.objects is not None]
+            counts += [count(text, row, vocabulary) for text, row in known]
+    return {**(aggregate(counts) if counts else {}), "length": sum(lengths) / max(len(lengths), 1)}

@@ -38,9 +38,9 @@ class Truth(Protocol):
     """What is in an image, and what might be said but is not: an `adapt.data.schema.Example`."""
 
     @property
-    def objects(self) -> Sequence[Named]: ...
+    def objects(self) -> Sequence[Named] | None: ...
     @property
-    def absent(self) -> Sequence[str]: ...
+    def absent(self) -> Sequence[str] | None: ...
 
 
 class Words(Protocol):
@@ -85,9 +85,11 @@ class Counts:
 
 
 def count(answer: str, truth: Truth, vocabulary: Words) -> Counts:
-    """Compare one description with the ground truth."""
+    """Compare one description with the ground truth, which has to be known."""
+    assert truth.objects is not None, "nobody knows what is there"
     present = tuple(dict.fromkeys(o.name for o in truth.objects))
-    return Counts(find(answer, vocabulary.objects), present, tuple(dict.fromkeys(truth.absent)))
+    targets = tuple(dict.fromkeys(truth.absent or ()))
+    return Counts(find(answer, vocabulary.objects), present, targets)
 
 
 def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

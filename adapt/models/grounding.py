@@ -51,8 +51,8 @@ def place_of(example: Example, vocabulary: Vocabulary, text: str, encoded: Any, 
     patches_N = torch.zeros(side * side, dtype=torch.bool)
     if not mentions:
         return Place(token=-1, patches_N=patches_N)
-    for thing in example.objects:
-        if thing.name == mentions[0].name:
+    for thing in example.objects or ():
+        if thing.name == mentions[0].name and thing.box is not None:
             patches_N |= patches_of(thing.box, side)
     start = text.index(example.question) + mentions[0].start
     return Place(token=encoded.char_to_token(start), patches_N=patches_N)

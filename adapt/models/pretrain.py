@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
-from adapt.data.schema import IMAGE_TAG, Example, Vocabulary, open_images
+from adapt.data.scenes import SceneExample
+from adapt.data.schema import Example, Vocabulary, open_images
 from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
 from adapt.models.prompts import chat_prompts
 from adapt.models.settings import Config, ScratchConfig
@@ -40,18 +41,14 @@ IGNORED = -100  # the label of a position without a loss
 
 
 def from_scratch(
-    config: Config, rows: Sequence[Example], vocabulary: Vocabulary, log: Log
+    config: Config, rows: Sequence[SceneExample], vocabulary: Vocabulary, log: Log
 ) -> tuple[Any, Any]:
-    """The embedded default model, trained on `rows`, in eval mode, and its processor.
+    """The embedded default model, trained on scenes, in eval mode, and its processor.
 
     Logs `vision_loss`, `vision_accuracy`, `language_loss` and `grounding_loss` by step. Raises
     InputError where the patches do not divide the images.
     """
     scratch = config.scratch
-    for row in rows:
-        is_plain = len(row.images) == 1 and IMAGE_TAG not in row.question
-        problem = f"scratch learns from one picture before each question, unlike row {row.id}"
-        require(is_plain, "base.source", problem)
     width, height = open_images(rows[0])[0].size
     is_divided = width == height and width % scratch.patch_size == 0
     problem = f"{scratch.patch_size} does not divide square images of {width} x {height} pixels"
@@ -114,7 +111,8 @@ class _Pretraining:
         """[2, N]: object and colour index of the box over each patch's centre; 0 is background."""
         names, colours = list(self.vocabulary.objects), list(self.vocabulary.colours)
         labels = torch.zeros(2, self.side * self.side, dtype=torch.long)
-        for thing in row.objects:
+        for thing in row.objects or ():
+            assert thing.box is not None, "a drawn thing has a place"
             inside = patches_of(thing.box, self.side)
             labels[0][inside] = names.index(thing.name) + 1
             if thing.colour:
@@ -148,7 +146,7 @@ class _Pretraining:
 
     # ---- phase 2: the language model ---------------------------------------------------------
 
-    def token_rows(self, rows: Sequence[Example], index_of: Mapping[str, int]) -> list[_Row]:
+    def token_rows(self, rows: Sequence[SceneExample], index_of: Mapping[str, int]) -> list[_Row]:
         """Every row in tokens; a question's prompt is made once."""
         questions = sorted({row.question for row in rows})
         sign, ones = self.processor.image_token, [1] * len(questions)

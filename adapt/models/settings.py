@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from adapt.data.settings import ScenesConfig
 from adapt.params import Count, Positive, Seed, Settings, Shared, Text, require
 
 # Where models go: "auto" is a GPU where there is one.
@@ -49,6 +50,7 @@ class Config(Settings):
 
     source: Text
     scratch: ScratchConfig
+    scenes: Shared[ScenesConfig]
     prompt: Shared[PromptConfig]
     device: Shared[Device]
     max_new_tokens: Shared[Count]

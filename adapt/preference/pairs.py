@@ -18,7 +18,7 @@ from datasets import Dataset, Features, List, Value
 from adapt.attention.grids import Grid, Kind
 from adapt.attention.layout import View
 from adapt.attention.support import SIDE
-from adapt.data.schema import cast
+from adapt.data.tables import cast
 from adapt.params import InputError, require
 
 ROW_GROUP = 1000

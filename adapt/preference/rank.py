@@ -30,7 +30,7 @@ def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
 
 def _wrong_colours(answer: str, example: Example, mentions: Sequence[Mention]) -> int:
     """Mentions of true objects whose colour is known and is not the word right before them."""
-    colour = {o.name: o.colour for o in example.objects if o.colour}
+    colour = {o.name: o.colour for o in example.objects or () if o.colour}
     known = [m for m in mentions if m.name in colour]
     before = [(answer[: m.start].lower().split() or [""])[-1] for m in known]
     return sum(word != colour[m.name] for m, word in zip(known, before, strict=True))

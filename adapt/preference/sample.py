@@ -13,7 +13,8 @@ import numpy as np
 from adapt.attention.anchor import anchors, by_grid
 from adapt.attention.places import places_of
 from adapt.attention.support import support_maps
-from adapt.data.schema import Example, Vocabulary, read_split, read_vocabulary
+from adapt.data.schema import Example, Vocabulary, read_vocabulary
+from adapt.data.tables import read_split
 from adapt.environment import state_dir
 from adapt.generation.answer import Answers, Decoding, first_maps
 from adapt.generation.batches import answered, prompt_of

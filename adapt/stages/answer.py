@@ -43,7 +43,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
 
 def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench":
     """A model, of the workspace or from elsewhere, before the questions of a split."""
-    from adapt.data.schema import read_split
+    from adapt.data.tables import read_split
     from adapt.generation.bench import Bench
 
     # What is worked out once for a model lies in the state folder of the splits' workspace.
@@ -53,7 +53,7 @@ def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench"
 
 def _validation(base: "Bench", splits: Path) -> "list[Tables]":
     """The base model's descriptions of the validation split; none where it has no such question."""
-    from adapt.data.schema import read_split
+    from adapt.data.tables import read_split
 
     rows = read_split(splits / "validation.parquet")
     describe = [row for row in rows if row.kind == "describe"]

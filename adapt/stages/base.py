@@ -1,9 +1,10 @@
 """Stage `base`: the model that a retraining starts from.
 
-`base.source` is "scratch" (train the embedded default model on the training split, noisy answers
-included), a local folder, a hub id, or a registry alias such as `models:/adapt@champion`. Writes
-`model/`, whose chat template holds what section `prompt` adds, `source.json` and `history.csv`
-(without rows unless "scratch"); reports how much the model hallucinates on the validation split.
+`base.source` is "scratch" (train the embedded default model on the world that section `scenes`
+describes, whatever the splits hold), a local folder, a hub id, or a registry alias such as
+`models:/adapt@champion`. Writes `model/`, whose chat template holds what section `prompt` adds,
+`source.json` and `history.csv` (without rows unless "scratch"); reports how much the model
+hallucinates on the validation split.
 """
 
 import json
@@ -15,7 +16,9 @@ from adapt.progress import History, Log
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Produce `out/model` and measure it on the validation split; see the module docstring."""
-    from adapt.data.schema import read_split, read_vocabulary
+    from adapt.data import scenes
+    from adapt.data.schema import read_vocabulary
+    from adapt.data.tables import read_split
     from adapt.generation.validate import validate
     from adapt.models import load, pretrain
     from adapt.models.device import generation_dtype, resolve
@@ -26,8 +29,9 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     vocabulary = read_vocabulary(splits / "vocabulary.json")
     history, version = History(log), ""
     if config.source == "scratch":
-        rows = read_split(splits / "train.parquet")
-        model, processor = pretrain.from_scratch(config, rows, vocabulary, history)
+        world = [*scenes.drawn(config.scenes, "train", config.seed)]
+        words = scenes.vocabulary()
+        model, processor = pretrain.from_scratch(config, world, words, history)
     else:
         source, version = _resolve(config.source, results.parent, out / "model")
         model, processor = load.load_model(source, dtype=None), load.load_processor(source)

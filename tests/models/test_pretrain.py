@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from adapt.data import scenes
+from adapt.data.settings import ScenesConfig
 from adapt.models import pretrain
 from adapt.models.settings import Config, PromptConfig, ScratchConfig
 from adapt.params import InputError
 
 ROWS = [e for i in range(8) for e in scenes.examples("train", i, size=24, caption_noise=1, seed=7)]
+WORLD = ScenesConfig(
+    train_images=8, validation_images=1, test_images=1, image_size=24, caption_noise=1.0
+)
 STEPS = 20
 
 
@@ -22,6 +26,7 @@ def trained(patch_size=8, **scratch):
         Config(
             source="scratch",
             scratch=plan,
+            scenes=WORLD,
             prompt=PromptConfig(template="", system=""),
             device="cpu",
             max_new_tokens=8,

@@ -19,9 +19,9 @@ def example(kind: str, answer: str) -> Example:
         image_id="a",
         images=(b"",),
         kind=kind,
+        history=(),
         question="?",
         answer=answer,
-        noisy_answer="",
         objects=objects,
         absent=("car",),
     )

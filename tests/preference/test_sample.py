@@ -43,9 +43,9 @@ def examples(name: str) -> list[Example]:
             image_id=f"{i}",
             images=tuple(map(png, pictures)),
             kind="describe",
+            history=(),
             question=QUESTIONS[0],
             answer="a red house.",
-            noisy_answer="",
             objects=objects,
             absent=("car",),
         )

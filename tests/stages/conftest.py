@@ -9,7 +9,8 @@ import pytest
 
 from adapt.attention.settings import AnchorConfig
 from adapt.data import scenes
-from adapt.data.schema import Example, SceneObject, write_split, write_vocabulary
+from adapt.data.schema import Example, SceneObject, write_vocabulary
+from adapt.data.tables import write_split
 from adapt.generation.settings import Config, SteerConfig
 from adapt.models.load import save
 from adapt.stages import answer

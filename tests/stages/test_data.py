@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from adapt.data.schema import SPLITS, Example, read_split, write_split
+from adapt.data.schema import SPLITS, Example
+from adapt.data.tables import read_split, write_split
 from adapt.params import InputError, as_params, load
 from adapt.stages import data
 
@@ -18,7 +19,7 @@ SCENES = {
     "image_size": 48,
     "caption_noise": 0.5,
 }
-DRAWN = {"source": "scenes", "max_rejected": 0.0, "scenes": SCENES}
+DRAWN = {"source": "scenes", "max_rejected": 0.0}
 
 
 def config(**changes: Any) -> data.Config:
@@ -26,7 +27,7 @@ def config(**changes: Any) -> data.Config:
     seed = changes.pop("seed", 7)
     inner = {key: changes.pop(key) for key in SCENES if key in changes}
     return load(
-        {"data": {**DRAWN, "scenes": SCENES | inner, **changes}, "seed": seed}, "data", data.Config
+        {"data": {**DRAWN, **changes}, "scenes": SCENES | inner, "seed": seed}, "data", data.Config
     )
 
 
@@ -154,9 +155,7 @@ def test_an_id_in_two_splits_is_a_bad_row(tmp_path: Path) -> None:
         run(tmp_path, source="mine")
 
 
-@pytest.mark.parametrize(
-    "name", ["train.parquet", "validation.parquet", "test.parquet", "vocabulary.json"]
-)
+@pytest.mark.parametrize("name", ["train.parquet", "validation.parquet", "test.parquet"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     folder = brought(tmp_path)
     (folder / name).unlink()
@@ -176,9 +175,9 @@ def test_a_missing_folder_and_an_empty_split_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("data.scenes.train_images", 0),
-        ("data.scenes.image_size", 8),
-        ("data.scenes.caption_noise", 1.5),
+        ("scenes.train_images", 0),
+        ("scenes.image_size", 8),
+        ("scenes.caption_noise", 1.5),
         ("data.max_rejected", -0.1),
         ("seed", -1),
         ("data.source", ""),
@@ -190,4 +189,4 @@ def test_a_value_out_of_range_names_its_key(key: str, value: Any) -> None:
 
 
 def test_settings_are_what_the_file_says() -> None:
-    assert as_params("data", config()) == {"data": DRAWN, "seed": 7}
+    assert as_params("data", config()) == {"data": DRAWN, "scenes": SCENES, "seed": 7}

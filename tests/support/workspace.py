@@ -20,7 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 SMOKE: dict[str, Any] = {
-    "data": {"scenes": {"train_images": 120, "validation_images": 12, "test_images": 24}},
+    "scenes": {"train_images": 120, "validation_images": 12, "test_images": 24},
     "base": {
         "scratch": {
             "vision_steps": 12,
