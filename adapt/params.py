@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import (
@@ -26,6 +26,7 @@ from pydantic import (
 LARGEST = 2**20  # bytes of a file of parameters
 DEEPEST = 16  # levels of nesting
 MOST = 10_000  # values, an alias counted as often as it is used
+LONGEST = 60  # characters of a value from outside in a message
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Settings")
@@ -255,6 +256,30 @@ def _message(error: ValidationError, section: str, settings: type[Settings]) -> 
     return f"{key}: {problem}, got {_shown(first['input'])}"
 
 
+def shown(value: Any) -> str:
+    """A value from outside in a message: never longer than a line, never unprintable.
+
+    >>> shown("a" * 1000)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
+    >>> shown("a\\x1b[31m\\n")
+    "'a\\\\x1b[31m\\\\n'"
+    """
+    try:
+        text = repr(value[: LONGEST + 1] if isinstance(value, str | bytes) else value)
+    except (RecursionError, ValueError):  # nested without end; an integer of 4,300 digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def plain(text: str) -> str:
+    """A text from outside as part of a message, at full length: a path, what a library says.
+
+    >>> plain("data/a\\x1b[31m.json")
+    'data/a\\\\x1b[31m.json'
+    """
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def _shown(value: Any) -> str:
     """A value as a reader of the file knows it."""
     if value is None or isinstance(value, bool):
@@ -270,10 +295,20 @@ def _fields(path: Iterable[int | str], settings: type[Settings]) -> dict[str, An
     """The fields of the section that lies at `path` below `settings`."""
     section: Any = settings
     for name in path:
-        is_section = isinstance(section, type) and issubclass(section, Settings)
-        # Otherwise a dict of sections, all of which have the same fields.
-        section = section.model_fields[name].annotation if is_section else get_args(section)[-1]
-    return section.model_fields
+        inner = _section(section)
+        if name in inner.model_fields:
+            section = inner.model_fields[name].annotation
+        elif inner.model_config.get("extra") == "allow":  # free keys, as the metrics of `gate`
+            section = get_type_hints(inner)["__pydantic_extra__"]
+        # Of a dict or a list any key leads to a section like all others of it.
+    return _section(section).model_fields
+
+
+def _section(annotation: Any) -> Any:
+    """The section that a field holds: itself, one or None, or a list or dict of such."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def hint(name: str, known: Iterable[str], above: str = "") -> str:

@@ -1,4 +1,4 @@
 """Published benchmarks over answers that exist: `python -m adapt.score`.
 
-Imports `params` and `metrics` of `adapt`, and needs no torch.
+Imports `params`, `metrics` and `data` of `adapt`, and needs no torch.
 """

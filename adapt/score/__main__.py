@@ -1,13 +1,14 @@
-"""Score answers that exist, as six benchmarks' own programs do; and make POPE's questions.
+"""Score answers that exist, as benchmarks' own programs do; and make POPE's questions.
 
     python -m adapt.score chair --responses captions.jsonl --truth annotations/
     python -m adapt.score amber --responses answers.json --truth AMBER/data --json
     python -m adapt.score pope-questions --truth objects.json --strategy popular
     python -m adapt.score --help
 
-Files are JSON lists, JSON Lines, CSV or parquet (`adapt/score/rows.py`), in the columns that the
-benchmarks use (`adapt/score/forms.py`); what is printed is `adapt/score/result.py`. A mistake in a
-file ends with exit code 2 and one line on stderr, or with --json one object on stdout.
+Files are JSON, JSON Lines, CSV, TSV or parquet (`adapt/score/rows.py`), `-` is standard input, in
+the columns that the benchmarks use (`adapt/score/forms.py`); what is printed is
+`adapt/score/result.py`. A mistake in a file ends with exit code 2 and one line on stderr, or with
+--json one object on stdout.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adapt.params import InputError
-from adapt.score import forms, pope, pope_builder, result
+from adapt.score import content, forms, pope, pope_builder, result
 
 _EXAMPLES = {
     "chair": """
@@ -55,12 +56,19 @@ _EXAMPLES = {
     "hallusion": """
   HallusionBench's records with the judge's verdicts:
     python -m adapt.score hallusion --responses HallusionBench_result.json""",
+    "own": """
+  answers {"id": "...", "response": "..."} to the questions of a split of ours, described and asked:
+    python -m adapt.score own --responses answers.jsonl --truth results/data/splits
+    python -m adapt.score own --responses answers.csv --truth data/validation.parquet""",
     "pope-questions": """
   the published kind of questions, three objects an image, from {"a.jpg": ["dog", "cup", ...], ...}:
     python -m adapt.score pope-questions --truth objects.json --strategy adversarial --out pope.json
   from COCO's annotations, whose image ids then stand for the images, in plain English:
     python -m adapt.score pope-questions --truth instances_val2014.json --mode strict""",
 }
+
+
+_LONGEST = 320  # characters of a message
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,6 +85,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, or 2 for a mistake in arguments or files."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    content.forget()
     try:
         options = _parser().parse_args(arguments)
         if options.benchmark == "pope-questions":
@@ -84,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         scores = _evaluate(options)
     except InputError as error:
-        message = " ".join(str(error).split())
+        message = _line(error)
         if "--json" in arguments:
             print(json.dumps({"error": message}))
         else:
@@ -92,6 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(json.dumps(scores, indent=2) if options.json else result.table(scores))
     return 0
+
+
+def _line(error: InputError) -> str:
+    """One line, and a short one: its middle may hold a path, or an argument, of any length."""
+    message = " ".join(str(error).split())
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
@@ -115,6 +132,8 @@ def _read(options: argparse.Namespace, path: Path) -> forms.Answers:
             return forms.read_objhal(file, options.truth, options.synonyms)
         case "mmhal":
             return forms.read_mmhal(file, options.truth)
+        case "own":
+            return forms.read_own(file, options.truth)
         case _:
             return forms.read_hallusion(file, options.truth)
 
@@ -150,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     questions = "HallusionBench.json, if the responses lack its columns"
     about = "HallusionBench's judge"
     _scoring(commands, "hallusion", about, columns, questions, needed=False)
+    split = "a split file of ours, or the folder of test.parquet"
+    _scoring(commands, "own", "a split of ours, as the pipeline scores", "id, response", split)
     _add_questions(commands, objects)
     return parser
 
@@ -159,7 +180,7 @@ def _scoring(
 ) -> argparse.ArgumentParser:
     command = _command(commands, name, about, f"Score {name}: {about}.")
     add = command.add_argument
-    responses = f"JSON list, JSON Lines, CSV or parquet with columns {columns}"
+    responses = f"JSON, JSON Lines, CSV, TSV, parquet or - (standard input); columns {columns}"
     add("--responses", type=Path, required=True, metavar="FILE", help=responses)
     add("--truth", type=Path, required=needed, metavar="PATH", help=truth)
     against = "other responses: adds the paired difference"

@@ -24,6 +24,8 @@ from adapt.params import InputError
 from adapt.score import amber_discriminative as discriminative
 from adapt.score import amber_generative as generative
 from adapt.score import rows
+from adapt.score.content import list_of_texts, read_json, read_text, shown
+from adapt.score.layout import AMBER_ANNOTATIONS, AMBER_QUERIES
 from adapt.score.scored import Mode, Ratio, Scored
 from adapt.score.text import english, nouns
 from adapt.score.text.pool import read_each
@@ -62,9 +64,9 @@ class Amber:
         name = f"{similarity.name}, {len(pairs)} pairs" if similarity else "equal words only"
         similar = frozenset(pairs | {(b, a) for a, b in pairs})
         annotations = _annotations(folder / "annotations.json", associated)
-        safe = frozenset(rows.read_text(folder / "safe_words.txt").splitlines())
+        safe = frozenset(read_text(folder / "safe_words.txt").splitlines())
         start, asked = _start(folder / "metrics.txt"), folder / "query" / "query_all.json"
-        queries = rows.read(asked) if asked.is_file() else []
+        queries = rows.read(asked, layout=AMBER_QUERIES) if asked.is_file() else []
         return cls(
             annotations=annotations,
             words=generative.Words(associated, safe, similar),
@@ -80,6 +82,16 @@ class Amber:
         associated = self.words.associated
         words = {*associated, *(word for others in associated.values() for word in others)}
         return {word.lower(): word for word in sorted(words)}
+
+    def tasks(self) -> dict[str, set[int]]:
+        """The ids of the descriptions, and those of the questions."""
+        described = {n for n, note in self.annotations.items() if note.type == GENERATIVE}
+        return {"descriptions": described, "questions": self.annotations.keys() - described}
+
+    def pictures(self) -> list[tuple[str, str]]:
+        """The picture of each description, and the id that goes with it."""
+        own = self.tasks()["descriptions"]
+        return [(self.images.get(number, f"AMBER_{number}.jpg"), str(number)) for number in own]
 
     def mentioned(self, described: Mapping[int, str], mode: Mode) -> list[list[str]]:
         """The vocabulary nouns of each description, in order and with repeats."""
@@ -151,28 +163,28 @@ def _variant(amber: Amber, mode: Mode, described: bool) -> dict[str, str]:
 
 def _annotations(path: Path, associated: Mapping[str, object]) -> dict[int, Annotation]:
     annotations = {}
-    for row in rows.read(path):
+    for row in rows.read(path, layout=AMBER_ANNOTATIONS):
         kind = row.text("type")
         if kind == GENERATIVE:
             truth, targets = tuple(row.texts("truth")), tuple(row.texts("hallu"))
             for word in truth + targets:
                 if word not in associated:
-                    raise row.error(f"{rows.shown(word)} is no key of relation.json")
+                    raise row.error(f"{shown(word)} is no key of relation.json")
         elif kind in discriminative.PREFIXES:
             truth, targets = (row.choice("truth", ("yes", "no")),), ()
         else:
-            raise row.error(f"type {rows.shown(kind)} is none of AMBER's")
+            raise row.error(f"type {shown(kind)} is none of AMBER's")
         annotations[row.whole("id")] = Annotation(type=kind, truth=truth, targets=targets)
     return annotations
 
 
 def _lists(path: Path) -> dict[str, list[str]]:
     lists = _object(path).items()
-    return {word: rows.list_of_texts(value, f"{path}: {word!r}") for word, value in lists}
+    return {word: list_of_texts(value, f"{path}: {word!r}") for word, value in lists}
 
 
 def _object(path: Path) -> dict[str, Any]:
-    content = rows.read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no JSON object")
     return content
@@ -181,13 +193,13 @@ def _object(path: Path) -> dict[str, Any]:
 def _start(path: Path) -> dict[str, float]:
     """The first value of each counter, `name=number` a line."""
     start = {}
-    for number, line in enumerate(rows.read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         name, equals, value = line.partition("=")
         if equals:
             try:
                 start[name.strip()] = float(value)
             except ValueError:
-                raise InputError(f"{path} row {number}: {rows.shown(value)} is no number") from None
+                raise InputError(f"{path} row {number}: {shown(value)} is no number") from None
     missing = (set(generative.Counted._fields) | discriminative.COUNTERS) - set(start)
     if missing:
         raise InputError(f"{path}: has no {min(missing)}=")
@@ -196,7 +208,7 @@ def _start(path: Path) -> dict[str, float]:
 
 def _pairs(path: Path) -> set[tuple[str, str]]:
     """Pairs of similar words: a list of {"a", "b", "similarity"}, alone or under "pairs"."""
-    content = rows.read_json(path)
+    content = read_json(path)
     pairs: Any = content.get("pairs") if isinstance(content, dict) else content
     try:
         return {(row["a"], row["b"]) for row in pairs if row.get("similarity", 1.0) > _THRESHOLD}

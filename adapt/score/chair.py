@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from adapt.params import InputError
-from adapt.score import rows
+from adapt.score.content import read_text, shown
 from adapt.score.scored import Mode, Scored, per_image, pooled
 from adapt.score.text import english
 from adapt.score.text.negation import negated
@@ -120,7 +120,7 @@ _METRICS = {
 def read_synonyms(path: Path) -> Synonyms:
     """A file with a line an object, its words parted by a comma and a blank, its name first."""
     owner: dict[str, str] = {}
-    for number, line in enumerate(rows.read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = [word for word in line.strip().split(", ") if word.strip()]
         if any("," in word for word in words):
             problem = "put a blank after each comma, as in dog, puppy, terrier"
@@ -195,10 +195,10 @@ def score(
     """
     for image, _ in captions:
         if image not in truth:
-            name = f"image_id {rows.shown(image)}"
+            name = f"image_id {shown(image)}"
             raise InputError(f"{name}: the ground truth does not list this image")
     read = partial(mentions, synonyms=synonyms, variant=variant, mode=mode)
-    named = [(f"image_id {rows.shown(image)}", caption) for image, caption in captions]
+    named = [(f"image_id {shown(image)}", caption) for image, caption in captions]
     # The bootstrap draws images: the captions of one image are one row.
     images = [image for image, _ in captions]
     true = (synonyms.true(truth[image]) for image in images)

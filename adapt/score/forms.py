@@ -9,6 +9,7 @@
     mmhal       verdicts: the judge's replies in the order of the questions, as the OpenAI interface
                 returns them, as texts, or as rows with judge; truth, only for the length: the
                 answers, model_answer
+    own         answers id, response; truth a split file of ours, or the folder of `test.parquet`
     hallusion   answers with verdicts: category, subcategory, set_id, figure_id, question_id,
                 visual_input, gt_answer, gpt4v_output_gpt_check, same; truth, only if they lack such
                 a column: HallusionBench.json
@@ -25,12 +26,12 @@ from typing import Any
 
 from adapt.params import InputError
 from adapt.score import amber as amber_
-from adapt.score import chair, coco, judged, object_halbench, pope, rows
-from adapt.score.rows import Row, by_id, require_known, shown
+from adapt.score import chair, coco, judged, layout, object_halbench, own, pope, rows
+from adapt.score.content import named, shown
+from adapt.score.ids import Ids
+from adapt.score.layout import Layout
+from adapt.score.rows import Row, by_id, by_known_id
 from adapt.score.scored import Mode, Scored
-
-_KEY = ("category", "subcategory", "set_id", "figure_id", "question_id")
-_EXTRACTED = ("extract_objs", "extracted_objects")
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class File:
     path: Path
     rename: Mapping[str, str]
 
-    def rows(self, bare: str | None = None) -> list[Row]:
-        """Its rows; `bare` is the column of list items that are texts."""
-        return rows.read(self.path, self.rename, bare)
+    def rows(self, columns: Layout) -> list[Row]:
+        """Its rows."""
+        return rows.read(self.path, self.rename, columns)
 
 
 @dataclass(frozen=True)
@@ -60,67 +61,69 @@ class Answers:
 def read_chair(file: File, truth: Path, synonyms: Path | None, variant: chair.Variant) -> Answers:
     """Captions, one an image."""
     listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
-    index = dict(sorted(by_id(file.rows(), "image_id").items()))
-    captions = {image: row.text("caption") for image, row in index.items()}
 
     def mentioned(caption: str) -> list[str]:
         return chair.mentions(caption, listed, variant, "official").objects
 
-    reading = coco.Reading(index, listed.mended.__getitem__, mentioned)
-    true = _objects(truth, index, reading)
-    score = partial(chair.score, list(captions.items()), true, listed, variant)
+    index, images = _of_images(file.rows(layout.CHAIR), truth, listed, mentioned)
+    captions = {image: row.text("caption") for image, row in index.items()}
+    score = partial(chair.score, list(captions.items()), images.objects, listed, variant)
     tables = [*coco.files(truth), synonyms or chair.OWN_LIST]
-    return Answers(score, list(captions), list(captions.values()), tables)
+    return Answers(
+        score, list(captions), list(captions.values()), tables, _images_left_out(index, images)
+    )
 
 
 def read_objhal(file: File, truth: Path, synonyms: Path | None) -> Answers:
     """Captions, one an image; all or none have the objects that a language model has listed."""
     listed = chair.read_synonyms(synonyms or chair.OWN_LIST)
-    index = dict(sorted(by_id(file.rows(), "image_id").items()))
-    extracted = any(row.has(name) for row in index.values() for name in _EXTRACTED)
-    captions = [_caption(image, row, extracted) for image, row in index.items()]
     mentioned = partial(object_halbench.of_text, synonyms=listed, mode="official")
-    reading = coco.Reading(index, listed.mended.__getitem__, mentioned)
-    true = _objects(truth, index, reading)
-    score = partial(object_halbench.score, captions, true, listed)
+    index, images = _of_images(file.rows(layout.OBJHAL), truth, listed, mentioned)
+    extracted = any(row.has(name) for row in index.values() for name in layout.EXTRACTED)
+    captions = [_caption(image, row, extracted) for image, row in index.items()]
+    score = partial(object_halbench.score, captions, images.objects, listed)
     tables = [*coco.files(truth), synonyms or chair.OWN_LIST]
-    return Answers(score, list(index), [caption.text for caption in captions], tables)
+    texts = [caption.text for caption in captions]
+    return Answers(score, list(index), texts, tables, _images_left_out(index, images))
 
 
 def read_amber(file: File, truth: Path, similarity: Path | None, lemmas: Path | None) -> Answers:
     """AMBER's own form, descriptions and yes/no answers in one file or not."""
-    index = by_id(file.rows(), "id")
-    unsorted = {row.whole("id"): row.text("response") for row in index.values()}
+    table = file.rows(layout.AMBER)
     amber = amber_.Amber.read(truth, similarity, lemmas)
-    require_known(index, map(str, amber.annotations), "id", truth / "annotations.json")
+    annotated = truth / "annotations.json"
+    index = by_known_id(table, "id", Ids(map(str, amber.annotations), amber.pictures()), annotated)
+    unsorted = {int(key): row.text("response") for key, row in index.items()}
     responses = dict(sorted(unsorted.items()))
     paths = [*(truth / name for name in amber_.FILES), *filter(None, (similarity, lemmas))]
     tables = [path for path in paths if path.is_file()]
     keys, texts = list(map(str, responses)), list(responses.values())
-    return Answers(partial(amber_.score, responses, amber), keys, texts, tables, scale=100)
+    score = partial(amber_.score, responses, amber)
+    return Answers(score, keys, texts, tables, _of_amber(responses, amber), scale=100)
 
 
 def read_pope(file: File, truth: Path, parser: pope.Parser) -> Answers:
     """Answers to the questions of a POPE file, all of them or some."""
-    index, asked = by_id(file.rows(), "question_id"), by_id(rows.read(truth), "question_id")
-    require_known(index, asked, "question_id", truth)
+    table = file.rows(layout.VCD if parser == "vcd" else layout.POPE)
+    asked = by_id(rows.read(truth, layout=layout.POPE_QUESTIONS), "question_id")
+    index = by_known_id(table, "question_id", Ids(asked), truth)
     names = ("answer", "text") if parser == "vcd" else ("answer",)
     answers = {key: row.text(*names) for key, row in index.items()}
     questions = {key: _question(row, key) for key, row in asked.items()}
     keys = [key for key in questions if key in answers]
     score = partial(pope.score, answers, questions, parser)
-    notes = _left_out(len(keys), len(questions))
+    notes = _left_out("questions", len(keys), len(questions))
     return Answers(score, keys, [answers[key] for key in keys], [truth], notes)
 
 
 def read_mmhal(file: File, truth: Path | None) -> Answers:
     """A judge's replies to MMHal's questions, in their order."""
-    verdicts = [_reply(row) for row in file.rows(bare="judge")]
-    answers = rows.read(truth) if truth else []
-    texts = [row.text("model_answer", "answer", "text") for row in answers]
+    verdicts = replies(file)
+    answers = rows.read(truth, layout=layout.MMHAL_ANSWERS) if truth else []
+    texts = [row.text(*layout.TEXTS) for row in answers]
     if truth and len(texts) != len(verdicts):
-        other = f"{file.path} {len(verdicts)} verdicts"
-        raise InputError(f"{truth}: has {len(texts)} answers, and {other}")
+        other = f"{named(file.path)} {len(verdicts)} verdicts"
+        raise InputError(f"{named(truth)}: has {len(texts)} answers, and {other}")
     notes = []
     if len(verdicts) != 96:
         order = "MMHal has 96 questions, whose types follow from their order"
@@ -129,33 +132,87 @@ def read_mmhal(file: File, truth: Path | None) -> Answers:
     return Answers(partial(judged.mmhal, verdicts), keys, texts, [truth] if truth else [], notes)
 
 
+def replies(file: File) -> list[str]:
+    """What a judge has written about each answer, in order."""
+    return [_reply(row) for row in file.rows(layout.MMHAL)]
+
+
 def read_hallusion(file: File, truth: Path | None) -> Answers:
     """HallusionBench's records with the judge's verdicts."""
-    index = _by_question(file.rows())
-    questions = _by_question(rows.read(truth)) if truth else {}
+    index = _by_question(file.rows(layout.HALLUSION))
+    questions = _by_question(rows.read(truth, layout=layout.HALLUSION)) if truth else {}
     if truth:
-        require_known(index, questions, "question", truth)
-        for key, row in index.items():
-            index[key] = Row(row.where, {**questions[key].cells, **row.cells})
+        known = by_known_id(index.values(), "question", Ids(questions), truth)
+        index = {
+            key: Row(row.where, {**questions[key].cells, **row.cells}) for key, row in known.items()
+        }
     index = dict(sorted(index.items()))
     score = partial(judged.hallusion, list(map(_verdict, index.values())))
     answered = [row for row in index.values() if row.has("model_prediction")]
     texts = [row.text("model_prediction") for row in answered]
-    notes = _left_out(len(index), len(questions) or len(index))
+    notes = _left_out("questions", len(index), len(questions) or len(index))
     return Answers(score, list(index), texts, [truth] if truth else [], notes)
 
 
-def _objects(truth: Path, index: Mapping[str, Row], reading: coco.Reading) -> coco.Truth:
-    """What is in the images that are answered, by COCO's categories and reference captions."""
-    true = coco.read(truth, reading)
-    require_known(index, true, "image_id", truth)
-    return true
+def read_own(file: File, truth: Path) -> Answers:
+    """Answers to a split of ours, all of its questions or some."""
+    # These two load pyarrow and Pillow, which the other benchmarks can do without.
+    from adapt.data.schema import read_vocabulary
+    from adapt.data.tables import read_split
+
+    table, split = file.rows(layout.OWN), truth / "test.parquet" if truth.is_dir() else truth
+    questions = read_split(split)
+    listed = split.parent / "vocabulary.json"
+    vocabulary = read_vocabulary(listed)
+    words = own.Words.of(questions)
+    if vocabulary:
+        words = own.Words(vocabulary.objects, vocabulary.colours, listed.name)
+    index = by_known_id(table, "id", Ids(question.id for question in questions), split)
+    answers = {key: row.text("response") for key, row in index.items()}
+    keys = [question.id for question in questions if question.id in answers]
+    unknown = [q.id for q in questions if q.kind == "describe" and q.objects is None]
+    notes = _left_out("questions", len(keys), len(questions))
+    if without := len(answers.keys() & unknown):
+        problem = "are of pictures whose objects nobody knows: not in chair_i, hal, cover and cog"
+        notes.append(f"{without} descriptions {problem}")
+    score = partial(own.score, answers, questions, words)
+    tables = [split, *([listed] if vocabulary else [])]
+    return Answers(score, keys, [answers[key] for key in keys], tables, notes, scale=100)
+
+
+def _of_images(
+    table: Sequence[Row],
+    truth: Path,
+    listed: chair.Synonyms,
+    mentioned: Callable[[str], Sequence[str]],
+) -> tuple[dict[str, Row], coco.Images]:
+    """Captions by image, and what is there by COCO's categories and reference captions."""
+    spelled = [row.id("image_id") for row in table]
+    images = coco.read(truth, coco.Reading(spelled, listed.mended.__getitem__, mentioned))
+    index = by_known_id(table, "image_id", images.ids, truth)
+    return dict(sorted(index.items())), images
+
+
+def _images_left_out(index: Mapping[str, Row], images: coco.Images) -> list[str]:
+    """Of a table's images; COCO has tens of thousands, of which nobody captions all."""
+    described = sum(image in index for image in images.listed)
+    return _left_out("images", described, len(images.listed), "caption")
+
+
+def _of_amber(responses: Mapping[int, str], amber: amber_.Amber) -> list[str]:
+    """Descriptions and questions are tasks of their own: of one that is answered, all belong."""
+    notes = []
+    for kind, task in amber.tasks().items():
+        if answered := len(task.intersection(responses)):
+            answer = "response" if kind == "descriptions" else "answer"
+            notes += _left_out(kind, answered, len(task), answer)
+    return notes
 
 
 def _caption(image: str, row: Row, extracted: bool) -> object_halbench.Caption:
     # RLHF-V's reader removes the word too.
     text = row.text("caption", "answer", "text").replace("Assistant:", "").strip()
-    phrases = tuple(row.texts(*_EXTRACTED)) if extracted else None
+    phrases = tuple(row.texts(*layout.EXTRACTED)) if extracted else None
     return object_halbench.Caption(image, text, phrases)
 
 
@@ -181,13 +238,13 @@ def _reply(row: Row) -> str:
 
 
 def _by_question(table: Sequence[Row]) -> dict[str, Row]:
-    keys = [{"question": "_".join(map(row.id, _KEY))} for row in table]
+    keys = [{"question": "_".join(map(row.id, layout.HALLUSION_KEY))} for row in table]
     named = [Row(row.where, {**row.cells, **key}) for row, key in zip(table, keys, strict=True)]
     return by_id(named, "question")
 
 
 def _verdict(row: Row) -> judged.Verdict:
-    ids = {name: row.id(name) for name in _KEY[1:]}
+    ids = {name: row.id(name) for name in layout.HALLUSION_KEY[1:]}
     return judged.Verdict(
         **ids,
         category=row.choice("category", ("VD", "VS")),
@@ -198,6 +255,6 @@ def _verdict(row: Row) -> judged.Verdict:
     )
 
 
-def _left_out(answered: int, asked: int) -> list[str]:
-    note = f"{asked - answered} of {asked} questions have no answer and are left out"
+def _left_out(things: str, answered: int, asked: int, answer: str = "answer") -> list[str]:
+    note = f"{asked - answered} of {asked} {things} have no {answer} and are left out"
     return [note] if answered != asked else []

@@ -27,7 +27,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from adapt.score.chair import Synonyms, Truth, join
-from adapt.score.rows import shown
+from adapt.score.content import shown
 from adapt.score.scored import Mode, Scored, pooled, ratio
 from adapt.score.text import english
 from adapt.score.text.negation import negated

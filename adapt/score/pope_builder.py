@@ -59,7 +59,7 @@ def write(options: argparse.Namespace) -> None:
     """
     # POPE asks for what is segmented, not for what the reference captions mention.
     truth = coco.read(options.truth, coco.Reading(None, str, mentioned=lambda caption: ()))
-    images = [Segmented(image, tuple(objects)) for image, objects in truth.items()]
+    images = [Segmented(image, tuple(objects)) for image, objects in truth.objects.items()]
     rich = [image for image in images if len(image.objects) >= options.per_image]
     if not rich:
         raise InputError(f"{options.truth}: no image has {options.per_image} objects")

@@ -12,7 +12,7 @@ from typing import Any
 
 from adapt.metrics import bootstrap
 from adapt.params import InputError
-from adapt.score import rows
+from adapt.score.content import named, read_bytes, shown
 from adapt.score.forms import Answers
 from adapt.score.scored import Mode, Scored, bounds, intervals, moved
 
@@ -36,7 +36,12 @@ def evaluate(
     others |= {"against": against} if against else {}
     for name, source in others.items():
         other = source.score("official" if name == "official" else mode)
-        result[name] = _columns(other, source) | _difference(scored, other, answers.scale)
+        theirs = _columns(other, source)
+        differences = _difference(scored, other, answers.scale)
+        if "length" in columns["metrics"].keys() & theirs["metrics"].keys():
+            longer = columns["metrics"]["length"] - theirs["metrics"]["length"]
+            differences["difference"]["length"] = round(longer, 6)
+        result[name] = theirs | differences
     return result
 
 
@@ -44,7 +49,8 @@ def require_same(answers: Answers, against: Answers, paths: tuple[Path, Path]) -
     """Both files answer the same questions, in the same order."""
     if list(answers.keys) != list(against.keys):
         odd = min(set(answers.keys) ^ set(against.keys))
-        raise InputError(f"{paths[1]}: does not answer what {paths[0]} answers: {odd!r}")
+        names = [named(path) for path in paths]
+        raise InputError(f"{names[1]}: does not answer what {names[0]} answers: {shown(odd)}")
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -102,7 +108,7 @@ def _difference(scored: Scored, other: Scored, scale: float) -> dict[str, Any]:
 def _versions(scored: Scored, tables: Sequence[Path]) -> dict[str, str]:
     """The version of NLTK where it was needed, and the first digits of each table's SHA-256."""
     nltk = {"nltk": version("nltk")} if "tokenizer" in scored.variant else {}
-    hashes = {path.name: hashlib.sha256(rows.read_bytes(path)).hexdigest()[:12] for path in tables}
+    hashes = {path.name: hashlib.sha256(read_bytes(path)).hexdigest()[:12] for path in tables}
     return nltk | {name: f"sha256:{digits}" for name, digits in hashes.items()}
 
 

@@ -26,7 +26,7 @@ def read(path: Path, *wanted: str) -> coco.Truth:
     def mentioned(caption: str) -> list[str]:
         return [NAMES[word] for word in caption.lower().strip(".").split()[1:]]
 
-    return coco.read(path, coco.Reading(wanted or None, NAMES.__getitem__, mentioned))
+    return coco.read(path, coco.Reading(wanted or None, NAMES.__getitem__, mentioned)).objects
 
 
 def written(path: Path, content: Any) -> Path:

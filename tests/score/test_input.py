@@ -55,7 +55,8 @@ POPE_TRUTH = b"""
         ),
         (b'{"question_id": 1, "answer": 3}\n', "answers.jsonl row 1: 'answer' is 3, not a text"),
         (b'{"question_id": 1, "answer": "yes"\n', "answers.jsonl row 1: is no JSON"),
-        (b"\x00\x01", "answers.jsonl row 1: is no JSON"),
+        (b"\x00\x01", "answers.jsonl: is no text, but a binary file"),
+        (b"\x01", "answers.jsonl row 1: is no JSON"),
     ],
 )
 def test_bad_answers_are_named(
@@ -130,7 +131,7 @@ def test_bad_truth_is_named(tmp_path: Path) -> None:
 
 
 def test_amber_ids(shared: Path, tmp_path: Path) -> None:
-    for bad, problem in {"x1": "not a whole number", "99999": "is unknown"}.items():
+    for bad, problem in {"x1": "is unknown", "99999": "is unknown"}.items():
         path = written(tmp_path / "r.json", [{"id": bad, "response": "Yes"}])
         assert (
             problem

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapt.params import InputError
-from adapt.score.rows import by_id, read, require_known
+from adapt.score.ids import Ids
+from adapt.score.rows import by_id, by_known_id, read
 
 ROWS = [{"id": 1, "text": "a dog, two cats"}, {"id": 2, "text": ""}]
 
@@ -142,4 +143,4 @@ def test_duplicates_and_unknown_ids_are_named_with_their_rows(tmp_path: Path) ->
     with pytest.raises(
         InputError, match=r"rows.jsonl row 2: id '2' is unknown; truth.json does not list it"
     ):
-        require_known(by_id(rows[:2], "id"), ["1"], "id", Path("truth.json"))
+        by_known_id(rows[:2], "id", Ids(["1"]), Path("truth.json"))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from adapt.score.__main__ import main
 from tests.support import oracle, scoring
 from tests.support.scoring import pope_files, run, written
 
@@ -227,6 +228,20 @@ def test_every_kind_of_file_scores_alike(name: str, tmp_path: Path) -> None:
         rows.to_parquet(path)
     expected, found = run("pope", *files), run("pope", "--responses", path, *files[2:])
     assert found == expected
+
+
+def test_a_table_of_two_files_of_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = pope_files(tmp_path, ["yes", "no"], ["yes", "no"])
+    longer = [{"question_id": i, "answer": "Yes, there is one."} for i in (1, 2)]
+    other = written(tmp_path / "other.json", longer)
+    result = run("pope", *files, "--against", other)
+    assert result["against"]["difference"]["length"] == -3
+    for mode in ("official", "strict"):
+        arguments = ["pope", *map(str, files), "--against", str(other), "--mode", mode]
+        assert main(arguments) == 0
+        assert "length" in capsys.readouterr().out
 
 
 def test_renamed_columns_and_other_answers(tmp_path: Path) -> None:
