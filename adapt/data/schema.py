@@ -6,26 +6,33 @@ as well (`asked`). What is truly there has three states: None where nobody knows
 known that there is nothing, or what there is.
 
 A data set is a folder with `train.parquet`, `validation.parquet` and `test.parquet`
-(`adapt/data/tables.py` has their columns) and, where its objects are of a closed list,
+(`adapt/data/columns.py` has their columns) and, where its objects are of a closed list,
 `vocabulary.json`: {"objects": {"house": ["house", "houses"], ...}, "colours": ["red", ...]}, every
 object a row may name, with the lower-case words that mean it in an answer.
 `adapt/data/validation.py` says what is refused.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from adapt.params import InputError, require
+from adapt.data.pictures import open_picture
+from adapt.data.readers.record import Unreadable
+from adapt.data.readers.values import parsed
+from adapt.params import InputError, require, shown
 
 KINDS = ("describe", "exists", "colour", "other")
 """Of questions: for a description, yes or no, a colour; "other" is any question besides."""
 SPLITS = ("train", "validation", "test")
 IMAGE_TAG = "<image>"
+MAX_VOCABULARY = 1 << 24
+"""Bytes of `vocabulary.json`."""
+MAX_WORDS = 100_000
+"""Of all objects and colours together; the largest lists of objects have some ten thousand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +110,6 @@ class Vocabulary:
     colours: tuple[str, ...]
 
 
-def open_picture(content: bytes) -> Image.Image:
-    """The picture in the bytes of an image file, as every part of the project sees it.
-
-    Upright where EXIF says that the camera was turned, transparent parts on white, RGB.
-    """
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return picture.convert("RGB")
-
-
 def open_images(example: Example) -> list[Image.Image]:
     """The decoded pictures of a row."""
     return [open_picture(content) for content in example.images]
@@ -123,26 +118,46 @@ def open_images(example: Example) -> list[Image.Image]:
 def read_vocabulary(path: Path) -> Vocabulary | None:
     """Read and check `vocabulary.json`; None where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        objects = {name: tuple(words) for name, words in content["objects"].items()}
-        vocabulary = Vocabulary(objects=objects, colours=tuple(content["colours"]))
+        with path.open("rb") as file:
+            content = file.read(MAX_VOCABULARY + 1)
     except FileNotFoundError:
         return None
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise InputError(f"{path}: not JSON") from None
-    except (KeyError, TypeError, AttributeError):
-        expected = '{"objects": {name: [word, ...]}, "colours": [word, ...]}'
-        raise InputError(f"{path}: expected {expected}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    problem = f"has more than {MAX_VOCABULARY >> 20} MiB, too large for a vocabulary"
+    require(len(content) <= MAX_VOCABULARY, str(path), problem)
+    try:
+        return vocabulary_of(parsed(content.removeprefix(b"\xef\xbb\xbf")), str(path))
+    except Unreadable as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def vocabulary_of(content: Any, where: str) -> Vocabulary:
+    """The content of a `vocabulary.json` that is at `where`, checked."""
+    content = content if isinstance(content, dict) else {}
+    objects, colours = content.get("objects"), content.get("colours")
+    lists: list[Any] = [*objects.values(), colours] if isinstance(objects, dict) else [None]
+    expected = 'expected {"objects": {name: [word, ...]}, "colours": [word, ...]}'
+    require(all(isinstance(words, list) for words in lists), where, expected)
+    count = sum(map(len, lists))
+    require(count <= MAX_WORDS, where, f"has {count} words, more than {MAX_WORDS}")
+    for colour in colours:
+        require(_is_word(colour), where, f"colour {shown(colour)} is not a lower-case word")
     owner: dict[str, str] = {}
-    for name, words in vocabulary.objects.items():
-        require(bool(words), str(path), f"object {name!r} has no words")
+    for name, words in objects.items():
+        require(bool(words), where, f"object {shown(name)} has no words")
         for word in words:
-            good = isinstance(word, str) and word.strip() and word == word.lower()
-            require(bool(good), str(path), f"object {name!r}: {word!r} is not a lower-case word")
-            problem = f"{word!r} means both {owner.get(word)!r} and {name!r}"
-            require(word not in owner, str(path), problem)
+            problem = f"object {shown(name)}: {shown(word)} is not a lower-case word"
+            require(_is_word(word), where, problem)
+            problem = f"{shown(word)} means both {shown(owner.get(word))} and {shown(name)}"
+            require(word not in owner, where, problem)
             owner[word] = name
-    return vocabulary
+    named = {name: tuple(words) for name, words in objects.items()}
+    return Vocabulary(objects=named, colours=tuple(colours))
+
+
+def _is_word(word: Any) -> bool:
+    return isinstance(word, str) and bool(word.strip()) and word == word.lower()
 
 
 def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
