@@ -1,194 +1,192 @@
-"""Files of records: parquet that Hugging Face `datasets` reads as it is, images decoded.
+"""Split files: written as rows come, read without their pictures until somebody looks at one.
 
-Columns of both kinds of rows (`Dataset.from_parquet(path)` decodes the pictures):
-
-    id             unique over all files of a data set
-    image_id       rows of one image share it; an image belongs to one file only
-    image          {bytes, path}; a path is relative to the file's folder and stays inside it
-    images         in its place where rows have several pictures: a list of them
-    kind           describe | exists | colour | other
-    history        [{question, answer}], earlier turns of the dialogue, oldest first
-    question       pictures stand before it, or where it says `<image>`, once for each
-    objects        [{name, colour, box: [x0, y0, x1, y1] in 0..1}], all that is truly there; null
-                   where nobody knows
-    absent         names of absent objects that usually come along; null where nobody knows
-
-Evaluation rows have `answer` besides. Preference rows have `chosen`, `rejected`, `chosen_score`,
-`rejected_score` (null: not given), and `rejected_images`, the pictures that the rejected answer is
-about (empty: the same).
+`adapt/data/columns.py` has the columns. Rows lie in small row groups, so that neither writing nor
+reading takes more memory for more rows, and no file is too large to be read back.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adapt.data.columns import Kind, described, schema_of
+from adapt.data.lazy import Pictures, StoredFile
 from adapt.data.schema import Example, Preference, SceneObject, Turn
-from adapt.params import InputError, require
+from adapt.files import whole_file
+from adapt.params import require
 
-Kind = Literal["evaluation", "preference"]
-ROW_GROUP = 1000
-_TEXT = pa.string()
-_PICTURE = pa.struct({"bytes": pa.binary(), "path": _TEXT})
-_OBJECT = pa.struct({"name": _TEXT, "colour": _TEXT, "box": pa.list_(pa.float64())})
-_TURN = pa.struct({"question": _TEXT, "answer": _TEXT})
-_ASKED = {
-    **dict.fromkeys(("id", "image_id"), _TEXT),
-    "image": _PICTURE,
-    "kind": _TEXT,
-    "history": pa.list_(_TURN),
-    "question": _TEXT,
-}
-_TRUTH = {"objects": pa.list_(_OBJECT), "absent": pa.list_(_TEXT)}
-_ANSWERS: dict[Kind, dict[str, Any]] = {
-    "evaluation": {"answer": _TEXT},
-    "preference": {
-        **dict.fromkeys(("chosen", "rejected"), _TEXT),
-        "rejected_images": pa.list_(_PICTURE),
-        **dict.fromkeys(("chosen_score", "rejected_score"), pa.float64()),
-    },
-}
-
-
-def schema_of(kind: Kind, several: bool) -> pa.Schema:
-    """The columns of a file; `several`: its rows may have several pictures."""
-    schema = pa.schema({**_ASKED, **_ANSWERS[kind], **_TRUTH})
-    if not several:
-        return schema
-    return schema.set(schema.get_field_index("image"), pa.field("images", pa.list_(_PICTURE)))
+ROWS_A_GROUP = 1000
+PICTURES_A_GROUP = 8 << 20  # bytes, a picture that several rows have counted once
+REPEATED_A_GROUP = 64 << 20  # bytes, counted as often as rows have it: what building a group takes
+_AT_ONCE = 256  # rows whose texts are made into records together
+Row = TypeVar("Row", Example, Preference)
 
 
 def kind_of_file(path: Path) -> Kind:
-    """Which kind of rows a file has."""
-    return _kind(_open(path).schema_arrow.names)
+    """What the rows of a split file are; InputError where it is none."""
+    return StoredFile(path).kind
 
 
-def _kind(columns: Sequence[str]) -> Kind:
-    return "preference" if "chosen" in columns else "evaluation"
+def read_split(path: Path) -> "Rows[Example]":
+    """The questions of a split file; of preference rows, those that they ask."""
+    return Rows(StoredFile(path), Example)
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found") from None
-    except (pa.ArrowInvalid, OSError):
-        raise InputError(f"{path}: not a parquet file, or damaged") from None
+def read_preferences(path: Path) -> "Rows[Preference]":
+    """The rows of a split file of preference rows; InputError for one of evaluation rows."""
+    file = StoredFile(path)
+    problem = "has no column chosen: these are evaluation rows, not preferences"
+    require(file.kind == "preference", str(path), problem)
+    return Rows(file, Preference)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file as plain values, not yet validated; InputError for other files.
+# ---- writing -------------------------------------------------------------------------------------
 
-    All rows have `images`, a list, also those of a file with the column `image`.
+
+class Writer:
+    """Writes a split file row by row; the same rows give the same bytes.
+
+    The file is complete when the `with` block ends well; after an error it is not readable.
     """
-    file = _open(path)
-    names = file.schema_arrow.names
-    schema = schema_of(_kind(names), several="images" in names)
-    missing = [name for name in schema.names if name not in names]
-    require(not missing, str(path), f"missing column {', '.join(missing)}")
-    try:
-        table = file.read(columns=schema.names)
-    except (pa.ArrowInvalid, OSError):
-        raise InputError(f"{path}: not a parquet file, or damaged") from None
-    rows = cast(table, schema, path).to_pylist()
-    if "images" in schema.names:
-        return rows
-    return [row | {"images": [row.pop("image")]} for row in rows]
 
+    def __init__(
+        self, path: Path, kind: Kind, several: bool, group_bytes: int = PICTURES_A_GROUP
+    ) -> None:
+        self._schema = described(schema_of(kind, several))
+        self._several, self._group_bytes = several, group_bytes
+        # The dictionary keeps a picture once per row group although each of its rows has it.
+        options = {"dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
+        self._file = pq.ParquetWriter(path, self._schema, compression="zstd", **options)
+        self._clear()
 
-def cast(table: pa.Table, schema: pa.Schema, path: Path, advice: str = "") -> pa.Table:
-    """The columns of a file in the types of `schema`; InputError names one that is another."""
-    columns = []
-    for field in schema:
-        column = table[field.name]
-        try:
-            columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-            problem = f"column {field.name} is {column.type}, expected {field.type}"
-            raise InputError("; ".join(filter(None, [f"{path}: {problem}", advice]))) from None
-    return pa.table(columns, schema=schema)
+    def __enter__(self) -> "Writer":
+        return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Write what is left; after an error, only let go of the file."""
+        if kind is None:
+            self._flush()
+            self._file.close()
+        else:
+            with suppress(OSError):  # a full disk has its error already
+                self._file.close()
 
-# ---- records -------------------------------------------------------------------------------------
+    def write(self, row: Example | Preference) -> None:
+        """Take a row, and write a row group when there is enough for one."""
+        pictures = [*row.images, *(row.rejected_images if isinstance(row, Preference) else ())]
+        self._rows.append(self._plain(row, pictures[: len(row.images)]))
+        for content in pictures:
+            self._repeated += len(content)
+            self._unique += 0 if content in self._pictures else len(content)
+            self._pictures.add(content)
+        is_full = self._unique >= self._group_bytes or self._repeated >= REPEATED_A_GROUP
+        if is_full or len(self._rows) >= ROWS_A_GROUP:
+            self._flush()
 
+    def _plain(self, row: Example | Preference, images: Sequence[bytes]) -> dict[str, Any]:
+        values = {name: getattr(row, name, None) for name in self._schema.names}
+        values["history"] = [vars(turn) for turn in row.history]
+        if row.objects is not None:
+            values["objects"] = [vars(thing) for thing in row.objects]
+        if isinstance(row, Preference):
+            values["rejected_images"] = [*map(_stored, row.rejected_images)]
+        assert self._several or len(images) == 1, "a file of single pictures"
+        pictures = [*map(_stored, images)]
+        return values | ({"images": pictures} if self._several else {"image": pictures[0]})
 
-def read_split(path: Path) -> Sequence[Example]:
-    """The questions of a file that the data stage has written; images stay undecoded bytes."""
-    if kind_of_file(path) == "preference":
-        return [row.asked() for row in read_preferences(path)]
-    return [Example(**fields) for fields in _records(path)]
+    def _flush(self) -> None:
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            self._file.write_table(table, row_group_size=len(self._rows))
+        self._clear()
 
-
-def read_preferences(path: Path) -> Sequence[Preference]:
-    """The preferences of a file that the data stage has written; InputError for other rows."""
-    problem = "has no preferences (columns chosen and rejected)"
-    require(kind_of_file(path) == "preference", str(path), problem)
-    return [Preference(**fields) for fields in _records(path)]
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    pool: dict[bytes, bytes] = {}  # rows of one image share its bytes
-    return [_fields(row, pool) for row in read_rows(path)]
-
-
-def _fields(row: dict[str, Any], pool: dict[bytes, bytes]) -> dict[str, Any]:
-    for name in ("images", "rejected_images"):
-        if name in row:
-            contents = [one["bytes"] for one in row[name] or ()]
-            row[name] = tuple(pool.setdefault(content, content) for content in contents)
-    row["history"] = tuple(Turn(**turn) for turn in row["history"] or ())
-    if row["objects"] is not None:
-        row["objects"] = tuple(map(_object, row["objects"]))
-    if row["absent"] is not None:
-        row["absent"] = tuple(row["absent"])
-    return row
-
-
-def _object(thing: Mapping[str, Any]) -> SceneObject:
-    box = None if thing["box"] is None else tuple(thing["box"])
-    return SceneObject(name=thing["name"], colour=thing["colour"], box=box)
+    def _clear(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._pictures: set[bytes] = set()
+        self._unique = self._repeated = 0
 
 
 def write_split(path: Path, records: Sequence[Example] | Sequence[Preference]) -> None:
-    """Write records of one kind; the same ones give the same bytes."""
-    rows = []
-    for record in records:
-        row = {name: getattr(record, name) for name in record.__dataclass_fields__}
-        images = _pictures(record.images)
-        row |= {"image": images[0], "images": images}
-        row["history"] = [asdict(turn) for turn in record.history]
-        if record.objects is not None:
-            row["objects"] = [asdict(thing) for thing in record.objects]
-        if isinstance(record, Preference):
-            row["rejected_images"] = _pictures(record.rejected_images)
-        rows.append(row)
+    """Write records of one kind, which may be lazy ones of the file that is replaced."""
     kind: Kind = "preference" if records and isinstance(records[0], Preference) else "evaluation"
-    schema = schema_of(kind, several=any(len(record.images) > 1 for record in records))
-    metadata = {"huggingface": json.dumps({"info": {"features": hf_features(schema)}})}
-    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(metadata))
-    # The dictionary keeps an image once per row group although each of its rows has it.
-    options = {"dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
-    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd", **options)
+    several = any(len(record.images) != 1 for record in records)
+    with whole_file(path) as partial, Writer(partial, kind, several) as writer:
+        for record in records:
+            writer.write(record)
 
 
-def _pictures(contents: Sequence[bytes]) -> list[dict[str, bytes | None]]:
-    return [{"bytes": content, "path": None} for content in contents]
+def _stored(content: bytes) -> dict[str, Any]:
+    return {"bytes": content, "path": None}
 
 
-def hf_features(schema: pa.Schema) -> dict[str, Any]:
-    """The column types in the words of `datasets.Features`, so that it decodes images untold."""
+# ---- reading -------------------------------------------------------------------------------------
 
-    def feature(kind: pa.DataType) -> dict[str, Any]:
-        if kind == _PICTURE:
-            return {"_type": "Image"}
-        if pa.types.is_list(kind):
-            return {"feature": feature(kind.value_type), "_type": "List"}
-        if pa.types.is_struct(kind):
-            return {kind.field(i).name: feature(kind.field(i).type) for i in range(kind.num_fields)}
-        return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
 
-    return {field.name: feature(field.type) for field in schema}
+class Rows(Sequence[Row], Generic[Row]):
+    """The rows of a split file: texts in memory, each row's pictures read when asked for.
+
+    Equal to any sequence of equal rows. Processes may share one by fork or by pickle.
+    """
+
+    def __init__(self, file: StoredFile, record: type[Row]) -> None:
+        self._file = file
+        self._record: type[Any] = record
+
+    def __len__(self) -> int:
+        return self._file.texts.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        """One row, or a list of rows."""
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            return next(self._made(range(places, places + 1)))
+        return list(self._made(places))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._made(range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} rows of {self._file.path}>"
+
+    def _made(self, places: range) -> Iterator[Row]:
+        for start in range(0, len(places), _AT_ONCE):
+            part, texts = places[start : start + _AT_ONCE], self._file.texts
+            is_run = part.step == 1
+            table = texts.slice(part.start, len(part)) if is_run else texts.take(list(part))
+            for place, values in zip(part, table.to_pylist(), strict=True):
+                yield self._row(place, values)
+
+    def _row(self, place: int, values: dict[str, Any]) -> Row:
+        for name in ("images", "rejected_images"):
+            if (count := values.pop(f"{name}#", None)) is not None:
+                values[name] = Pictures(self._file, name, place, count)
+        values["history"] = tuple(Turn(**turn) for turn in values["history"] or ())
+        for name, made in (("objects", _scene_object), ("absent", str)):
+            values[name] = None if values[name] is None else tuple(map(made, values[name]))
+        if self._file.kind == "evaluation":
+            return self._record(**values)
+        row: Any = Preference(**{**values, "rejected_images": values["rejected_images"] or ()})
+        return row if self._record is Preference else row.asked()
+
+
+def _scene_object(values: Mapping[str, Any]) -> SceneObject:
+    box = values["box"]
+    return SceneObject(**{**values, "colour": values["colour"] or "", "box": box and tuple(box)})
