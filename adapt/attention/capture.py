@@ -165,20 +165,28 @@ def _configs(decoder: nn.Module) -> list[Any]:
 
 
 class RowCapture(Observer):
-    """Observer for a pass over whole sequences: keeps `maps[layer]` = [B', R, N] with gradients.
+    """Observer for a pass over whole sequences: keeps `maps[layer]` = [B', R, N], differentiable.
 
     Args:
         rows_BR: query positions to observe, -1 for padding. A first dimension smaller than the
             batch observes only the first samples (in preference batches: the chosen halves).
         columns_BN: image-token positions of the same samples, -1 for padding.
         layers: decoder layers to observe.
+        gradients: whether a pass with gradients is looked at, or one without.
 
-    Maps are 0 at padding. One capture sees one pass; passes without gradients are not looked at.
+    Maps are 0 at padding. One capture sees one pass; those of the other kind are not looked at.
     """
 
-    def __init__(self, rows_BR: Tensor, columns_BN: Tensor, layers: Layers = "all") -> None:
+    def __init__(
+        self,
+        rows_BR: Tensor,
+        columns_BN: Tensor,
+        layers: Layers = "all",
+        gradients: bool = True,
+    ) -> None:
         assert len(rows_BR) == len(columns_BN), "rows and columns belong to the same samples"
         self.rows_BR, self.columns_BN, self.layers = rows_BR, columns_BN, layers
+        self.gradients = gradients
         self.maps: dict[int, Tensor] = {}
 
     def start(self, model: nn.Module) -> None:
@@ -199,7 +207,8 @@ class RowCapture(Observer):
         output, layer = call.attend(), call.layer
         # Without gradients it is the reference pass of an adapter model, which shares its modules
         # with the policy. Inside a backward pass it is a checkpointed layer that is computed again.
-        is_forward = torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
+        is_wanted = torch.is_grad_enabled() == self.gradients
+        is_forward = is_wanted and torch._C._current_graph_task_id() == -1
         if is_forward and includes(self.layers, layer):
             if layer in self.maps:
                 problem = "this RowCapture has seen a forward pass; make a new one for each pass"
@@ -224,5 +233,6 @@ class RowCapture(Observer):
         """Maps of all observed layers in order, [B', L', R, N]; InputError when there are none."""
         if not self.maps:
             advice = "run the model in the block, in the thread that entered it"
-            raise InputError(f"no pass with gradients was seen: {advice}")
+            kind = "with" if self.gradients else "without"
+            raise InputError(f"no pass {kind} gradients was seen: {advice}")
         return torch.stack([self.maps[layer] for layer in sorted(self.maps)], dim=1)

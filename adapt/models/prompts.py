@@ -7,31 +7,57 @@ sets them, an answer that ends as its template ends an assistant's turn.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import nn
 
-from adapt.data.schema import IMAGE_TAG
+from adapt.data.schema import IMAGE_TAG, Turn
 from adapt.models.template import prompt_version, rendered, turn
 from adapt.params import InputError
 
 __all__ = ["answer_tokens", "chat_prompts", "encode", "end_tokens", "prompt_inputs"]
-__all__ += ["prompt_version"]
+__all__ += ["place_of", "prompt_version"]
 Pictures = Sequence[Sequence[Image.Image]]  # those of each prompt
+Histories = Sequence[Sequence[Turn]]  # the earlier turns of each
 
 # ---- the prompt --------------------------------------------------------------------------------
 
 
-def chat_prompts(processor: Any, questions: Sequence[str], pictures: Sequence[int]) -> list[str]:
+def chat_prompts(
+    processor: Any,
+    questions: Sequence[str],
+    pictures: Sequence[int],
+    histories: Histories | None = None,
+) -> list[str]:
     """Each question and its pictures by the processor's chat template, ready for the answer.
 
-    `pictures`: how many each question has. They stand where it says `<image>`, or else before it.
-    Raises InputError for a question with a special token of the model's in it.
+    `pictures`: how many each question has. They stand where it, or a question before it, says
+    `<image>`, or else before the first. `histories`: the turns that each question goes on from.
+    Raises InputError for a text with a special token of the model's in it.
     """
-    contents = [_content(text, count) for text, count in zip(questions, pictures, strict=True)]
-    texts = [part.get("text", "") for content in contents for part in content]
-    _refuse_specials(processor, "question", texts)
-    asked = [[{"role": "user", "content": content}] for content in contents]
-    return [rendered(processor, turns, for_answer=True) for turns in asked]
+    befores = histories or [()] * len(questions)
+    rows = [
+        _dialogue(question, before, count)
+        for question, before, count in zip(questions, befores, pictures, strict=True)
+    ]
+    for what, role in (("question", "user"), ("answer", "assistant")):
+        contents = [one["content"] for row in rows for one in row if one["role"] == role]
+        texts = [part.get("text", "") for content in contents for part in content]
+        _refuse_specials(processor, what, texts)
+    return [rendered(processor, row, for_answer=True) for row in rows]
+
+
+def _dialogue(question: str, history: Sequence[Turn], pictures: int) -> list[dict[str, Any]]:
+    """The turns of a prompt; its pictures stand in the questions that say so, or in the first."""
+    questions = [*(before.question for before in history), question]
+    tags = [one.count(IMAGE_TAG) for one in questions]
+    assert sum(tags) in (0, pictures), "a picture for each tag"
+    counts = tags if sum(tags) else [pictures] + [0] * len(history)
+    turns = []
+    for i, one in enumerate(zip(questions, counts, strict=True)):
+        turns.append({"role": "user", "content": _content(*one)})
+        turns += [turn("assistant", before.answer) for before in history[i : i + 1]]
+    return turns
 
 
 def _content(question: str, pictures: int) -> list[dict[str, str]]:
@@ -72,10 +98,14 @@ def _refuse_specials(processor: Any, what: str, texts: Sequence[str]) -> None:
 
 
 def encode(
-    processor: Any, images: Pictures, questions: Sequence[str], padding_side: str = "left"
+    processor: Any,
+    images: Pictures,
+    questions: Sequence[str],
+    padding_side: str = "left",
+    histories: Histories | None = None,
 ) -> Any:
     """The prompts as the published processor encodes them, in tensors of one batch, on the CPU."""
-    texts = chat_prompts(processor, questions, [len(row) for row in images])
+    texts = chat_prompts(processor, questions, [len(row) for row in images], histories)
     texts, adds_special = _with_start(processor.tokenizer, texts)
     batch = processor(
         images=[[*row] for row in images],  # a list per prompt: the form that all families take
@@ -109,11 +139,21 @@ def _with_start(tokenizer: Any, texts: list[str]) -> tuple[list[str], bool]:
 
 
 def prompt_inputs(
-    model: nn.Module, processor: Any, images: Pictures, questions: Sequence[str]
+    model: nn.Module,
+    processor: Any,
+    images: Pictures,
+    questions: Sequence[str],
+    histories: Histories | None = None,
 ) -> Any:
-    """What the model takes for these pairs, left-padded, on its device and in its precision."""
+    """What the model takes for these prompts, left-padded, on its device and in its precision."""
+    batch = encode(processor, images, questions, histories=histories)
+    return batch.to(*place_of(model))
+
+
+def place_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The device of a model's weights and their precision, for what it is to take."""
     weights = next(weights for weights in model.parameters() if weights.is_floating_point())
-    return encode(processor, images, questions).to(weights.device, weights.dtype)
+    return weights.device, weights.dtype
 
 
 # ---- the answer --------------------------------------------------------------------------------

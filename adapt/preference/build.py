@@ -15,7 +15,8 @@ from adapt.models.prompts import end_tokens
 from adapt.models.roles import Role, role_of_parameters
 from adapt.preference import adapters, parts
 from adapt.preference.collate import GuidedCollator
-from adapt.preference.pairs import dataset, read_pairs
+from adapt.preference.dataset import dataset
+from adapt.preference.pairs import read_ids, read_pairs
 from adapt.preference.precision import base_dtype, computes_in_bf16
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
@@ -42,7 +43,7 @@ def build_trainer(
         model=model,
         args=arguments(config, device, output),
         data_collator=collator,
-        train_dataset=dataset(read_pairs(pairs)),
+        train_dataset=dataset(read_pairs(pairs), read_ids(pairs)),
         processing_class=processor,
         peft_config=lora,
         weights=Weights(vag=config.w_vag, dpo=config.w_dpo, sft=config.w_sft, attn=config.w_attn),

@@ -5,31 +5,31 @@ Reads the model's configuration and processor, and the pair file; no weights.
 
 import contextlib
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from transformers import AutoConfig
 
 from adapt.attention.layout import layout_by, unknown
 from adapt.attention.settings import beyond
-from adapt.data.schema import open_picture
-from adapt.data.validation import UNREADABLE
+from adapt.data.pictures import PictureProblem, open_picture, shown_size
 from adapt.models.load import load_processor
 from adapt.models.prompts import answer_tokens, chat_prompts, encode, prompt_version
 from adapt.params import InputError, require
-from adapt.preference.pairs import REMAKE, Pair, PairView, read_origin, read_pairs
+from adapt.preference.pairs import REMAKE, Pair, PairView, read_ids, read_origin, read_pairs
 from adapt.preference.settings import Config
 
-ORIENTATION = 0x0112  # of EXIF: says how a picture must be turned
+AT_ONCE = 256  # rows whose texts are made tokens together
+# What processors raise for a picture or a text that they are not made for.
+UNTAKEN = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError)
 
 
 def check(config: Config, base: Path, pairs: Path) -> None:
     """Raises InputError with the key, or the file and row, that does not fit the rest."""
     rows, processor = read_pairs(pairs), load_processor(base)
+    read_ids(pairs)
     model_config = AutoConfig.from_pretrained(str(base), trust_remote_code=False)
     reason = unknown(model_config)
     if reason is not None:
@@ -54,9 +54,15 @@ def check_rows(model_config: Any, processor: Any, pairs: Path, rows: Sequence[Pa
 
     Returns how many tokens the longest chosen answer has. Raises InputError with file and row.
     """
-    lengths = _lengths(processor, pairs, rows)
-    _check_pictures(model_config, processor, pairs, list(zip(rows, lengths, strict=True)))
-    return max(one.chosen for one in lengths)
+    longest, known = 0, dict[object, _Seen]()
+    for start in range(0, len(rows), AT_ONCE):
+        part = [*enumerate(rows[start : start + AT_ONCE], start + 1)]
+        lengths = _lengths(processor, pairs, part)
+        for (number, row), length in zip(part, lengths, strict=True):
+            with _at(f"{pairs}: row {number} ({row.id})"):
+                _check_pictures(model_config, processor, row, length, known)
+        longest = max(longest, *(one.chosen for one in lengths))
+    return longest
 
 
 def _check_origin(model_config: Any, processor: Any, pairs: Path) -> None:
@@ -80,12 +86,12 @@ class _Lengths:
     rejected: int
 
 
-def _lengths(processor: Any, path: Path, rows: Sequence[Pair]) -> list[_Lengths]:
-    """Of every row; InputError with the row for a text that holds a special token."""
+def _lengths(processor: Any, path: Path, rows: Sequence[tuple[int, Pair]]) -> list[_Lengths]:
+    """Of every numbered row; InputError with the row for a text that holds a special token."""
     try:
-        return _counted(processor, rows)
+        return _counted(processor, [row for _, row in rows])
     except InputError:  # somewhere among them
-        for number, row in enumerate(rows, 1):
+        for number, row in rows:
             with _at(f"{path}: row {number} ({row.id})"):
                 _counted(processor, [row])
         raise
@@ -93,7 +99,7 @@ def _lengths(processor: Any, path: Path, rows: Sequence[Pair]) -> list[_Lengths]
 
 def _counted(processor: Any, rows: Sequence[Pair]) -> list[_Lengths]:
     questions, pictures = [row.question for row in rows], [len(row.images) for row in rows]
-    texts = chat_prompts(processor, questions, pictures)
+    texts = chat_prompts(processor, questions, pictures, [row.history for row in rows])
     prompts = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
     # Each ends with one token, whichever.
     ends = (processor.tokenizer.pad_token_id,)
@@ -125,38 +131,41 @@ class _Seen:
 
 
 def _check_pictures(
-    model_config: Any, processor: Any, path: Path, rows: Sequence[tuple[Pair, _Lengths]]
+    model_config: Any,
+    processor: Any,
+    row: Pair,
+    lengths: _Lengths,
+    known: dict[object, _Seen],
 ) -> None:
     """Grids and lengths; pictures of the same sizes are sent through the processor once."""
+
+    def seen(images: Sequence[bytes]) -> _Seen:
+        if (form := tuple(map(shown_size, images))) not in known:
+            known[form] = _seen(model_config, processor, row, images, lengths.prompt)
+        return known[form]
+
+    own = seen(row.images)
+    others = seen(row.rejected_images) if row.rejected_images else own
+    fits = row.views == own.views and len(row.anchor) == own.tokens
+    made, now = _words(row.views, len(row.anchor)), _words(own.views, own.tokens)
+    problem = f"an anchor on {made}, but the model sees these pictures on {now}; {REMAKE}"
+    require(fits, "views", problem)
     most = getattr(model_config.get_text_config(), "max_position_embeddings", None)
-    known: dict[object, _Seen] = {}
-    for number, (row, lengths) in enumerate(rows, 1):
-        where = f"{path}: row {number} ({row.id})"
-        with _at(where):
-            if (form := tuple(map(_form, row.images))) not in known:
-                known[form] = _seen(model_config, processor, row, lengths.prompt)
-        seen = known[form]
-        fits = row.views == seen.views and len(row.anchor) == seen.tokens
-        made, now = _words(row.views, len(row.anchor)), _words(seen.views, seen.tokens)
-        problem = f"an anchor on {made}, but the model sees these pictures on {now}; {REMAKE}"
-        require(fits, f"{where}: views", problem)
-        length = lengths.prompt + seen.more + max(lengths.chosen, lengths.rejected)
+    answers = (own.more + lengths.chosen, others.more + lengths.rejected)
+    length = lengths.prompt + max(answers)
+    if most is not None and length > most:
         problem = f"prompt and answer have {length} tokens, the model has {most} positions"
-        require(most is None or length <= most, where, f"{problem}; leave the row out")
+        raise InputError(f"{problem}; leave the row out")
 
 
-def _seen(model_config: Any, processor: Any, row: Pair, text: int) -> _Seen:
-    pictures = [open_picture(content) for content in row.images]
-    inputs = encode(processor, [pictures], [row.question])
+def _seen(
+    model_config: Any, processor: Any, row: Pair, images: Sequence[bytes], text: int
+) -> _Seen:
+    pictures = [open_picture(content) for content in images]
+    inputs = encode(processor, [pictures], [row.question], histories=[row.history])
     layout, length = layout_by(model_config, inputs), inputs["input_ids"].shape[1]
     views = tuple(PairView.of(view) for view in layout.of(0))
     return _Seen(views, int(layout.counts_B[0]), length - text)
-
-
-def _form(content: bytes) -> tuple[object, ...]:
-    """What says how large a picture comes out, from the head of its file."""
-    picture = Image.open(io.BytesIO(content))
-    return (*picture.size, picture.getexif().get(ORIENTATION))
 
 
 def _words(views: Sequence[PairView], tokens: int) -> str:
@@ -170,8 +179,10 @@ def _at(where: str) -> Iterator[None]:
     """Errors of a row's own with the place of the row."""
     try:
         yield
+    except PictureProblem as problem:
+        raise InputError(f"{where}: a picture {problem}") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    except UNREADABLE as error:
+    except UNTAKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where}: the model's processor cannot take it: {reason}") from None

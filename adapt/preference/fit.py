@@ -8,7 +8,6 @@ finite ends with FloatingPointError, which names the step, the rows and where it
 is; Ray does not try again what would come out the same.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,12 +16,11 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adapt import environment
 from adapt.cluster import storage, submit
+from adapt.cluster.local import ray_here
 from adapt.models.device import resolve
 from adapt.models.settings import Device
 from adapt.params import require
@@ -69,7 +67,7 @@ def fit(
         return metrics
     message = f"train: starting {config.workers} Ray workers, which takes about half a minute"
     print(message, file=sys.stderr)
-    with _ray(config.workers):
+    with ray_here(config.workers):
         result = _ray_trainer(setup, submit.checkpoints(state)).fit()
         checkpoint = result.checkpoint
         _require_finite(result.return_value, checkpoint and checkpoint.path)
@@ -191,27 +189,3 @@ def worker_device(device: Device, workers: int, gpus: int) -> Device:
     problem = f"{workers} workers need a GPU each, and Ray has {gpus}"
     require(gpus >= workers, "train.workers", f"{problem}; set it to {gpus}, or device to cpu")
     return "cuda"
-
-
-@contextlib.contextmanager
-def _ray(workers: int) -> Iterator[None]:
-    """The Ray that this process runs in, or a local one that ends with the block."""
-    import ray
-
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        ray.init(address=address, log_to_driver=True)
-    else:
-        # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
-        ray.init(
-            address="local",
-            num_cpus=max(workers, environment.cpus()),
-            include_dashboard=True,  # without it Ray Train's cleaner complains once a second
-            dashboard_host="127.0.0.1",
-            object_store_memory=256 * 1024**2,
-            logging_level="ERROR",
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()

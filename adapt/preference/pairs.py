@@ -1,70 +1,28 @@
 """The pair file: one preference pair a row, with the visual anchor of its pictures and question.
 
+It is written as pairs come and read as they are asked for (`adapt/preference/groups.py`), so that
+its pictures need not fit into the memory.
+
 The anchor is kept twice: over the image tokens of the model that made it, for attention
 supervision, and as a map over each picture, for v+, which means the same to every model. What the
 tokens depend on, chat template and kind of model, is in the metadata of the file.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, List, Value
 
-from adapt.attention.grids import Grid, Kind
-from adapt.attention.layout import View
-from adapt.attention.support import SIDE
-from adapt.data.tables import cast
+from adapt.data.columns import cast
 from adapt.params import InputError, require
+from adapt.preference.groups import GROUP_BYTES, GROUP_ROWS, RowGroups, opened, read_group
+from adapt.preference.record import Pair, PairView, checked
 
-ROW_GROUP = 1000
+__all__ = ["Origin", "Pair", "PairView", "read_ids", "read_origin", "read_pairs", "write_pairs"]
 REMAKE = "run the pairs stage again (dvc repro pairs)"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairView:
-    """One grid of patches among the image tokens of a prompt; `image` counts pictures from 0."""
-
-    image: int
-    kind: Kind
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, view: View) -> "PairView":
-        """What is kept of a view."""
-        return cls(image=view.image, kind=view.kind, rows=view.grid[0], columns=view.grid[1])
-
-    @property
-    def grid(self) -> Grid:
-        """(rows, columns)."""
-        return self.rows, self.columns
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One preference: two answers to a question about pictures, and where these support them.
-
-    `anchor` is the visual anchor over all image tokens of the prompt (sum 1), 0 at separators;
-    `views` are the grids among these tokens, in order. `support` is the anchor over each picture,
-    SIDE x SIDE bytes, row by row.
-    """
-
-    id: str
-    kind: str
-    images: tuple[bytes, ...]
-    question: str
-    chosen: str
-    rejected: str
-    chosen_score: float
-    rejected_score: float
-    anchor: tuple[float, ...]
-    views: tuple[PairView, ...]
-    support: tuple[bytes, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +39,14 @@ class Origin:
 _VIEW = pa.struct(
     {"image": pa.int32(), "kind": pa.string(), "rows": pa.int32(), "columns": pa.int32()}
 )
+_TURN = pa.struct({"question": pa.string(), "answer": pa.string()})
 SCHEMA = pa.schema(
     {
-        **dict.fromkeys(("id", "kind"), pa.string()),
+        **dict.fromkeys(("id", "kind", "source"), pa.string()),
         "images": pa.list_(pa.large_binary()),
+        "history": pa.list_(_TURN),
         **dict.fromkeys(("question", "chosen", "rejected"), pa.string()),
+        "rejected_images": pa.list_(pa.large_binary()),
         **dict.fromkeys(("chosen_score", "rejected_score"), pa.float32()),
         "anchor": pa.list_(pa.float32()),
         "views": pa.list_(_VIEW),
@@ -94,28 +55,56 @@ SCHEMA = pa.schema(
 )
 
 
-def write_pairs(path: Path, pairs: Sequence[Pair], origin: Origin) -> None:
-    """Write the pair file; refuses to write an empty one."""
-    assert pairs, "an empty pair file trains nothing"
-    rows = [dataclasses.asdict(pair) for pair in pairs]
-    schema = SCHEMA.with_metadata(dataclasses.asdict(origin))
-    table = pa.Table.from_pylist(rows, schema=schema)
-    pq.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd")
+def write_pairs(path: Path, pairs: Iterable[Pair], origin: Origin) -> int:
+    """Write the pairs as they come; returns how many. One row group is in memory at a time."""
+    schema, total = SCHEMA.with_metadata(dataclasses.asdict(origin)), 0
+    # The dictionary keeps a picture once per row group although several rows have it.
+    options = {"dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
+    with pq.ParquetWriter(path, schema, compression="zstd", **options) as writer:
+        for group in _grouped(pairs):
+            rows = [dataclasses.asdict(pair) for pair in group]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            total += len(group)
+    return total
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """The rows of a pair file; InputError names the file, the row and what is wrong with it."""
+def _grouped(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """The pairs in parts of a row group's size; a larger pair is a part of its own."""
+    group: list[Pair] = []
+    total = 0
+    for pair in pairs:
+        if group and (total + pair.size() > GROUP_BYTES or len(group) == GROUP_ROWS):
+            yield group
+            group, total = [], 0
+        group.append(pair)
+        total += pair.size()
+    if group:
+        yield group
+
+
+def read_pairs(path: Path) -> RowGroups[Pair]:
+    """The rows of a pair file, each read and checked when it is asked for.
+
+    InputError names the file, and the row with what is wrong with it when that is read.
+    """
     file = _open(path)
     missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
     require(not missing, str(path), f"missing {', '.join(missing)}; {REMAKE}")
-    rows = cast(file.read(columns=SCHEMA.names), SCHEMA, path, REMAKE).to_pylist()
-    require(bool(rows), str(path), f"no rows; {REMAKE}")
-    pairs = [_pair(f"{path}: row {n} ({row['id']})", row) for n, row in enumerate(rows, 1)]
+    require(file.metadata.num_rows > 0, str(path), f"no rows; {REMAKE}")
+    return RowGroups(path, SCHEMA.names, _Casted(path), _Made(path))
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of a pair file, in order; InputError where two rows have one."""
+    file, ids = _open(path), list[str]()
+    for group in range(file.metadata.num_row_groups):
+        ids += read_group(file, group, ["id"], path)["id"].to_pylist()
     first: dict[str, int] = {}
-    for number, pair in enumerate(pairs, 1):
-        where, before = f"{path}: row {number} ({pair.id})", first.setdefault(pair.id, number)
+    for number, identity in enumerate(ids, 1):
+        before = first.setdefault(identity, number)
+        where = f"{path}: row {number} ({identity})"
         require(before == number, where, f"id: that of row {before} as well")
-    return pairs
+    return ids
 
 
 def read_origin(path: Path) -> Origin:
@@ -133,71 +122,27 @@ _ORIGIN = dataclasses.fields(Origin)
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return opened(path)
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: not found; run the pairs stage first (dvc repro pairs)"
-        ) from None
-    except (pa.ArrowInvalid, OSError):
-        raise InputError(f"{path}: not a parquet file, or damaged") from None
+        advice = "run the pairs stage first (dvc repro pairs)"
+        raise InputError(f"{path}: not found; {advice}") from None
 
 
-# ---- what a row must be --------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class _Casted:
+    """Makes the types of a row group those of `SCHEMA`."""
+
+    path: Path
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return cast(table, SCHEMA, self.path, REMAKE)
 
 
-def _pair(where: str, row: dict[str, Any]) -> Pair:
-    """The row as a pair. Each check says what the next one may take for granted."""
-    for key, value in row.items():
-        require(value is not None, where, f"no {key}")
-    for key in ("id", "images", "question", "chosen", "rejected", "anchor", "views"):
-        require(bool(row[key]), where, f"no {key}")
-    require(all(row["images"]), where, "images: one has no bytes")
-    for key in ("chosen_score", "rejected_score"):
-        require(math.isfinite(row[key]), where, f"{key}: {row[key]}")
-    _check_anchor(where, row)
-    fields = {key: tuple(row[key]) for key in ("images", "anchor", "support")}
-    return Pair(**{**row, **fields, "views": tuple(PairView(**view) for view in row["views"])})
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """Makes a pair from the number and the columns of a row."""
 
+    path: Path
 
-def _check_anchor(where: str, row: Mapping[str, Any]) -> None:
-    """That anchor, views and maps belong to each other and to the pictures."""
-    values, pictures = row["anchor"], len(row["images"])
-    is_weight = all(value is not None and 0 <= value < math.inf for value in values)
-    require(is_weight, where, "anchor: a value is negative or not finite")
-    patches = 0
-    for view in row["views"]:
-        is_view = view is not None and view["kind"] in get_args(Kind)
-        is_view = is_view and all(
-            view[key] is not None and view[key] >= low
-            for key, low in (("image", 0), ("rows", 1), ("columns", 1))
-        )
-        require(is_view, where, f"views: {view} is none")
-        patches += view["rows"] * view["columns"]
-    problem = f"{len(values)} values, but its views have {patches} patches"
-    require(patches <= len(values), where, f"anchor: {problem}")
-    sizes = [0 if one is None else len(one) for one in row["support"]]
-    expected = f"{pictures} maps of {SIDE**2} bytes, one for each picture"
-    require(sizes == [SIDE**2] * pictures, where, f"support: expected {expected}, got {sizes}")
-
-
-# ---- as a data set -------------------------------------------------------------------------------
-
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "images": List(Value("large_binary")),
-        **dict.fromkeys(("question", "chosen", "rejected"), Value("string")),
-        "anchor": List(Value("float32")),
-        "support": List(Value("binary")),
-    }
-)
-
-
-def dataset(pairs: Sequence[Pair]) -> Dataset:
-    """What training reads of the pairs, in their order. Pictures stay undecoded bytes."""
-    return Dataset.from_list([_trained(pair) for pair in pairs], features=FEATURES)
-
-
-def _trained(pair: Pair) -> dict[str, Any]:
-    row = {name: getattr(pair, name) for name in FEATURES}
-    return {name: [*value] if isinstance(value, tuple) else value for name, value in row.items()}
+    def __call__(self, number: int, row: dict[str, Any]) -> Pair:
+        return checked(f"{self.path}: row {number} ({row['id']})", row)

@@ -13,7 +13,8 @@ that the model itself gives to the two rows: some models have several for each t
 
 What belongs to pictures (`pixel_values`, sizes, patch grids) is in a batch once for each pair,
 whatever its form: pictures, patches and tiles need not come in equal numbers. `twice` repeats it
-for a model that is to see the two rows apart.
+for a model that is to see the two rows apart. Where a rejected answer has pictures of its own,
+there is no shared prompt, and those of all 2B rows lie in the batch as well (`APART`).
 
 Shapes: B pairs, S sequence of a row, Z of a pair.
 """
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 
 from adapt.attention.capture import NAME, decoder_of
 
+APART = "apart_"
+
 
 def cannot_share(model: nn.Module, batch: Mapping[str, Any]) -> str | None:
     """Why a mask of our own cannot say which token of this batch sees which; None where it can."""
@@ -40,7 +43,9 @@ def cannot_share(model: nn.Module, batch: Mapping[str, Any]) -> str | None:
     # Such models make their own masks, in which the tokens of a picture (`token_type_ids`) or a
     # whole prompt see each other.
     makes_masks = hasattr(getattr(model, "module", model), "create_masks_for_generate")
-    if config._attn_implementation not in ("sdpa", NAME):
+    if any(name.startswith(APART) for name in batch):
+        reason = "a rejected answer has pictures of its own"
+    elif config._attn_implementation not in ("sdpa", NAME):
         name = config._attn_implementation
         reason = f"its attention is {name}, which takes masks in another form than sdpa"
     elif makes_masks or "token_type_ids" in batch:
@@ -86,14 +91,18 @@ def is_per_token(value: Any, ids_BS: Tensor) -> bool:
 def twice(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs for 2B rows of what has the tokens of 2B and the pictures of B.
 
+    Pictures under `apart_*` are those of 2B already.
+
     >>> inputs = {"input_ids": torch.ones(2, 3), "image_sizes": torch.tensor([[5, 7]])}
     >>> twice(inputs)["image_sizes"]
     tensor([[5, 7],
             [5, 7]])
     """
-    ids = inputs["input_ids"]
+    ids, own = inputs["input_ids"], {k for k in inputs if k.startswith(APART)}
     pictures = {k for k, v in inputs.items() if isinstance(v, Tensor) and not is_per_token(v, ids)}
-    return {k: torch.cat([v, v]) if k in pictures else v for k, v in inputs.items()}
+    both = {k: torch.cat([inputs[k], inputs[k]]) for k in pictures - own}
+    both |= {k.removeprefix(APART): inputs[k] for k in own}
+    return {k: both.get(k, v) for k, v in inputs.items() if k not in own}
 
 
 def shifted(labels_BS: Tensor) -> Tensor:

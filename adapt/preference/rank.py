@@ -8,16 +8,33 @@ from adapt.metrics.mentions import Mention, named
 from adapt.metrics.pope import parse_yes_no
 
 
-def score(answer: str, example: Example, vocabulary: Vocabulary) -> float:
+def unrankable(example: Example, vocabulary: Vocabulary | None) -> str:
+    """Why answers to this question cannot be ranked, or "".
+
+    Yes/no and colour questions are ranked by their own answer, a description by what is there.
+    """
+    if example.kind == "other":
+        return "no rule ranks answers to questions of kind other"
+    if example.kind == "describe" and example.objects is None:
+        return "what is in the picture is not known"
+    if example.kind != "exists" and vocabulary is None:
+        return "no vocabulary.json says which words mean an object or a colour"
+    return ""
+
+
+def score(answer: str, example: Example, vocabulary: Vocabulary | None) -> float:
     """How well an answer agrees with the ground truth, at most 1.
 
     Descriptions: share of true objects mentioned, minus share of mentions that are hallucinated,
     minus half the share of mentions that name a true object in a wrong colour. Yes/no and colour
-    questions: 1 when the deciding word is right, else 0.
+    questions: 1 when the deciding word is right, else 0. Where it is known that nothing is there, a
+    description that names nothing scores 0, and any object takes away from it.
     """
+    assert not (reason := unrankable(example, vocabulary)), reason
     # 1. A short question has a deciding word.
     if example.kind == "exists":
         return float(parse_yes_no(answer) == parse_yes_no(example.answer))
+    assert vocabulary is not None
     if example.kind == "colour":
         return float(named(answer, vocabulary.colours) == named(example.answer, vocabulary.colours))
     # 2. A description gains by what it covers, or it would be best to say nothing, and loses by

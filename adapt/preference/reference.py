@@ -27,6 +27,7 @@ from torch import Tensor
 
 from adapt.cluster import storage
 from adapt.preference.collate import GUIDED, REFERENCE, part
+from adapt.preference.dataset import ids_of
 from adapt.progress import track
 
 Values = list[list[float]]  # per row: chosen, rejected, in nats
@@ -117,7 +118,7 @@ def _compute(source: Source, guided: bool) -> Values:
     gathered = {k: v for one in gather_object([by_start]) for k, v in one.items()}
     values = [row for start in starts for row in gathered[start]]
     # 4. and so all of them stop where one value cannot be used.
-    pairs = zip(rows["id"], values, strict=True)
+    pairs = zip(ids_of(rows), values, strict=True)
     bad = [identity for identity, row in pairs if not all(map(math.isfinite, row))]
     if bad:
         problem = "the base model gives no finite log-probability to the answers of"
@@ -146,8 +147,11 @@ def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
 def _contents(source: Source, guided: bool) -> Iterator[bytes]:
     """Every row, and the batch of the first, where another way to pixels and tokens shows."""
     for row in source.rows:
-        yield json.dumps([row[name] for name in ("question", "chosen", "rejected")]).encode()
+        history = [[turn.question, turn.answer] for turn in row.get("history", ())]
+        texts = [row[name] for name in ("question", "chosen", "rejected")]
+        yield json.dumps([*texts, *history]).encode()
         yield from row["images"]
+        yield from row.get("rejected_images", ())
         if guided:
             yield row["id"].encode()
             yield from row["support"]

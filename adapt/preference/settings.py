@@ -22,6 +22,7 @@ from adapt.params import (
 )
 
 Kind = Literal["describe", "exists", "colour"]
+PairsFrom = Literal["auto", "sample", "given", "both"]
 # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
 LossType = Literal[  # noqa: RUF041 (flat, it would take thirteen lines)
     Literal["sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "bco_pair"],
@@ -30,8 +31,10 @@ LossType = Literal[  # noqa: RUF041 (flat, it would take thirteen lines)
 
 
 class PairsConfig(Settings):
-    """Section `pairs`."""
+    """Section `pairs`; `limit` is of given pairs, the five keys behind it of sampled ones."""
 
+    source: PairsFrom
+    limit: Natural
     images: Count
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)]
     samples: Annotated[int, Field(ge=2, le=1024)]  # a pair needs two answers

@@ -45,6 +45,7 @@ from adapt.preference.collate import (
     part,
     response_rows,
 )
+from adapt.preference.dataset import with_columns
 from adapt.preference.head import check_head
 from adapt.preference.losses import (
     Metrics,
@@ -104,8 +105,7 @@ class AdaptTrainer(DPOTrainer):
             weights=f"{self.model.dtype} {getattr(self.model, 'quantization_method', None) or ''}",
         )
         columns = reference.columns(source, cache, guided=weights.vag > 0)
-        for name, column in columns.items():
-            self.train_dataset = self.train_dataset.add_column(name, column)
+        self.train_dataset = with_columns(self.train_dataset, columns)
         self.precompute_ref_logps = True  # TRL's name for: take them from the batch
         if self.ref_model is not None:
             self.accelerator._models.remove(self.ref_model)  # or its memory stays taken

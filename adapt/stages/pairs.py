@@ -1,8 +1,11 @@
-"""Stage `pairs`: preference pairs from the base model's own samples, with their visual anchors.
+"""Stage `pairs`: preference pairs with their visual anchors, given or of the base model's own.
 
-For a random part of the training images, several answers to every question are sampled; ground
-truth ranks them, the best and the worst are kept when they differ enough. The anchor of an
-image-question is read from the first K tokens of the same samples. Writes `pairs.parquet`.
+Given pairs are those of preference data: only the anchor is computed, from a pass over the first K
+tokens of the chosen answer. Own ones are sampled: for a random part of the training images several
+answers to every question; ground truth ranks them, the best and the worst are kept when they differ
+enough, and the anchor is read from the first K tokens of the same samples. What was worked out
+before for the same model, settings and row is not worked out again. Writes `pairs.parquet`, and
+`report.json`, which says what may spoil a training on them.
 """
 
 from pathlib import Path
@@ -12,11 +15,11 @@ from adapt.progress import Log
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
-    """Sample, rank, annotate; see the module docstring."""
-    from adapt.preference.sample import sample_pairs
+    """Make the pairs; see the module docstring."""
+    from adapt.preference.make import make_pairs
 
     splits, base = results / "data" / "splits", results / "base" / "model"
-    return sample_pairs(config, splits, base, out / "pairs.parquet", log)
+    return make_pairs(config, splits, base, out, log)
 
 
 if __name__ == "__main__":

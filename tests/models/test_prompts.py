@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, LlamaConfig
 
+from adapt.data.schema import Turn
 from adapt.models.prompts import answer_tokens, chat_prompts, encode, end_tokens, prompt_inputs
 from adapt.params import InputError
 from tests.support import families, templates, tiny_world
@@ -15,21 +16,35 @@ from tests.support import families, templates, tiny_world
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 PICTURE = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
 QUESTIONS = ["what is it?", "is there a dog?"]
+HISTORY = (
+    Turn(question="is there a car?", answer="no"),
+    Turn(question="is it red?", answer="a red house."),
+)
 
 
-def published(processor, question, pictures):
+def published(processor, question, pictures, history=()):
     """One prompt by the processor's own way from turns to tensors."""
     images = [{"type": "image", "image": picture} for picture in pictures]
-    content = [*images, {"type": "text", "text": question}]
-    turns = [{"role": "user", "content": content}]
+    turns = []
+    for before in history:
+        turns += [said("user", before.question), said("assistant", before.answer)]
+    turns.append(said("user", question))
+    turns[0]["content"] = [*images, *turns[0]["content"]]
     options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
     return processor.apply_chat_template(turns, add_generation_prompt=True, **options)
+
+
+def said(role, text):
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 @pytest.mark.parametrize("style", templates.STYLES)
 def test_a_prompt_is_what_the_published_processor_makes(style):
     processor = templates.processor(templates.STYLES[style][0])
     batch = encode(processor, [[PICTURE], [PICTURE]], QUESTIONS)
+    later = encode(processor, [[PICTURE], [PICTURE]], QUESTIONS, histories=[HISTORY, ()])
+    want = published(processor, QUESTIONS[0], [PICTURE], HISTORY)["input_ids"][0]
+    assert torch.equal(later["input_ids"][0][later["attention_mask"][0].bool()], want)
     for b, question in enumerate(QUESTIONS):
         want = published(processor, question, [PICTURE])["input_ids"][0]
         ours = batch["input_ids"][b][batch["attention_mask"][b].bool()]
@@ -45,6 +60,22 @@ def test_every_family_gets_the_tensors_of_its_own_processor(name):
     ours = prompt_inputs(model, processor, [[picture]], [families.QUESTIONS[0]])
     want = published(processor, families.QUESTIONS[0], [picture])
     assert set(ours) == set(want) - {"labels"}
+    for key in ours:
+        assert torch.equal(ours[key], want[key]), key
+
+
+@pytest.mark.parametrize("name", families.CASES)
+def test_every_family_gets_earlier_turns_as_its_own_processor_writes_them(name):
+    model, processor = families.built(name)
+    picture = families.picture(next(iter(families.CASES[name].views)))
+    question = families.QUESTIONS[0]
+    ours = prompt_inputs(model, processor, [[picture]], [question], [HISTORY])
+    want = published(processor, question, [picture], HISTORY)
+    assert set(ours) == set(want) - {"labels"}
+    assert (
+        ours["input_ids"].shape[1]
+        > prompt_inputs(model, processor, [[picture]], [question])["input_ids"].shape[1]
+    )
     for key in ours:
         assert torch.equal(ours[key], want[key]), key
 
@@ -108,3 +139,9 @@ def test_pictures_stand_where_the_question_says():
     processor = templates.processor(templates.INTERNVL)
     (text,) = chat_prompts(processor, ["is <image> like <image>?"], [2])
     assert "\nis<image>like<image>?<|im_end|>" in text
+    history = (Turn(question="this is <image>.", answer="yes"), *HISTORY[1:])
+    (text,) = chat_prompts(processor, ["and <image> ?"], [2], [history])
+    assert text.index("this is<image>.") < text.index("a red house.") < text.index("and<image>?")
+    assert text.count("<image>") == 2
+    with pytest.raises(InputError, match="answer 'a <image>' contains <image>"):
+        chat_prompts(processor, ["and?"], [1], [[Turn(question="what?", answer="a <image>")]])

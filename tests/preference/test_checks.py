@@ -85,7 +85,7 @@ def test_a_row_longer_than_the_models_positions(base, tmp_path):
 
 def test_a_file_that_is_no_picture(base, tmp_path):
     rows = [*pairs(3), changed(pairs(1)[0], id="odd", images=(b"none",))]
-    assert "row 4 (odd): the model's processor cannot take it" in refused(base, tmp_path, rows)
+    assert "row 4 (odd): a picture is not an image file" in refused(base, tmp_path, rows)
 
 
 def test_a_folder_without_a_model(base, tmp_path):

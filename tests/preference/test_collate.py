@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.data.schema import open_picture
+from adapt.data.pictures import open_picture
+from adapt.data.schema import Turn
 from adapt.models.prompts import encode
 from adapt.params import InputError
 from adapt.preference.collate import ANCHOR, FLAT, GUIDED, IDS, chosen_half, part
 from adapt.preference.guide import enhanced, noise_injected
+from adapt.preference.prefix import cannot_share, twice
 from tests.support import tiny_world
 from tests.support.preference_rows import collator, rows, support
 
@@ -63,6 +65,36 @@ def test_anchors_of_different_lengths_and_flat_maps():
 def test_the_chosen_half_has_all_pictures():
     half = chosen_half(part(collator()(rows()), guided=False))
     assert {len(value) for value in half.values()} == {4}
+
+
+def test_a_rejected_answer_with_pictures_of_its_own():
+    made, processor = rows()[:3], tiny_world.processor()
+    other, turns = made[0]["images"], (Turn(question="is it red?", answer="no"),)
+    made[1] |= {"rejected_images": other, "history": turns}
+    batch, plain = collator()(made), collator()(rows()[:3])
+    # 1. The chosen pictures as ever; beside them those of both answers, for rows apart.
+    assert batch["pixel_values"].equal(plain["pixel_values"])
+    first, second, third = batch["pixel_values"]
+    assert batch["apart_pixel_values"].equal(
+        torch.stack([first, second, third, first, first, third])
+    )
+    apart = twice(part(batch, guided=False))
+    assert apart["pixel_values"].equal(batch["apart_pixel_values"])
+    assert not any(key.startswith("apart_") for key in apart)
+    assert cannot_share(tiny_world.model(), part(batch, guided=False)) == (
+        "a rejected answer has pictures of its own"
+    )
+    # 2. Noise is on the pictures that the rejected answer is about.
+    noisy = noise_injected(open_picture(other[0]), 0.3, "row-1")
+    expected = encode(processor, [[noisy]], [""])["pixel_values"][0]
+    assert batch[f"{GUIDED}pixel_values"][4].equal(expected)
+    # 3. The earlier turns stand in both prompts; the chosen half knows nothing of the others.
+    pictures, question = [[open_picture(made[1]["images"][0])]], [made[1]["question"]]
+    prompt = encode(processor, pictures, question, histories=[turns])["input_ids"][0]
+    for row in (1, 4):
+        assert batch["input_ids"][row, : len(prompt)].equal(prompt)
+    assert not any(key.startswith("apart_") for key in chosen_half(part(batch, guided=False)))
+    assert not any(key.startswith("apart_") for key in part(batch, guided=True))
 
 
 def test_a_text_with_a_special_token():

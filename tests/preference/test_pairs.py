@@ -7,7 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapt.params import InputError
-from adapt.preference.pairs import Origin, PairView, dataset, read_origin, read_pairs, write_pairs
+from adapt.preference.dataset import dataset
+from adapt.preference.pairs import (
+    Origin,
+    PairView,
+    read_ids,
+    read_origin,
+    read_pairs,
+    write_pairs,
+)
 from tests.support.preference_rows import changed, origin, pairs, support
 
 VIEW = PairView(image=1, kind="tile", rows=1, columns=2)
@@ -25,8 +33,8 @@ def test_it_gives_back_what_was_written(tmp_path):
     ]
     assert back[0].anchor == pytest.approx(one.anchor)
     assert read_origin(tmp_path / "pairs.parquet") == origin()
-    row = dataset(back)[2]
-    assert (row["images"], row["support"]) == ([*three.images], [*three.support])
+    row = dataset(back, read_ids(tmp_path / "pairs.parquet"))[2]
+    assert (row["images"], row["support"]) == (three.images, three.support)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +59,7 @@ def test_a_row_that_is_wrong(tmp_path, changes: dict[str, Any], message):
     with pytest.raises(
         InputError, match=rf"pairs.parquet: row 3 \({changes.get('id', 'odd')}\): {message}"
     ):
-        read_pairs(path)
+        read_ids(path), [*read_pairs(path)]
 
 
 def test_a_file_that_is_wrong(tmp_path):

@@ -11,7 +11,6 @@ import torch
 from adapt.models.load import load_model
 from adapt.preference import reference
 from adapt.preference.collate import GUIDED, REFERENCE, part
-from adapt.preference.pairs import dataset
 from adapt.preference.prefix import twice
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights
@@ -20,6 +19,7 @@ from tests.support.preference_rows import (
     adapt_trainer,
     collator,
     config,
+    data_of,
     gradients,
     loss_of,
     pairs,
@@ -74,7 +74,7 @@ def test_the_policy_is_its_own_reference_and_no_second_model_is_loaded(base, tmp
         data_collator=collator(),
         weights=BOTH,
         anchor_tokens=2,
-        train_dataset=dataset(pairs(4)),
+        train_dataset=data_of(pairs(4)),
         processing_class=tiny_world.processor(),
         attn_layers="all",
         cache=ReferenceCache(uri=str(tmp_path / "other"), base="base"),

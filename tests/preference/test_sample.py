@@ -9,10 +9,12 @@ import pytest
 from adapt.attention.layout import layout_of
 from adapt.attention.places import places_of
 from adapt.attention.support import support_maps
-from adapt.data.schema import Example, SceneObject, Vocabulary, open_picture
+from adapt.data.pictures import open_picture
+from adapt.data.schema import Example, SceneObject, Vocabulary
 from adapt.generation.debias import Debias
 from adapt.models.prompts import encode, prompt_version
 from adapt.params import load
+from adapt.preference.annotate import sampled_pair
 from adapt.preference.checks import check_rows
 from adapt.preference.pairs import Origin, Pair, read_pairs, write_pairs
 from adapt.preference.sample import Sampler
@@ -24,7 +26,14 @@ WORDS = Vocabulary(
     objects={word: (word,) for word in ("house", "tree", "car", "picture")},
     colours=("red", "green", "blue"),
 )
-SETTINGS = {"images": 3, "kinds": ["describe"], "samples": 6, "temperature": 1.0}
+SETTINGS = {
+    "source": "auto",
+    "limit": 0,
+    "images": 3,
+    "kinds": ["describe"],
+    "samples": 6,
+    "temperature": 1.0,
+}
 SETTINGS |= {"min_gap": 1e-3, "batch": 2}
 SHARED = {"anchor": ANCHOR, "device": "cpu", "max_new_tokens": 6, "seed": 1}
 
@@ -60,7 +69,12 @@ def sampled(name: str, batch: int) -> list[Pair]:
     debias = Debias(model, processor, QUESTIONS[:1], settings.anchor, settings.seed)
     sampler = Sampler(settings, model, processor, WORDS, debias)
     rows = examples(name)
-    return [pair for part in sampler.answered(rows) for pair in sampler.pairs(*part)]
+    outcomes = [
+        (row, found)
+        for part, outcome in sampler.found(rows)
+        for row, found in zip(part, outcome, strict=True)
+    ]
+    return [sampled_pair(row, found, row.id) for row, found in outcomes if found is not None]
 
 
 @pytest.mark.parametrize("name", CASES)

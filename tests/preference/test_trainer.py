@@ -8,15 +8,19 @@ import pytest
 import torch
 from trl import DPOTrainer
 
-from adapt.preference.collate import IDS, response_rows
+from adapt.preference.collate import IDS, part, response_rows
 from adapt.preference.losses import dpo, sft
+from adapt.preference.prefix import twice
 from adapt.preference.trainer import Weights
 from tests.support.preference_rows import (
     NONE,
     adapt_trainer,
     batch_of,
+    changed,
+    data_of,
     gradients,
     loss_of,
+    pairs,
     trl_trainer,
 )
 
@@ -66,6 +70,35 @@ def test_vag_with_equal_images_equals_dpo(base, tmp_path):
     vag = adapt_trainer(base, tmp_path, Weights(**{**NONE, "vag": 1.0}))
     torch.testing.assert_close(loss_of(vag, equal_images=True), same, atol=1e-6, rtol=2e-6)
     assert abs((loss_of(vag) - same).item()) > 1e-3, "guided images must matter"
+
+
+def test_rejected_answers_with_their_own_pictures_are_computed_apart(base, tmp_path, capsys):
+    """As TRL's own loss on two rows of a pair, each with its picture."""
+    made = pairs(4)
+    others = [changed(row, rejected_images=made[(i + 1) % 4].images) for i, row in enumerate(made)]
+    weights = Weights(**{**NONE, "dpo": 1.0, "sft": 0.0})
+    ours = adapt_trainer(base, tmp_path, weights, data=data_of(others))
+    same = adapt_trainer(base, tmp_path, weights, data=data_of(made))
+    assert "computed for each answer: a rejected answer has pictures" in capsys.readouterr().err
+    trl = trl_trainer(base, tmp_path)
+    inputs = twice(part(ours.data_collator([*ours.train_dataset]), guided=False))
+    inputs = {k: v for k, v in inputs.items() if not k.startswith("ref_")}
+    torch.testing.assert_close(
+        loss_of(ours), trl.compute_loss(trl.model, inputs), atol=1e-6, rtol=1e-5
+    )
+    assert abs((loss_of(ours) - loss_of(same)).item()) > 1e-4, "the pictures must matter"
+    # Supervision and SFT look at the chosen half, whose pictures are the same.
+    chosen = Weights(**{**NONE, "sft": 1.0, "attn": 1.0})
+    one, two = (
+        loss_of(adapt_trainer(base, tmp_path, chosen, data=data_of(rows)))
+        for rows in (made, others)
+    )
+    torch.testing.assert_close(one, two)
+    loss_of(
+        adapt_trainer(
+            base, tmp_path, Weights(vag=1.0, dpo=1.0, sft=1.0, attn=1.0), data=data_of(others)
+        )
+    ).backward()
 
 
 def test_terms_add_up_with_their_weights(base, tmp_path):

@@ -1,0 +1,121 @@
+"""Anchors of answers that were given: read from a pass over their first tokens, not generated.
+
+The anchor of a generated answer is the mean attention of the K steps that chose its first tokens
+(docs/method.md, section 2). A decoder that is given those tokens attends in the same way at the
+same places, so that one pass over prompt and tokens reads what generation would have read.
+
+Shapes: B rows, K anchor tokens, L layers, N image tokens.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from adapt.attention.anchor import anchors, by_grid
+from adapt.attention.capture import RowCapture, observed
+from adapt.attention.layout import Layout, layout_of
+from adapt.attention.trace import mean_of_first
+from adapt.data.pictures import open_picture
+from adapt.data.schema import Preference
+from adapt.generation.answer import DebiasMasks, Decoding
+from adapt.generation.batches import MEASURED, Prompt, fitting, halved
+from adapt.models.prompts import answer_tokens, encode, end_tokens, place_of
+from adapt.preference.annotate import Found, annotation
+from adapt.preference.collate import continued, divided, response_rows
+from adapt.preference.settings import PairsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Reads the anchors of preference rows from their chosen answers."""
+
+    config: PairsConfig
+    model: Any
+    processor: Any
+    debias: DebiasMasks
+
+    def found(
+        self, rows: Sequence[Preference]
+    ) -> Iterator[tuple[Sequence[Preference], Sequence[Found]]]:
+        """The rows in order, in parts that fit into the memory, with what was found for each."""
+        size = self.config.batch if isinstance(self.config.batch, int) else 0
+        if rows and not size:
+            K = self.config.anchor.anchor_tokens
+            some = [prompt_of(row) for row in rows[:: -(-len(rows) // MEASURED)]]
+            decoding = Decoding(anchor_tokens=K, max_new_tokens=K)
+            size = fitting(self.model, self.processor, some, decoding)
+        yield from halved(rows, size, self._annotated, "pairs.batch")
+
+    def _annotated(self, rows: Sequence[Preference]) -> list[Found]:
+        prompts, model, processor = [prompt_of(row) for row in rows], self.model, self.processor
+        chosen, K = [row.chosen for row in rows], self.config.anchor.anchor_tokens
+        anchor_BN, layout = forced_anchors(model, processor, prompts, chosen, K, self.debias)
+        counts, found = layout.counts_B.tolist(), []
+        for i, prompt in enumerate(prompts):
+            sizes = [image.size for image in prompt.images]
+            own = (anchor_BN[i, : counts[i]], layout.of(i), sizes)
+            found.append(Found(annotation=annotation(model, processor, *own)))
+        return found
+
+
+def prompt_of(row: Preference) -> Prompt:
+    """A row's prompt, its pictures decoded."""
+    return Prompt(row.id, [open_picture(one) for one in row.images], row.question, row.history)
+
+
+@torch.no_grad()
+def forced_anchors(
+    model: nn.Module,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    answers: Sequence[str],
+    anchor_tokens: int,
+    debias: DebiasMasks | None,
+) -> tuple[Tensor, Layout]:
+    """The visual anchor of each answer, [B, N], and the image tokens of the prompts.
+
+    Raises InputError for an answer with a special token, and a model that cannot be observed.
+    """
+    # 1. The first K tokens of each answer behind its prompt.
+    first = [one[:anchor_tokens] for one in spoken(model, processor, answers)]
+    batch, images = sequences(model, processor, prompts, first)
+    is_answer_BS = batch.pop("completion_mask")
+    layout = layout_of(model, batch)
+    # 2. The attention of the positions that produce them. Nobody asks for the logits.
+    rows_BK = response_rows(is_answer_BS)
+    capture = RowCapture(rows_BK, layout.columns_BN, gradients=False)
+    with observed(model, capture):
+        model(**batch, use_cache=False, logits_to_keep=1)
+    # 3. From there on it is the anchor of a generated answer.
+    masks = debias.covering(layout, images) if debias is not None else None
+    maps_BLN = mean_of_first(capture.stacked().transpose(1, 2), rows_BK >= 0)
+    return anchors(maps_BLN, by_grid(layout), masks), layout
+
+
+def spoken(model: nn.Module, processor: Any, answers: Sequence[str]) -> list[list[int]]:
+    """The tokens of each answer without its end token, which belongs to none.
+
+    An answer without any, some white space, is the step that ends it, as in generation.
+    """
+    tokens = answer_tokens(processor, answers, end_tokens(model, processor))
+    return [one[:-1] or one for one in tokens]
+
+
+def sequences(
+    model: nn.Module, processor: Any, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]]
+) -> tuple[dict[str, Tensor], list[Sequence[Image.Image]]]:
+    """The model's inputs for prompts and the tokens behind them, and the prompts' pictures.
+
+    Padded on the right, with `completion_mask`, which is 1 at the tokens.
+    """
+    images = [prompt.images for prompt in prompts]
+    questions, histories = [p.question for p in prompts], [p.history for p in prompts]
+    made = divided(encode(processor, images, questions, "right", histories))
+    batch = continued(made.tokens, tokens, processor.tokenizer.pad_token_id) | made.pictures
+    device, dtype = place_of(model)
+    cast = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in batch.items()}
+    return cast, images

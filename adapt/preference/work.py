@@ -1,0 +1,150 @@
+"""What the pairs stage works out, row by row, with the base model.
+
+One of two makers (`given.py`, `sample.py`) works out the rows whose outcome is not known yet; which
+is known says a digest of everything that the outcome depends on.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from adapt.cluster.storage import digest
+from adapt.data.schema import Example, Vocabulary
+from adapt.generation.debias import Debias
+from adapt.models.device import generation_dtype, resolve
+from adapt.models.identity import content_key
+from adapt.models.load import load_model, load_processor
+from adapt.models.prompts import prompt_version
+from adapt.preference.annotate import Found, given_pair, sampled_pair
+from adapt.preference.given import Given
+from adapt.preference.kept import VERSION, Kept, row_key
+from adapt.preference.pairs import Origin, Pair
+from adapt.preference.sample import Sampler
+from adapt.preference.selected import Some, say
+from adapt.preference.settings import PairsConfig
+from adapt.progress import Log, track
+
+# What the outcome of a row depends on, its pictures aside.
+GIVEN_BY = ("history", "question", "chosen")
+SAMPLED_BY = ("id", "kind", "history", "question", "answer", "objects", "absent")
+# What noise is asked for the debias masks. Descriptions look at all of an image. Masks that hung on
+# the questions of the data would be others, and with them every anchor, with each new question.
+NOISE_QUESTION = "describe the picture."
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows of one kind: how they are worked out, and what an outcome becomes."""
+
+    rows: Sequence[Any]
+    found: Callable[[Sequence[Any]], Iterator[tuple[Sequence[Any], Sequence[Found | None]]]]
+    key: Callable[[Any], bytes]
+    pair: Callable[[Any, Found], Pair]
+    label: str
+
+    def do(self, store: Kept, log: Log) -> list[bytes]:
+        """Work out what is not known yet, and keep each batch when it is done; returns the keys."""
+        keys = [self.key(row) for row in track(self.rows, "looking for what is known")]
+        known = store.known(keys)
+        places = [i for i, key in enumerate(keys) if key not in known]
+        if known:
+            same = "with these weights, settings and contents"
+            say(f"{len(keys) - len(places)} of {len(keys)} rows are known, {same}")
+        pairs = sum(store.get(key) is not None for key in keys if key in known)
+        start, new = 0, Some(self.rows, places)
+        parts = track(self.found(new), self.label, len(new), lambda part: len(part[0]))
+        for step, (part, outcomes) in enumerate(parts, 1):
+            named = [keys[place] for place in places[start : start + len(part)]]
+            store.put(dict(zip(named, outcomes, strict=True)))
+            start, pairs = start + len(part), pairs + sum(one is not None for one in outcomes)
+            log(step, {"pairs": pairs})
+        return keys
+
+    def pairs(self, store: Kept, keys: Sequence[bytes]) -> Iterator[Pair]:
+        """The pairs in the order of the rows; a row without one is passed over."""
+        for row, key in zip(self.rows, keys, strict=True):
+            found = store.get(key)
+            if found is not None:
+                yield self.pair(row, found)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The base model, and what it takes to work with it."""
+
+    config: PairsConfig
+    model: Any
+    processor: Any
+    base: Path
+    masks: Path
+
+    @classmethod
+    def of(cls, config: PairsConfig, base: Path, masks: Path) -> "Loaded":
+        """From a model's folder."""
+        device = resolve(config.device)
+        model = load_model(base, device, generation_dtype(device))
+        return cls(config, model, load_processor(base), base, masks)
+
+    def origin(self) -> Origin:
+        """What the tokens of its pairs depend on."""
+        kind = self.model.config.model_type
+        return Origin(prompt=prompt_version(self.processor), model_type=kind)
+
+    def tokens(self, text: str) -> int:
+        """How many tokens an answer has."""
+        return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def given(self, rows: Sequence[Any]) -> Work:
+        """Of given answers: their anchors."""
+        maker = Given(self.config, self.model, self.processor, self._debias())
+        base = self._base("given")
+        return Work(
+            rows,
+            maker.found,
+            lambda row: row_key(base, row, GIVEN_BY),
+            given_pair,
+            "anchors of given answers",
+        )
+
+    def sampled(
+        self, rows: Sequence[Example], vocabulary: Vocabulary | None, *, also_given: bool
+    ) -> Work:
+        """Of questions: answers of the model's own, ranked, and their anchors."""
+        debias = self._debias()
+        maker = Sampler(self.config, self.model, self.processor, vocabulary, debias)
+        names = ("samples", "temperature", "min_gap", "max_new_tokens")
+        settings = [getattr(self.config, name) for name in names]
+        base = self._base("sampled", repr(vocabulary), *settings)
+        # A question whose given answers are a pair as well needs a name of its own.
+        suffix = " (sampled)" if also_given else ""
+        return Work(
+            rows,
+            maker.found,
+            lambda row: row_key(base, row, SAMPLED_BY),
+            lambda row, found: sampled_pair(row, found, row.id + suffix),
+            "sampling answers",
+        )
+
+    def _debias(self) -> Debias:
+        config = self.config
+        noise = (config.anchor, config.seed, self.masks, config.batch)
+        return Debias(self.model, self.processor, [NOISE_QUESTION], *noise)
+
+    def _base(self, *what: object) -> bytes:
+        """A digest of all that outcomes depend on besides their rows."""
+        # The files beside the weights: processor, chat template, configuration.
+        beside = {
+            path.name: path
+            for path in self.base.iterdir()
+            if path.is_file() and path.suffix not in (".safetensors", ".bin")
+        }
+        identity = [content_key(self.model, {}), digest(beside), str(self.model.device.type)]
+        versions = [version(name) for name in ("torch", "transformers")]
+        anchor = self.config.anchor.model_dump()
+        seed = self.config.seed
+        named = [VERSION, identity, versions, anchor, seed, NOISE_QUESTION, [*map(repr, what)]]
+        return hashlib.sha256(json.dumps(named).encode()).digest()
