@@ -1,4 +1,4 @@
 """The one way text is made: batched answers, watched and steered, and the tables of a whole split.
 
-May import `adapt.models`, `adapt.attention`, `adapt.data`, `adapt.metrics` and what lies below.
+May import `adapt.models`, `adapt.attention`, `adapt.benchmarks` and what lies below.
 """

@@ -19,7 +19,7 @@ from adapt.generation.decoding.config import own_config
 from adapt.generation.decoding.sampling import Gumbel, seed_of
 from adapt.generation.decoding.steer import DecodeObserver
 from adapt.generation.settings import SteerConfig
-from adapt.models.prompts import Pictures, prompt_inputs
+from adapt.models.prompts import Histories, Pictures, prompt_inputs
 
 
 class DebiasMasks(Protocol):
@@ -73,15 +73,17 @@ def answer(
     questions: Sequence[str],
     decoding: Decoding,
     ids: Sequence[str] | None = None,
+    histories: Histories | None = None,
 ) -> Answers:
     """Generate answers to the (pictures, question) rows of one batch, B = rows * samples.
 
     `ids` name the rows, so that what a row samples does not depend on the others; by default a row
-    is its number in the batch. Raises InputError where the model cannot be observed.
+    is its number in the batch. `histories`: the turns before each question. Raises InputError where
+    the model cannot be observed.
     """
     d = decoding
     # 1. Where the images stand in the prompts, so that attention to them can be read.
-    inputs = prompt_inputs(model, processor, images, questions)
+    inputs = prompt_inputs(model, processor, images, questions, histories)
     layout, start = layout_of(model, inputs), inputs["input_ids"].shape[1]
     debias = d.debias.covering(layout, images) if d.debias is not None else None
     # 2. The samples of a prompt are rows of their own: the whole batch, once for each sample, is

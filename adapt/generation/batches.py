@@ -15,29 +15,31 @@ from PIL import Image
 from torch import nn
 
 from adapt.attention.layout import image_columns
-from adapt.data.schema import Example, open_images
+from adapt.data.schema import Example, Turn, open_images
 from adapt.generation.answer import Answers, Decoding, answer
 from adapt.generation.settings import Batch
 from adapt.models.prompts import encode
 from adapt.params import InputError
 
 T = TypeVar("T")
+R = TypeVar("R")
 MOST = 64  # answers at once, where their number is left to us
 MEASURED = 4  # prompts that the others are judged by
 SHARE = 0.5  # of the free memory: the rest is for the tower, and for what a pass needs for a moment
 
 
 class Prompt(NamedTuple):
-    """A question about pictures; `id` names what it samples."""
+    """A question about pictures, after earlier turns; `id` names what it samples."""
 
     id: str
     images: Sequence[Image.Image]
     question: str
+    history: Sequence[Turn] = ()
 
 
 def prompt_of(example: Example) -> Prompt:
     """A row's prompt, its pictures decoded."""
-    return Prompt(example.id, open_images(example), example.question)
+    return Prompt(example.id, open_images(example), example.question, example.history)
 
 
 def answered(
@@ -54,18 +56,31 @@ def answered(
     `prompt` makes a row's prompt; `key` is the parameter that a message names. Raises InputError
     where not even one row fits into the memory.
     """
-    if not rows:
-        return
     size = batch if isinstance(batch, int) else 0
-    if not size:
+    if rows and not size:
         step = -(-len(rows) // MEASURED)
         size = fitting(model, processor, [prompt(row) for row in rows[::step]], decoding)
+
+    def asked(part: Sequence[T]) -> Answers:
+        ids, images, questions, histories = zip(*map(prompt, part), strict=True)
+        return answer(model, processor, images, questions, decoding, ids, histories)
+
+    yield from halved(rows, size, asked, key)
+
+
+def halved(
+    rows: Sequence[T], size: int, work: Callable[[Sequence[T]], R], key: str
+) -> Iterator[tuple[Sequence[T], R]]:
+    """The rows in order, in parts of `size` rows, each with what `work` makes of it.
+
+    Where the memory of the device does not suffice for a part, it and all after it are halved.
+    """
     start = 0
     while start < len(rows):
         part = rows[start : start + size]
-        answers = _tried(model, processor, [prompt(row) for row in part], decoding)
-        if answers is not None:
-            yield part, answers
+        made = _tried(work, part)
+        if made is not None:
+            yield part, made
             start += len(part)
             continue
         # The failed attempt's tensors are gone with its frames; the cached blocks go as well.
@@ -78,13 +93,10 @@ def answered(
         print(f"{key}: {len(part)} questions do not fit into the memory; {size}", file=sys.stderr)
 
 
-def _tried(
-    model: nn.Module, processor: Any, prompts: Sequence[Prompt], decoding: Decoding
-) -> Answers | None:
-    """The answers; None where the memory does not suffice."""
-    ids, images, questions = zip(*prompts, strict=True)
+def _tried(work: Callable[[Sequence[T]], R], part: Sequence[T]) -> R | None:
+    """What it makes of the part; None where the memory does not suffice."""
     try:
-        return answer(model, processor, images, questions, decoding, ids)
+        return work(part)
     except torch.OutOfMemoryError:
         return None
 
@@ -96,7 +108,8 @@ def fitting(model: nn.Module, processor: Any, prompts: Sequence[Prompt], decodin
     """How many questions like these can be answered at once: 1 at least, `MOST` answers at most."""
     lengths, images = [], []
     for one in prompts:
-        ids_1S = encode(processor, [one.images], [one.question])["input_ids"]
+        batch = encode(processor, [one.images], [one.question], histories=[one.history])
+        ids_1S = batch["input_ids"]
         lengths.append(ids_1S.shape[1])
         images.append(image_columns(ids_1S, model.config.image_token_id).shape[1])
     each = answer_bytes(model, max(lengths), max(images), decoding)

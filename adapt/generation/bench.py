@@ -6,43 +6,38 @@ these tables alone (`adapt/evaluation`), so that a changed metric or plot costs 
     responses   a row per answer: arm, steered, split, id, image_id, kind, question, reference,
                 response, tokens (how many), heats (for each picture, mean attention over tokens
                 and layers to each cell of a grid over it) and grids (rows, columns of each)
-    tokens      a row per generated token of a description: arm, split, id, image_id, position,
-                relative (0 first, 1 last), length (of its answer, in tokens), end (where it ends in
-                the answer, in characters), fired (share of layers that were steered), the
-                degradation signals, svar and logprob (nats)
+    tokens      a row per generated token of a description or another free answer: arm, split, id,
+                image_id, position, relative (0 first, 1 last), length (of its answer, in tokens),
+                end (where it ends in the answer, in characters), fired (share of layers that were
+                steered), the degradation signals, svar and logprob (nats)
     traces      a row per token of the longest descriptions: id, position, heats (as above, of one
                 token)
 
 A grid over a picture is that of its patches where these cover it, else a raster
-(`adapt/attention/support.py`).
-
-Shapes: B answers, T generated tokens, L layers, N image tokens, M cells of a grid.
+(`adapt/attention/support.py`). A run that is interrupted goes on where it stopped (`kept.py`).
 """
 
 import copy
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from adapt.attention.layout import View
-from adapt.attention.places import Place, places_of
-from adapt.attention.support import picture_map
 from adapt.data.schema import KINDS, Example
 from adapt.generation.answer import Answers, Decoding
-from adapt.generation.batches import answered, prompt_of
+from adapt.generation.batches import Prompt, answered, prompt_of
 from adapt.generation.debias import Debias
+from adapt.generation.kept import VERSION, Kept, question_key
+from adapt.generation.said import Listener, Said, response_row, token_table
 from adapt.generation.settings import Config, SteerConfig
+from adapt.metrics.split import FREE
 from adapt.models.device import generation_dtype, resolve
 from adapt.models.identity import content_key
 from adapt.models.load import load_model, load_processor
 from adapt.models.prompts import prompt_version
-from adapt.params import InputError
+from adapt.params import InputError, require
 from adapt.progress import track
 
 
@@ -70,44 +65,55 @@ class Tables:
 class Bench:
     """A loaded model and the questions it is asked; debias masks are estimated once for all arms.
 
-    `state` is the folder that keeps them. Raises InputError for rows without a description:
-    hallucination is counted in descriptions.
+    `state` is the folder that keeps them (`debias/`) and answers (`answers/`); None keeps nothing.
+    `longest`: the longest answer by kind of question, where not `config.max_new_tokens`. Raises
+    InputError where there is no question.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         split: str,
         rows: Sequence[Example],
         config: Config,
         state: Path | None = None,
+        longest: Mapping[str, int] | None = None,
     ) -> None:
         device = resolve(config.device)
         self.model = load_model(folder, device, generation_dtype(device))
         self.processor, self.config, self._state = load_processor(folder), config, state
-        self._seat(split, rows)
+        self._weights = ""
+        self._seat(split, rows, longest)
 
-    def turned_to(self, split: str, rows: Sequence[Example]) -> "Bench":
-        """The same model, which is not loaded again, before the questions of another split."""
+    def turned_to(
+        self, split: str, rows: Sequence[Example], longest: Mapping[str, int] | None = None
+    ) -> "Bench":
+        """The same model, which is not loaded again, before other questions."""
         other = copy.copy(self)
-        other._seat(split, rows)
+        other._seat(split, rows, longest)
         return other
 
-    def _seat(self, split: str, rows: Sequence[Example]) -> None:
+    def _seat(self, split: str, rows: Sequence[Example], longest: Mapping[str, int] | None) -> None:
+        require(bool(rows), split, "there is no question to ask")
         # Answers of one kind are about equally long: a batch of them pads little.
         by_kind = [sorted((r for r in rows if r.kind == k), key=lambda r: r.id) for k in KINDS]
-        describe = by_kind[0]
-        if not describe:
-            problem = "the split has no describe questions"
-            raise InputError(f"{problem}; hallucination is counted in descriptions")
         self.split, self.by_kind = split, by_kind
-        config, questions = self.config, sorted({row.question for row in describe})
+        # Names to keep answers by take every picture to work out; without a folder any name does.
+        is_kept = self._state is not None
+        keys = ((r.id, question_key(r, r.kind in FREE) if is_kept else r.id) for r in rows)
+        self._keys = dict(keys)
+        self._longest = dict.fromkeys(KINDS, self.config.max_new_tokens) | {**(longest or {})}
+        # Noise is asked for descriptions, as pictures are; without any, what else is asked.
+        config, questions = self.config, sorted({row.question for row in by_kind[0] or rows})
         asked = (self.model, self.processor, questions, config.anchor, config.seed)
-        self.debias = Debias(*asked, folder=self._state, batch=config.batch)
+        self._asked_of_noise = questions[: config.anchor.noise_images]
+        masks = self._state / "debias" if self._state is not None else None
+        self.debias = Debias(*asked, folder=masks, batch=config.batch)
 
     def weights(self) -> str:
         """A name for the weights that answer, the same wherever they lie."""
-        return content_key(self.model, {})
+        self._weights = self._weights or content_key(self.model, {})
+        return self._weights
 
     def prompt(self) -> str:
         """The version of the prompt in which they are asked."""
@@ -118,122 +124,110 @@ class Bench:
 
         `traces`: of how many descriptions, the longest, attention is kept token by token.
         """
-        responses: list[dict[str, Any]] = []
-        tokens: list[pd.DataFrame] = []
-        longest: list[_Trace] = []
-        total = sum(map(len, self.by_kind))
-        parts = track(self._answered(steer), f"answering as {arm}", total, lambda p: len(p[0]))
-        for batch, answers in parts:
-            looks = [self._look(answers, i) for i in range(len(batch))]
-            responses += [_response(row, answers, i, looks[i]) for i, row in enumerate(batch)]
-            if batch[0].kind == "describe":
-                tokens.append(self._token_table(batch, answers))
-                longest += [_Trace(row.id, look) for row, look in zip(batch, looks, strict=True)]
-                longest = sorted(longest, key=lambda one: (-one.length, one.id))[:traces]
+        said: dict[str, Said] = {}
+        for kind, rows in zip(KINDS, self.by_kind, strict=True):
+            longest = _Longest(traces if kind == "describe" else 0)
+            said |= self._said(kind, rows, f"{arm} answers {self.split}, {kind}", steer, longest)
+        rows = [row for of_kind in self.by_kind for row in of_kind]
         labels = {"arm": arm, "split": self.split}
+        responses = pd.DataFrame([response_row(row, said[row.id]) for row in rows])
         return Tables(
-            responses=pd.DataFrame(responses).assign(**labels, steered=steer is not None),
-            tokens=pd.concat(tokens, ignore_index=True).assign(**labels),
-            traces=_trace_table(longest),
+            responses=responses.assign(**labels, steered=steer is not None),
+            tokens=token_table(rows, said).assign(**labels),
+            traces=self._traces(said, f"tracing {arm}", steer, traces),
         )
 
-    def _answered(self, steer: SteerConfig | None) -> Iterator[tuple[Sequence[Example], Answers]]:
+    def _traces(
+        self, said: Mapping[str, Said], label: str, steer: SteerConfig | None, count: int
+    ) -> pd.DataFrame:
+        drawn = sorted(self.by_kind[0], key=lambda row: (-said[row.id].length, row.id))[:count]
+        # An answer that was kept by a run with longer ones has no maps: it is made again.
+        mapless, again = [row for row in drawn if said[row.id].maps is None], dict[str, Said]()
+        if mapless:
+            again = self._made("describe", mapless, label, steer, _Longest(count), Kept(None))
+        maps = {row.id: again.get(row.id, said[row.id]).maps for row in drawn}
+        rows = [(i, t, heats) for i, of in maps.items() for t, heats in enumerate(of or ())]
+        return pd.DataFrame(rows, columns=["id", "position", "heats"])
+
+    def _said(
+        self,
+        kind: str,
+        rows: Sequence[Example],
+        label: str,
+        steer: SteerConfig | None,
+        longest: "_Longest",
+    ) -> dict[str, Said]:
+        """The answers to questions of one kind, by id: those that are kept, and the others."""
+        if not rows:
+            return {}
+        store = self._store(kind, steer)
+        kept = store.read([self._keys[row.id] for row in rows])
+        said = {row.id: kept[self._keys[row.id]] for row in rows if self._keys[row.id] in kept}
+        for identity, one in said.items():
+            self.debias.meet(one.views, one.sizes)
+            longest.takes(one.length, identity)
+        left = [row for row in rows if row.id not in said]
+        note = f"{label} ({len(said)} of {len(rows)} are kept)" if said and left else label
+        return said | (self._made(kind, left, note, steer, longest, store) if left else {})
+
+    def _made(
+        self,
+        kind: str,
+        rows: Sequence[Example],
+        label: str,
+        steer: SteerConfig | None,
+        longest: "_Longest",
+        store: Kept,
+    ) -> dict[str, Said]:
+        """The rows' answers, generated; each batch is kept as soon as it is there."""
+        listener = Listener(self.model, self.processor, self.config.anchor.anchor_tokens)
+        made: dict[str, Said] = {}
+        parts = self._generated(kind, rows, steer)
+        for batch, answers in track(parts, label, len(rows), lambda part: len(part[0])):
+            lengths = answers.mask_BT.sum(1).tolist()
+            ids = [row.id for row in batch]
+            traced = [longest.takes(*one) for one in zip(lengths, ids, strict=True)]
+            heard = listener.heard(answers, kind in FREE, traced)
+            store.add({self._keys[i]: one for i, one in zip(ids, heard, strict=True)})
+            made |= dict(zip(ids, heard, strict=True))
+        return made
+
+    def _generated(
+        self, kind: str, rows: Sequence[Example], steer: SteerConfig | None
+    ) -> Iterator[tuple[Sequence[Example], Answers]]:
         decoding = Decoding(
             anchor_tokens=self.config.anchor.anchor_tokens,
-            max_new_tokens=self.config.max_new_tokens,
+            max_new_tokens=self._longest[kind],
             debias=self.debias,
             steer=steer,
         )
-        asked = (decoding, self.config.batch, prompt_of, "answer.batch")
-        for rows in self.by_kind:
-            yield from answered(self.model, self.processor, rows, *asked)
+        asked = (decoding, self.config.batch, _prompt, "answer.batch")
+        return answered(self.model, self.processor, rows, *asked)
 
-    def _look(self, answers: Answers, i: int) -> "_Look":
-        places = places_of(self.model.config, self.processor, answers.sizes[i])
-        # An empty answer looked somewhere too: at the step that chose to end it.
-        length = int(answers.mask_BT[i].sum())
-        heat_TN = answers.heat_BTN[i, : max(length, 1)].float().cpu()
-        return _Look(heat_TN, length, answers.layout.of(i), places)
-
-    def _token_table(self, batch: Sequence[Example], answers: Answers) -> pd.DataFrame:
-        counts_B, K = answers.layout.counts_B, self.config.anchor.anchor_tokens
-        values_BT = answers.signals(counts_B, answers.mask_BT, K) | {
-            "fired": answers.fired_BTL.float().mean(2),
-            "svar": svar(answers.mass_BTL),
-            "logprob": answers.logprob_BT,
-        }
-        values = {name: value_BT.float().cpu().numpy() for name, value_BT in values_BT.items()}
-        tables = []
-        for b, row in enumerate(batch):
-            length = int(answers.mask_BT[b].sum())
-            position = np.arange(length)
-            places = {"position": position, "relative": position / max(length - 1, 1)}
-            columns = {"id": row.id, "image_id": row.image_id, **places, "length": length}
-            tokens = answers.tokens_BT[b, :length].tolist()
-            # Whole numbers also of an empty answer, or the column becomes one of objects.
-            ends = token_ends(self.processor.tokenizer, tokens)
-            columns["end"] = np.array(ends, dtype=np.int64)
-            columns |= {name: value_BT[b, :length] for name, value_BT in values.items()}
-            tables.append(pd.DataFrame(columns))
-        return pd.concat(tables, ignore_index=True)
+    def _store(self, kind: str, steer: SteerConfig | None) -> Kept:
+        """Where answers are kept that this model gives in this way."""
+        if self._state is None:
+            return Kept(None)
+        weights = (self.weights(), str(self.model.dtype), str(self.model.device.type))
+        asked = (self.prompt(), self._asked_of_noise, self.config.anchor, self.config.seed)
+        settings = (VERSION, *weights, *asked, self._longest[kind], steer)
+        name = hashlib.blake2b(repr(settings).encode(), digest_size=16).hexdigest()
+        return Kept(self._state / "answers" / f"{name}.jsonl")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Look:
-    """Where an answer of `length` tokens looked, token by token, and what the image tokens see."""
+class _Longest:
+    """Which answers are among the `count` longest of those that came so far."""
 
-    heat_TN: Tensor
-    length: int
-    views: Sequence[View]
-    places: Sequence[Sequence[Place]]
+    def __init__(self, count: int) -> None:
+        self._count, self._best = count, list[tuple[int, str]]()
 
-    def mean(self) -> tuple[list[np.ndarray], list[list[int]]]:
-        """Mean over tokens for each picture, [M], and the (rows, columns) of each."""
-        maps = picture_map(self.heat_TN.mean(0), self.views, self.places)
-        return [heat_M for heat_M, _ in maps], [list(grid) for _, grid in maps]
-
-    def by_token(self) -> list[list[np.ndarray]]:
-        """For each token, a map [M] of each picture."""
-        maps = picture_map(self.heat_TN[: self.length], self.views, self.places)
-        return [list(one) for one in zip(*(heat_TM for heat_TM, _ in maps), strict=True)]
+    def takes(self, length: int, identity: str) -> bool:
+        self._best = sorted([*self._best, (-length, identity)])[: self._count]
+        return (-length, identity) in self._best
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trace:
-    id: str
-    look: _Look
-
-    @property
-    def length(self) -> int:
-        return self.look.length
-
-
-def _response(row: Example, answers: Answers, i: int, look: _Look) -> dict[str, Any]:
-    asked = {key: getattr(row, key) for key in ("id", "image_id", "kind", "question")}
-    texts = {"reference": row.answer, "response": answers.texts[i], "tokens": look.length}
-    heats, grids = look.mean()
-    return asked | texts | {"heats": heats, "grids": grids}
-
-
-def token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
-    """Where each token ends in the decoded text, in characters: `len(decode(tokens[: t + 1]))`."""
-    starts = [tokens[: t + 1] for t in range(len(tokens))]
-    return [len(tokenizer.decode(start, skip_special_tokens=True)) for start in starts]
-
-
-def svar(mass_BTL: Tensor) -> Tensor:
-    """Summed visual attention ratio (arXiv 2411.16724): visual mass of the middle layers, [B, T].
-
-    The paper takes layers 5 to 18 of 32; here it is the middle third, at least one layer. The
-    masses of three layers are 0.25, 0.75 and 0.5:
-
-    >>> svar(Tensor([[[0.25, 0.75, 0.5]]]))
-    tensor([[0.7500]])
-    """
-    L = mass_BTL.shape[2]
-    return mass_BTL[:, :, L // 3 : math.ceil(2 * L / 3)].mean(2)
-
-
-def _trace_table(longest: Sequence[_Trace]) -> pd.DataFrame:
-    rows = [(one.id, t, heats) for one in longest for t, heats in enumerate(one.look.by_token())]
-    return pd.DataFrame(rows, columns=["id", "position", "heats"])
+def _prompt(row: Example) -> Prompt:
+    try:
+        return prompt_of(row)
+    except InputError as error:
+        raise InputError(f"question {row.id}: {error}") from None

@@ -63,11 +63,18 @@ class Debias:
         Rows are looked at in order, and a mask stays: the size of a batch changes nothing.
         """
         for view in layout.views:
-            if view.grid not in self.masks:
-                sizes = tuple(image.size for image in images[view.sample])
-                for grid, mask_M in self._of(sizes).items():
-                    self.masks.setdefault(grid, mask_M.to(layout.columns_BN.device))
+            self.meet([view.grid], tuple(image.size for image in images[view.sample]))
         return self.masks
+
+    def meet(self, grids: Sequence[Grid], sizes: Sizes) -> None:
+        """A prompt with these grids and pictures of these sizes, as if it were asked now.
+
+        What is asked after a kept answer then finds the masks that it would have found.
+        """
+        if any(grid not in self.masks for grid in grids):
+            device = next(self._model.parameters()).device
+            for grid, mask_M in self._of(sizes).items():
+                self.masks.setdefault(grid, mask_M.to(device))
 
     def _of(self, sizes: Sizes) -> dict[Grid, Tensor]:
         """The masks of all grids that prompts with pictures of these sizes have."""

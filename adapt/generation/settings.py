@@ -2,7 +2,10 @@
 
 from typing import Annotated, Literal
 
+from pydantic import field_validator
+
 from adapt.attention.settings import AnchorConfig, Layers
+from adapt.benchmarks.settings import Benchmark, require_distinct
 from adapt.models.settings import Device
 from adapt.params import Count, Natural, NonNegative, Seed, Settings, Share, Shared, either
 
@@ -24,12 +27,20 @@ class SteerConfig(Settings):
 
 
 class Config(Settings):
-    """Section `answer`."""
+    """Section `answer`; `questions` 0: all of a split."""
 
     batch: Batch
     traces: Natural
+    questions: Natural
+    benchmarks: tuple[Benchmark, ...]
     anchor: Shared[AnchorConfig]
     steer: Shared[SteerConfig]
     device: Shared[Device]
     max_new_tokens: Shared[Count]
     seed: Shared[Seed]
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _distinct(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
+        require_distinct(benchmarks)
+        return benchmarks

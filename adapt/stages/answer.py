@@ -2,12 +2,22 @@
 
 Of the two stages after training this one loads models; `evaluate` judges what it wrote.
 The base model also describes the validation split, on which the detectors of the early warning are
-fitted. Writes `responses.parquet` (every answer), `tokens.parquet` (attention at every token of the
-descriptions), `traces.parquet` (all of it for the longest ones) and `models.json` (which weights
-answered); columns in `adapt/generation/bench.py`.
+fitted. All arms answer the questions of `answer.benchmarks` as well. Writes
+
+    responses.parquet         every answer to a split's questions
+    tokens.parquet            attention at every token of the descriptions
+    traces.parquet            all of it for the longest ones
+    models.json               which weights answered
+    benchmarks.parquet        every answer to a benchmark's, with the verdict of a judge if there is
+    benchmark_tokens.parquet  attention at every token of the free answers among them
+    benchmarks.json           what was read of each benchmark, which lies outside DVC's graph
+
+columns in `adapt/generation/bench.py`; in the tables of benchmarks the label stands as `benchmark`
+where the others have `split`. An interrupted run goes on where it stopped, from the state folder.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,25 +26,36 @@ from adapt.generation.settings import Config
 from adapt.progress import Log
 
 if TYPE_CHECKING:
+    from adapt.data.schema import Example
     from adapt.generation.bench import Bench, Tables
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
+    from adapt.generation import benched
     from adapt.generation.bench import Tables
+    from adapt.generation.kept import forget
 
+    # 1. The benchmarks are read before a model is: a missing picture is told at once.
+    suites = benched.suites(config)
     splits, parts, models = results / "data" / "splits", [], dict[str, str]()
+    extra: list[Tables] = []
+    # 2. One model after the other.
     for arm, stage in (("base", "base"), ("tuned", "train")):
-        folder = results / stage / "model"
-        bench = open_bench(config, folder, splits, "test")
+        bench = open_bench(config, results / stage / "model", splits, "test")
         models |= {arm: bench.weights(), f"{arm}_prompt": bench.prompt()}
         parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
         parts.append(bench.ask(f"{arm}_steered", config.steer))
         if arm == "base":
-            parts += _validation(bench, splits)
+            parts += _validation(bench, config, splits)
+        extra += benched.asked(bench, suites, arm, config.steer)
+    # 3. The tables.
     tables = Tables.joined(parts)
     tables.write(out)
     (out / "models.json").write_text(json.dumps(models, indent=2) + "\n")
+    state = state_dir(splits.parents[2])
+    benched.write(out, config, suites, extra, state / "verdicts")
+    forget(state / "answers")
     on_test = tables.responses[tables.responses.split == "test"]
     lengths = on_test.groupby("arm", sort=False).tokens
     metrics = {f"{arm}/answers": float(count) for arm, count in lengths.count().items()}
@@ -46,18 +67,27 @@ def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench"
     from adapt.data.tables import read_split
     from adapt.generation.bench import Bench
 
+    rows = _asked(config, read_split(splits / f"{split}.parquet"))
     # What is worked out once for a model lies in the state folder of the splits' workspace.
-    kept = state_dir(splits.parents[2]) / "debias"
-    return Bench(model, split, read_split(splits / f"{split}.parquet"), config, kept)
+    return Bench(model, split, rows, config, state_dir(splits.parents[2]))
 
 
-def _validation(base: "Bench", splits: Path) -> "list[Tables]":
-    """The base model's descriptions of the validation split; none where it has no such question."""
+def _asked(config: Config, rows: "Sequence[Example]") -> "Sequence[Example]":
+    """So many of the rows as `answer.questions` has."""
+    from adapt.benchmarks.suite import drawn
+
+    limit = config.questions
+    return drawn(rows, limit, config.seed) if 0 < limit < len(rows) else rows
+
+
+def _validation(base: "Bench", config: Config, splits: Path) -> "list[Tables]":
+    """The base model's descriptions of what is known in the validation split; none of nothing."""
     from adapt.data.tables import read_split
 
     rows = read_split(splits / "validation.parquet")
-    describe = [row for row in rows if row.kind == "describe"]
-    return [base.turned_to("validation", describe).ask("base", None)] if describe else []
+    describe = [row for row in rows if row.kind == "describe" and row.objects is not None]
+    asked = _asked(config, describe)
+    return [base.turned_to("validation", asked).ask("base", None)] if asked else []
 
 
 if __name__ == "__main__":

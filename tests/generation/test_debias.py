@@ -91,3 +91,24 @@ def test_noise_of_several_pictures_in_a_prompt(answered):
     images = [[families.picture(size) for size in sizes]]
     assert set(masks(model, processor=processor, images=images)) == {(4, 6), (5, 3)}
     assert [view.image for view in answered[0].layout.of(0)] == [0, 1]
+
+
+def test_a_prompt_whose_answer_is_kept_is_met_as_if_it_were_asked(answered):
+    """Which size of picture shows a grid first decides the mask, also in a run that goes on."""
+    model, processor = families.built("llava_next")
+    sizes = [(32, 16), (30, 16)]
+    pictures = [[families.picture(size)] for size in sizes]
+    layout = layout_of(
+        model, prompt_inputs(model, processor, pictures, families.QUESTIONS[:1] * len(pictures))
+    )
+    source = debias.Debias(model, processor, families.QUESTIONS, CONFIG, 0)
+    whole = dict(source.covering(layout, pictures))
+    cut = debias.Debias(model, processor, families.QUESTIONS, CONFIG, 0)
+    cut.meet([view.grid for view in layout.of(0)], (sizes[0],))
+    rest = layout_of(model, prompt_inputs(model, processor, pictures[1:], families.QUESTIONS[:1]))
+    again = cut.covering(rest, pictures[1:])
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(mask, again[grid]) for grid, mask in whole.items())
+    estimated = len(answered)
+    cut.meet(list(whole), (sizes[1],))
+    assert len(answered) == estimated, "grids that were met are not estimated again"

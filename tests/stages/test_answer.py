@@ -3,18 +3,27 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
 from adapt.attention.settings import SIGNALS, AnchorConfig
+from adapt.benchmarks import registry
+from adapt.evaluation.judge import judge_split
 from adapt.evaluation.settings import Config as EvaluateConfig
+from adapt.generation import __main__ as generation
+from adapt.generation import batches
 from adapt.models.identity import content_key
 from adapt.models.load import load_model, load_processor
 from adapt.models.prompts import prompt_version
-from adapt.stages import evaluate
-from tests.stages.conftest import IMAGES, SAID, K, rows
+from adapt.params import InputError, as_params
+from adapt.stages import answer, evaluate
+from tests.stages.conftest import ANSWER, IMAGES, SAID, K, rows
+from tests.support import benchmark_folders as made
+from tests.support import oracle
+from tests.support.benchmark_folders import benchmark
 from tests.support.workspace import ROOT
 
 ARMS = ["base", "base_steered", "tuned", "tuned_steered"]
@@ -118,3 +127,76 @@ def test_evaluate_over_them_equals_a_hand_count(folder: Path, tmp_path: Path) ->
         assert metrics[f"{arm}/chair_i"] == pytest.approx(share)
         assert metrics[f"{arm}/hal"] == pytest.approx(100 * sum(map(bool, absent)) / IMAGES)
         assert metrics[f"{arm}/length"] == pytest.approx(describe.tokens.mean())
+
+
+def test_benchmarks_are_asked_of_every_arm_and_go_on(
+    answered: Callable[[bool], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A description and questions of AMBER's form, a limit of the split's own; stopped once."""
+    oracle.use_nltk_data(monkeypatch)
+    root = answered(True)
+    made.amber(tmp_path / "AMBER")
+    settings = benchmark("amber", tmp_path / "AMBER", label="mine", max_new_tokens=4)
+    config = ANSWER.model_copy(update={"questions": 3, "benchmarks": (settings,)})
+    monkeypatch.setenv("ADAPT_STATE", str(tmp_path / "state"))
+    whole, left = batches.answer, [5]
+
+    def answer_or_stop(*asked: Any, **more: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return whole(*asked, **more)
+
+    monkeypatch.setattr(batches, "answer", answer_or_stop)
+    outs = [tmp_path / name for name in ("cut", "out", "again")]
+    for out in outs:
+        out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        answer.run(config, root, outs[0], lambda step, values: None)
+    for out in outs[1:]:
+        answer.run(config, root, out, lambda step, values: None)
+    answers = pd.read_parquet(outs[1] / "benchmarks.parquet")
+    assert answers.arm.unique().tolist() == ARMS and set(answers.benchmark) == {"mine"}
+    assert answers.groupby("arm").id.apply(list).tolist() == [list("12345")] * len(ARMS)
+    assert (answers.heats.notna() == (answers.kind == "describe")).all()
+    signals = pd.read_parquet(outs[1] / "benchmark_tokens.parquet")
+    assert set(signals.benchmark) == {"mine"} and set(signals.id) == {"1", "2"}
+    read = json.loads((outs[1] / "benchmarks.json").read_text())["mine"]
+    assert (read["questions"], read["pictures"], read["settings"]["name"]) == (5, 2, "amber")
+    asked = pd.read_parquet(outs[1] / "responses.parquet")
+    assert set(asked.groupby(["split", "arm"]).size()) == {3}
+    for file in outs[1].iterdir():
+        assert file.read_bytes() == (outs[2] / file.name).read_bytes(), file.name
+
+
+def test_a_benchmark_that_cannot_be_scored_stops_before_any_model(tmp_path: Path) -> None:
+    settings = benchmark("mmhal", made.mmhal(tmp_path))
+    config = ANSWER.model_copy(update={"benchmarks": (settings,)})
+    with pytest.raises(InputError, match="mmhal: nobody judges the answers; add judge"):
+        answer.run(config, tmp_path / "nothing", tmp_path, lambda step, values: None)
+
+
+@pytest.mark.parametrize(("stage", "arm"), [("base", "base"), ("train", "tuned_steered")])
+def test_the_command_answers_a_split_as_the_pipeline_does(
+    answered: Callable[[bool], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    arm: str,
+) -> None:
+    """`own`: the same words, and from them the figures that the pipeline judges."""
+    root, splits = answered(True), answered(True) / "data" / "splits"
+    monkeypatch.chdir(tmp_path)
+    params = as_params("answer", ANSWER)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    words = [str(root / stage / "model"), "--benchmark", f"own={splits}", "--out", "own.jsonl"]
+    assert generation.main([*words, *(["--steer"] if "steered" in arm else [])]) == 0
+    written = pd.read_json(tmp_path / "own.jsonl", lines=True, dtype=False).set_index("id")
+    responses, tokens, _ = tables(root / "answer")
+    ours = [t[(t.arm == arm) & (t.split == "test")] for t in (responses, tokens)]
+    assert written.response.to_dict() == dict(zip(ours[0].id, ours[0].response, strict=True))
+    judged = judge_split(*ours, splits, "test", K).metrics
+    scored = registry.score(benchmark("own", splits), written.response.to_dict())
+    shared = {name: judged[name] for name in scored.metrics if name in judged and name != "length"}
+    assert {"chair_i", "hal", "cover", "pope_f1", "colour_accuracy"} <= set(shared)
+    assert shared == {name: scored.metrics[name] for name in shared}
