@@ -5,32 +5,31 @@ knows under the same hash are one version. Before there is a champion, the tuned
 with the base that it was tuned from, which `evaluate` has judged on the same images.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from adapt import environment
 from adapt.evaluation import gate
-from adapt.evaluation.judge import Judged, judge_split
-from adapt.metrics.headline import HEADLINES
+from adapt.metrics.headline import HEADLINES, Headline
+from adapt.metrics.measures import Measure, measure
 from adapt.params import Content, InputError
-from adapt.stages import answer
 from adapt.tracking import lineage, registry
 from adapt.tracking.store import Store
-from flows import plan
-
-if TYPE_CHECKING:
-    import pandas as pd
+from flows import contest, outside
+from flows.contest import Contestant
 
 BASE_MODEL = "results/base/model"
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """How it ended: `promoted` is None for what is champion already; headline metrics by title."""
+    """How it ended: `promoted` is None for what is champion already.
+
+    `before` and `after` have what was measured by title, `digits` with how many decimals it is
+    shown.
+    """
 
     version: str
     promoted: bool | None
@@ -38,6 +37,7 @@ class Promotion:
     against: str
     before: dict[str, float]
     after: dict[str, float]
+    digits: dict[str, int]
 
     def sentence(self, model: str) -> str:
         """The ending in words."""
@@ -57,31 +57,11 @@ class Promotion:
         return tags | {"adapt.reasons": "\n".join(self.reasons)}
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """One side of the comparison: the arm `arm` of judged answers and of their metrics."""
-
-    name: str
-    arm: str
-    judged: "pd.DataFrame | Path"
-    metrics: Mapping[str, float]
-
-    def scores(self) -> gate.Scores:
-        """What the gate compares."""
-        return gate.scores_from(self.judged, self.metrics, self.arm)
-
-    def headline(self) -> dict[str, float]:
-        """The few numbers that the table at the end has, by title."""
-        keys = {number.title: f"{self.arm}/{number.key}" for number in HEADLINES}
-        return {title: float(self.metrics[k]) for title, k in keys.items() if k in self.metrics}
-
-
 def promote(store: Store, config: Content, run_id: str, move: bool) -> Promotion:
     """Register results/train/model, decide, and make it the champion if `move` is set."""
-    evaluated = store.root / "results" / "evaluate"
-    metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    base = Contestant("base model", "base", evaluated / "judged.parquet", metrics)
-    tuned = replace(base, arm="tuned")
+    folder, rules = store.root / "results" / "evaluate", config["gate"]
+    base = contest.evaluated(folder, rules, "base", "base model")
+    tuned = contest.evaluated(folder, rules, "tuned", "tuned model")
     # 1. Register first: a model that is refused is kept, with the reasons, beside its run.
     version, champion = _registered(store, run_id), registry.champion(store)
     promoted: bool | None = None
@@ -90,9 +70,9 @@ def promote(store: Store, config: Content, run_id: str, move: bool) -> Promotion
         registry.set_alias(store, registry.CHALLENGER, version)
         # 2. The gate's decision; one that may not be carried out says so among its reasons.
         reference = _reference(store, config, champion, base)
-        resamples, seed = config["evaluate"].bootstrap, config["evaluate"].seed
-        scores = tuned.scores(), reference.scores()
-        decision = gate.decide(*scores, config["gate"], resamples, seed)
+        draws = gate.Draws(config["evaluate"].bootstrap, config["evaluate"].seed)
+        sides = tuned.scores(rules), reference.scores(rules)
+        decision = gate.decide(*sides, rules, contest.labels(config), draws)
         promoted, reasons = decision.promote and move, decision.reasons
         if decision.promote and not move:
             reasons = (*reasons, "passed, but this retraining may not move the champion")
@@ -101,8 +81,33 @@ def promote(store: Store, config: Content, run_id: str, move: bool) -> Promotion
         registry.tag(store, version, {"adapt.decision": word, "adapt.reasons": "\n".join(reasons)})
         if promoted:
             registry.set_alias(store, registry.CHAMPION, version)
-    against, before, after = reference.name, reference.headline(), tuned.headline()
-    return Promotion(version, promoted, reasons, against=against, before=before, after=after)
+    numbers = shown(config)
+    before, after = (_numbers(one.metrics, numbers) for one in (reference, tuned))
+    digits = {number.title: number.digits for number in numbers.values()}
+    return Promotion(version, promoted, reasons, reference.name, before, after, digits)
+
+
+def shown(config: Content) -> dict[str, Headline | Measure]:
+    """What the table at the end has: the headline numbers, then what else a rule names, by metric.
+
+    Metrics that a rule's sentence tells beside its own are in the table as well.
+    """
+    numbers: dict[str, Headline | Measure] = {number.key: number for number in HEADLINES}
+    labels = contest.labels(config)
+    for key in config["gate"].named:
+        of = measure(key, labels)
+        others = {of.beside: measure(of.beside, labels)} if of.beside else {}
+        for name, one in ({key: of} | others).items():
+            numbers.setdefault(name, one)
+    return numbers
+
+
+def _numbers(
+    metrics: Mapping[str, float], numbers: Mapping[str, Headline | Measure]
+) -> dict[str, float]:
+    """Those that were measured, by title."""
+    there = {key: number for key, number in numbers.items() if key in metrics}
+    return {number.title: float(metrics[key]) for key, number in there.items()}
 
 
 def _registered(store: Store, run_id: str) -> str:
@@ -127,21 +132,12 @@ def _reference(store: Store, config: Content, champion: str | None, base: Contes
     with TemporaryDirectory(dir=state, prefix="champion-") as folder:
         source = f"models:/{store.config.model}/{champion}"
         model, _ = registry.download(store.client, source, Path(folder) / "model")
-        judged = judge_model(config, model, store.root / "results" / "data" / "splits")
-    metrics = {f"tuned/{key}": value for key, value in judged.metrics.items()}
-    return Contestant(name, "tuned", judged.responses, metrics)
-
-
-def judge_model(config: Content, model: Path, splits: Path) -> Judged:
-    """A model from elsewhere on the test split, answered and judged as the stages do."""
-    tables = answer.open_bench(config["answer"], model, splits, "test").ask("tuned", None)
-    anchor_tokens = config["evaluate"].anchor.anchor_tokens
-    return judge_split(tables.responses, tables.tokens, splits, "test", anchor_tokens)
+        return contest.anew(config, model, store.root, name)
 
 
 def _is_base(store: Store, version: str) -> bool:
     """Whether this retraining started from `version`: then `evaluate` has judged it."""
-    if plan.base_version(store.root, store.config.model) == version:
+    if outside.base_version(store.root, store.config.model) == version:
         return True
     md5 = registry.tags(store, version).get("dvc.model")
     return bool(md5) and md5 == lineage.output_hash(store.root, BASE_MODEL)

@@ -5,7 +5,6 @@ folder, from which a retraining that finds nothing to do shows the last result a
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from rich.table import Table
 
 from adapt import environment
 from adapt.files import whole_file
-from adapt.metrics.headline import HEADLINES
 from adapt.tracking.store import uri, without_credentials
 from flows.promote import Promotion
 
@@ -34,13 +32,19 @@ class Ending:
     question: Mapping[str, Any]
 
     def rows(self) -> list[dict[str, str]]:
-        """The table: one row per headline metric."""
-        digits = {number.title: number.digits for number in HEADLINES}
+        """The table: one row per metric; a cell is empty where it was not measured."""
+        before, after = self.promotion.before, self.promotion.after
         table = []
-        for title, after in self.promotion.after.items():
-            before, places = self.promotion.before.get(title, math.nan), digits.get(title, 1)
-            numbers = {"before": f"{before:.{places}f}", "after": f"{after:.{places}f}"}
-            table.append({"": title, **numbers, "change": f"{after - before:+z.{places}f}"})
+        for title, places in self.promotion.digits.items():
+            old, new = before.get(title), after.get(title)
+            if old is None and new is None:
+                continue
+            numbers = {
+                name: "" if value is None else f"{value:.{places}f}"
+                for name, value in (("before", old), ("after", new))
+            }
+            change = "" if old is None or new is None else f"{new - old:+z.{places}f}"
+            table.append({"": title, **numbers, "change": change})
         return table
 
     def lines(self) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from adapt.evaluation.counts import Counted, counted
 from adapt.metrics.bootstrap import Interval, difference
 from adapt.metrics.headline import HEADLINES
 
@@ -32,25 +33,30 @@ COLUMNS = {
 }
 
 
-def hal_counts(responses: pd.DataFrame) -> pd.Series:
-    """1 for each description with a hallucinated object, else 0, by question id."""
-    describe = responses[responses.kind == "describe"].set_index("id").sort_index()
-    return describe.hallucinated.map(lambda names: int(len(names) > 0))
-
-
 def hal_difference(
     ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame], resamples: int, seed: int
-) -> Interval:
-    """Hal of one arm minus that of another, in points; each gives judged answers by seed."""
-    a, b = ([hal_counts(table) for table in tables] for tables in (ours, theirs))
-    is_paired = all(x.index.equals(y.index) for x, y in zip(a, b, strict=True))
-    assert is_paired, "arms answer the same questions"
-    above_a, above_b = np.concatenate(a), np.concatenate(b)
-    ones = np.ones_like(above_a)
-    return difference(above_a, ones, above_b, ones, resamples, seed)
+) -> Interval | None:
+    """Hal of one arm minus that of another, in points; each gives judged answers by seed.
+
+    None where nobody knows what is in the pictures.
+    """
+    a, b = ([counted(table, "hal") for table in tables] for tables in (ours, theirs))
+    sides = [[of for of in side if of is not None] for side in (a, b)]
+    is_paired = [of.images for of in sides[0]] == [of.images for of in sides[1]]
+    assert is_paired and len(a) == len(b), "arms answer the same questions"
+    if not sides[0]:
+        return None
+    above, below = ([_joined(side, name) for side in sides] for name in ("above", "below"))
+    return difference(above[0], below[0], above[1], below[1], resamples, seed)
 
 
-def summary(long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+def _joined(side: Sequence[Counted], name: str) -> np.ndarray:
+    return np.concatenate([getattr(of, name) for of in side])
+
+
+def summary(
+    long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval | None]]
+) -> pd.DataFrame:
     """One row per arm: mean +- standard deviation over seeds, then differences of Hal in points.
 
     Args:
@@ -71,7 +77,7 @@ def summary(long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval]]) -
         table[COLUMNS[name]] = [_cell(m, s, digits) for m, s in cells]
     for other, changes in against.items():
         title = f"Hal against {other}, points [95 %]"
-        table[title] = [_interval(changes[arm]) if arm in changes else "" for arm in table.index]
+        table[title] = [_interval(changes.get(arm)) for arm in table.index]
     return table.rename_axis(index=None)
 
 
@@ -81,8 +87,8 @@ def _cell(mean: float, spread: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if np.isnan(spread) else f" +- {spread:.{digits}f}")
 
 
-def _interval(change: Interval) -> str:
-    return f"{change.point:+.1f} [{change.low:+.1f}, {change.high:+.1f}]"
+def _interval(change: Interval | None) -> str:
+    return "" if change is None else f"{change.point:+.1f} [{change.low:+.1f}, {change.high:+.1f}]"
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -96,8 +102,10 @@ def chart(long: pd.DataFrame, path: Path) -> None:
     """Hal against Cover: one dot per arm and seed, the mean as a larger one; upper left is best.
 
     An arm that has lost more than `FAR` points of Cover would squeeze the others; the legend gives
-    its means instead.
+    its means instead. Nothing is drawn where they were not measured.
     """
+    if not {"hal", "cover"} <= set(long):
+        return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")

@@ -1,61 +1,37 @@
 """The gate: may a tuned model take the champion's place? A pure function of scores and rules.
 
-Three rules, all of which must hold, and each tells in one sentence what it saw:
-1. fewer answers hallucinate (Hal), by a margin that a paired bootstrap over images supports;
+Every rule of `adapt/evaluation/rules.py` has to hold, and tells in one sentence what it saw. What
+changes is judged on the same images: the interval of a change is a paired bootstrap over them. By
+default (params.yaml) there are three rules:
+1. fewer answers hallucinate (Hal), by a margin that the whole 95 % interval supports: it is the
+   claim;
 2. Cover, the share of true objects that answers mention, falls by no more than a tolerance: silence
    is no cure;
 3. attention does not decay faster: the late/early ratio of visual mass falls by no more than a
    tolerance.
-Rule 1 judges the whole 95 % interval because it is the claim; rules 2 and 3 are tolerances on the
-measured value.
+What was not measured, or not on the same images, does not pass.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-import numpy as np
-
+from adapt.evaluation.counts import Counted
+from adapt.evaluation.rules import Rule, Rules
 from adapt.metrics import bootstrap
-from adapt.metrics.bootstrap import Interval
-from adapt.params import NonNegative, Settings
+from adapt.metrics.bootstrap import LEVEL, Interval
+from adapt.metrics.measures import Measure, measure, parts
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-COUNTS = ("hallucinated", "responses", "covered", "truth")  # the arrays of `Scores`
 ROUNDING = 1e-9  # a loss of exactly the tolerance is allowed, whatever floats make of it
-
-
-class Rules(Settings):
-    """Section `gate` of params.yaml, in points and in units of the ratio."""
-
-    min_hal_drop: NonNegative
-    max_cover_drop: NonNegative
-    max_attention_drop: NonNegative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """How one model described the test images; arrays have an entry for each of `images`."""
+    """What was measured of one model, by metric: values in their units, and counts by image."""
 
-    images: tuple[str, ...]
-    hallucinated: np.ndarray  # answers that mention something absent
-    responses: np.ndarray  # answers
-    covered: np.ndarray  # true objects that the answers mention
-    truth: np.ndarray  # true objects
-    chair_i: float  # percent of the mentioned objects that are absent
-    late_early: float  # visual mass in the last third of an answer over that in the first third
-
-    def __post_init__(self) -> None:
-        expected = f"expected one entry for each of {len(self.images)} images"
-        for name in COUNTS:
-            if getattr(self, name).shape != (len(self.images),):
-                raise ValueError(f"Scores.{name}: {expected}")
-        if (self.hallucinated > self.responses).any() or (self.covered > self.truth).any():
-            raise ValueError("Scores: more hallucinated than answers, or more covered than true")
+    values: Mapping[str, float]
+    counted: Mapping[str, Counted]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,100 +42,157 @@ class Decision:
     reasons: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """How intervals are drawn."""
+
+    resamples: int
+    seed: int
+
+
 def decide(
-    candidate: Scores, champion: Scores, rules: Rules, resamples: int, seed: int
+    candidate: Scores, champion: Scores, rules: Rules, labels: Mapping[str, str], draws: Draws
 ) -> Decision:
-    """Judge `candidate` on the champion's images; what cannot be compared is not promoted."""
-    obstacle = _obstacle(candidate, champion)
-    if obstacle:
-        return Decision(False, (f"failed: {obstacle}",))
-    verdicts = (
-        _hallucination(candidate, champion, rules.min_hal_drop, resamples, seed),
-        _cover(candidate, champion, rules.max_cover_drop, resamples, seed),
-        _attention(candidate, champion, rules.max_attention_drop),
-    )
+    """Judge `candidate` by every rule; `labels` has the benchmark behind each label of a rule."""
+    verdicts = []
+    for key, rule in rules.named.items():
+        of = measure(key, labels)
+        beside = measure(of.beside, labels) if of.beside else None
+        case = _Case(key, of, beside, rule, candidate, champion)
+        obstacle = case.obstacle()
+        verdicts.append((False, obstacle) if obstacle else case.verdict(draws))
     sentences = tuple(f"{'passed' if held else 'failed'}: {text}" for held, text in verdicts)
     return Decision(all(held for held, _ in verdicts), sentences)
 
 
-def _obstacle(candidate: Scores, champion: Scores) -> str:
-    """Why the two cannot be compared; "" when they can."""
-    for who, scores in (("candidate", candidate), ("champion", champion)):
-        if not scores.images:
-            return f"the {who} described no image, so nothing can be compared."
-    if candidate.images != champion.images:
-        shared = len(set(candidate.images) & set(champion.images))
-        sizes = f"{len(candidate.images)} images and the champion on {len(champion.images)}"
-        rule = "only results on the same images can be compared."
-        return f"the candidate was tested on {sizes}, of which {shared} are the same; {rule}"
-    for who, scores in (("candidate", candidate), ("champion", champion)):
-        if not scores.responses.sum() or not scores.truth.sum():
-            images = f"the {who}'s test images have no answers or no true objects"
-            return f"{images}, so there is no Hal or no Cover."
-        numbers = {"CHAIR_i": scores.chair_i, "late/early ratio of visual mass": scores.late_early}
-        for name, value in numbers.items():
-            if not math.isfinite(value):
-                return f"the {who}'s {name} is not a number ({value})."
-    return ""
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """One rule before the scores of the two models."""
 
+    key: str
+    of: Measure
+    beside: Measure | None
+    rule: Rule
+    candidate: Scores
+    champion: Scores
 
-def _hallucination(
-    new: Scores, old: Scores, margin: float, resamples: int, seed: int
-) -> tuple[bool, str]:
-    counts = (new.hallucinated, new.responses, old.hallucinated, old.responses)
-    change = bootstrap.difference(*counts, resamples=resamples, seed=seed)
-    held = -change.high > margin
-    return held, (
-        f"Hal {_moved(*counts, change)}, {len(new.images)} images); the whole interval"
-        f" {'lies' if held else 'has to lie'} below {-margin or 0:.1f}."
-        f" CHAIR_i {old.chair_i:.1f} % -> {new.chair_i:.1f} %."
-    )
+    @property
+    def sides(self) -> dict[str, Scores]:
+        """The models that the rule is about: a fixed limit asks nothing of the champion."""
+        both = {"candidate": self.candidate, "champion": self.champion}
+        return both if self.rule.compares else {"candidate": self.candidate}
 
+    def obstacle(self) -> str:
+        """Why the rule cannot be judged; "" when it can."""
+        for who, scores in self.sides.items():
+            there = scores.counted if self.of.resampled else scores.values
+            if self.key not in there:
+                return f"{self.of.name} was not measured of the {who}: {self._lacks()}."
+            for key, of in ((self.key, self.of), (self.of.beside, self.beside)):
+                value = scores.values.get(key, 0.0)
+                if of and not math.isfinite(value):
+                    return f"the {who}'s {of.name} is not a number ({value})."
+        if self.of.resampled and self.rule.compares:
+            new, old = (scores.counted[self.key].images for scores in self.sides.values())
+            if new != old:
+                shared = len(set(new) & set(old))
+                sizes = f"{len(new)} images and the champion on {len(old)}"
+                tested = f"the candidate was tested on {sizes}, of which {shared} are the same"
+                return f"{self.of.name}: {tested}; only results on the same images can be compared."
+        return ""
 
-def _cover(
-    new: Scores, old: Scores, tolerance: float, resamples: int, seed: int
-) -> tuple[bool, str]:
-    counts = (new.covered, new.truth, old.covered, old.truth)
-    change = bootstrap.difference(*counts, resamples=resamples, seed=seed)
-    held = change.point >= -tolerance - ROUNDING
-    may = f"it may fall by up to {tolerance:.1f} points."
-    return held, f"Cover {_moved(*counts, change)}); {may}"
+    def _lacks(self) -> str:
+        label, _ = parts(self.key)
+        if label:
+            return f"no answer to {label} counts for it; look at its entry in answer.benchmarks"
+        others = "or put a rule on something else, such as a benchmark of answer.benchmarks"
+        return f"the test split has no {self.of.needs}; add some, {others}"
 
+    def verdict(self, draws: Draws) -> tuple[bool, str]:
+        """Whether the rule holds, and what was seen."""
+        # 1. What is judged: the change, or under a fixed limit the value itself, with its interval.
+        seen = self._interval(draws) if self.of.resampled else self._point()
+        side, bound = self._bound()
+        # 2. The measured value has to keep to the bound, or with a confidence its whole interval.
+        end = seen.point
+        if self.rule.confidence:
+            end = seen.high if side == "below" else seen.low
+        room = bound - end if side == "below" else end - bound
+        # A drop or a rise has to exceed what it is asked for; a tolerance may be used up.
+        held = room > 0 if self.rule.demand[0] in ("drop", "rise") else room >= -ROUNDING
+        return held, f"{self._seen(seen)}; {self._demanded(held, side, bound)}.{self._beside()}"
 
-def _attention(new: Scores, old: Scores, tolerance: float) -> tuple[bool, str]:
-    held = new.late_early >= old.late_early - tolerance - ROUNDING
-    return held, (
-        f"late/early ratio of visual mass {old.late_early:.3f} -> {new.late_early:.3f}"
-        f" ({new.late_early - old.late_early:+.3f}); it may fall by up to {tolerance:.3f}."
-    )
+    def _interval(self, draws: Draws) -> Interval:
+        new, options = self.candidate.counted[self.key], (draws.resamples, draws.seed, self._level)
+        if self.rule.compares:
+            old = self.champion.counted[self.key]
+            drawn = bootstrap.difference(new.above, new.below, old.above, old.below, *options)
+        else:
+            drawn = bootstrap.interval(new.above, new.below, *options)
+        return Interval(*(self.of.whole * end / 100 for end in drawn))
 
+    def _point(self) -> Interval:
+        """What has no interval is as wide as itself."""
+        value = self._value(self.candidate)
+        value -= self._value(self.champion) if self.rule.compares else 0.0
+        return Interval(value, value, value)
 
-def _moved(
-    new: np.ndarray, of_new: np.ndarray, old: np.ndarray, of_old: np.ndarray, change: Interval
-) -> str:
-    """Before and after in percent, and the change with its interval, whose bracket stays open."""
-    before, after = 100 * old.sum() / of_old.sum(), 100 * new.sum() / of_new.sum()
-    points = abs(change.point)
-    direction = f"{'up' if change.point > 0 else 'down'} {points:.1f} points"
-    moved = f"{before:.1f} % -> {after:.1f} %, {direction if points >= 0.05 else 'unchanged'}"
-    return f"{moved} (95 % interval {change.low:+.1f} to {change.high:+.1f}"
+    @property
+    def _level(self) -> float:
+        return self.rule.confidence or LEVEL
 
+    def _value(self, scores: Scores) -> float:
+        if self.of.resampled:
+            return self.of.whole * scores.counted[self.key].ratio
+        return scores.values[self.key]
 
-def scores_from(responses: "pd.DataFrame | Path", metrics: Mapping[str, float], arm: str) -> Scores:
-    """Scores of one arm from the judged answers (descriptions only) and metrics of `evaluate`."""
-    import pandas as pd
+    def _bound(self) -> tuple[Literal["below", "above"], float]:
+        """Where the change, or under a fixed limit the value, has to lie."""
+        demand, limit = self.rule.demand
+        if demand == "max_loss":
+            demand, limit = ("max", limit) if self.of.better == "lower" else ("min", -limit)
+        side: Literal["below", "above"] = "below" if demand in ("drop", "max") else "above"
+        return side, -limit if demand == "drop" else limit
 
-    table = pd.read_parquet(responses) if isinstance(responses, Path) else responses
-    for key in (f"{arm}/chair_i", f"{arm}/mass_late_early"):
-        if key not in metrics:
-            raise ValueError(f"metrics of evaluate have no {key}")
-    rows = table[(table["arm"] == arm) & (table["kind"] == "describe")]
-    counts = rows[["hallucinated", "covered", "truth"]].map(len).assign(responses=1)
-    counts["hallucinated"] = counts["hallucinated"].gt(0).astype(int)
-    total = counts.groupby(rows["image_id"].astype(str), sort=True).sum()
-    return Scores(
-        images=tuple(total.index),
-        **{name: total[name].to_numpy(dtype=np.int64) for name in COUNTS},
-        chair_i=float(metrics[f"{arm}/chair_i"]),
-        late_early=float(metrics[f"{arm}/mass_late_early"]),
-    )
+    def _seen(self, seen: Interval) -> str:
+        """Before and after with the change, or the value alone; with the interval if it has one."""
+        new = self.of.shown(self._value(self.candidate))
+        digits, sign = self.of.digits, "+" if self.rule.compares else ""
+        text = f"{self.of.name} {new}"
+        if self.rule.compares:
+            text = f"{self.of.name} {self.of.shown(self._value(self.champion))} -> {new}"
+        if not self.of.resampled:
+            return f"{text} ({seen.point:+.{digits}f})" if self.rule.compares else text
+        if self.rule.compares:
+            text += f", {self._direction(seen.point)}"
+        ends = " to ".join(f"{end:{sign}.{digits}f}" for end in (seen.low, seen.high))
+        images = len(self.candidate.counted[self.key].images)
+        of = f", {images} images" if self.rule.confidence else ""
+        return f"{text} ({100 * self._level:g} % interval {ends}{of})"
+
+    def _direction(self, change: float) -> str:
+        if abs(change) < 0.5 * 10**-self.of.digits:
+            return "unchanged"
+        return f"{'up' if change > 0 else 'down'} {self.of.points(abs(change))}"
+
+    def _demanded(self, held: bool, side: str, bound: float) -> str:
+        demand, limit = self.rule.demand
+        if self.rule.confidence:
+            lies = "lies" if held else "has to lie"
+            return f"the whole interval {lies} {side} {bound or 0:.{self.of.digits}f}"
+        worse = "rise" if self.of.better == "lower" else "fall"
+        fell, rose = ("fell", "rose") if held else ("has to fall", "has to rise")
+        return {
+            "drop": f"it {fell} by more than {self.of.points(limit)}",
+            "rise": f"it {rose} by more than {self.of.points(limit)}",
+            "max_loss": f"it may {worse} by up to {self.of.points(limit)}",
+            "max": f"it may be at most {self.of.shown(limit)}",
+            "min": f"it has to be at least {self.of.shown(limit)}",
+        }[demand]
+
+    def _beside(self) -> str:
+        if not self.beside:
+            return ""
+        values = [scores.values.get(self.of.beside) for scores in reversed(self.sides.values())]
+        shown = [self.beside.shown(value) for value in values if value is not None]
+        return f" {self.beside.name} {' -> '.join(shown)}." if shown else ""

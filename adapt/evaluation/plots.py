@@ -58,6 +58,11 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
 
 
+def csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table with six digits a number: what lies behind a plot."""
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
 def curves_figure(curves: pd.DataFrame, relative: pd.DataFrame, signal: str) -> Figure:
     """`signal` along an answer, by position (above) and by relative position (below).
 
@@ -111,13 +116,19 @@ def _band(axes: Any, points: pd.DataFrame, label: str, **style: Any) -> None:
     axes.fill_between(position, low, high, color=style["color"], alpha=shade, lw=0)
 
 
-def before_after_figure(metrics: Mapping[str, float]) -> Figure:
-    """The main numbers of all arms as bars; `metrics` are those of `evaluate`, `<arm>/<metric>`."""
+def before_after_figure(metrics: Mapping[str, float]) -> Figure | None:
+    """The main numbers of all arms as bars; `metrics` are those of `evaluate`, `<arm>/<metric>`.
+
+    A number that was not measured has no place; None where none was.
+    """
     arms = [arm for arm in ARMS if any(key.startswith(f"{arm}/") for key in metrics)]
+    there = [of for of in HEADLINES if any(f"{arm}/{of.key}" in metrics for arm in arms)]
+    if not there:
+        return None
     names = [ARMS[arm].replace(", ", "\n") for arm in arms]
     colours = [STYLES[arm][0] for arm in arms]
-    figure = Figure(figsize=(12, 3.9), layout="constrained")
-    for axes, number in zip(figure.subplots(1, len(HEADLINES)), HEADLINES, strict=True):
+    figure = Figure(figsize=(3 * len(there), 3.9), layout="constrained")
+    for axes, number in zip(figure.subplots(1, len(there), squeeze=False)[0], there, strict=True):
         values = [metrics.get(f"{arm}/{number.key}", np.nan) for arm in arms]
         bars = axes.bar(range(len(arms)), values, color=colours, width=0.75)
         texts = ["" if np.isnan(value) else f"{value:.{number.digits}f}" for value in values]
@@ -128,7 +139,7 @@ def before_after_figure(metrics: Mapping[str, float]) -> Figure:
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     title = "Before and after the retraining, with and without steering, on the test images"
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(title if len(there) > 2 else "Before and after", fontsize=13)
     return figure
 
 

@@ -4,7 +4,8 @@ A metric such as CHAIR_i is a ratio of two sums over images. What varies from on
 next is the images, so whole images are drawn with replacement, and two models are compared on the
 same draws (paired): most of what makes an image hard is the same for both. Arrays hold one
 numerator and one denominator per *image*; sum the rows of an image before. Points and intervals are
-percent; 95 %. A ratio of nothing is 0.
+percent; an interval holds the middle `level` of the resampled values, 95 % where nothing else is
+said. A ratio of nothing is 0.
 
 Why this is no call of `scipy.stats.bootstrap` (percentile, paired, vectorized, the same blocks): it
 draws the same images from the same seed and agrees but for the last bits, yet takes about twice as
@@ -24,14 +25,14 @@ _CELLS = 1_000_000  # of an N x R block, so that memory stays small however many
 
 
 class Interval(NamedTuple):
-    """A point estimate between its 95 % bounds."""
+    """A point estimate between its bounds."""
 
     point: float
     low: float
     high: float
 
 
-def interval(above: Sums, below: Sums, resamples: int, seed: int) -> Interval:
+def interval(above: Sums, below: Sums, resamples: int, seed: int, level: float = LEVEL) -> Interval:
     """The pooled ratio 100 * sum(above) / sum(below) with its bounds.
 
     >>> interval([1, 1, 1], [2, 2, 2], resamples=100, seed=0)  # all images alike: no uncertainty
@@ -39,11 +40,17 @@ def interval(above: Sums, below: Sums, resamples: int, seed: int) -> Interval:
     """
     sums_N2 = _columns(above, below)
     drawn_R2 = _resampled(sums_N2, resamples, seed)
-    return _bounds(_ratio(sums_N2.sum(0)[None]), _ratio(drawn_R2))
+    return _bounds(_ratio(sums_N2.sum(0)[None]), _ratio(drawn_R2), level)
 
 
 def difference(
-    above_a: Sums, below_a: Sums, above_b: Sums, below_b: Sums, resamples: int, seed: int
+    above_a: Sums,
+    below_a: Sums,
+    above_b: Sums,
+    below_b: Sums,
+    resamples: int,
+    seed: int,
+    level: float = LEVEL,
 ) -> Interval:
     """Pooled ratio of a minus that of b on the same images in the same order, in percentage points.
 
@@ -55,7 +62,7 @@ def difference(
     sums_N4 = _columns(above_a, below_a, above_b, below_b)
     drawn_R4 = _resampled(sums_N4, resamples, seed)
     point, drawn = (_ratio(s[:, :2]) - _ratio(s[:, 2:]) for s in (sums_N4.sum(0)[None], drawn_R4))
-    return _bounds(point, drawn)
+    return _bounds(point, drawn, level)
 
 
 def _columns(*values: Sums) -> NDArray[np.float64]:
@@ -85,7 +92,6 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return 100 * np.divide(above, below, out=np.zeros_like(above), where=below != 0)
 
 
-def _bounds(point: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
-    # The middle 95 % of the resampled values.
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def _bounds(point: NDArray[np.float64], drawn: NDArray[np.float64], level: float) -> Interval:
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(point[0]), float(low), float(high))

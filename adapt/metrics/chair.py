@@ -12,7 +12,8 @@ Targets are likely hallucinations.
 Where this differs from the official codes: AMBER adds 0.001 to every denominator, rounds to one
 decimal, finds nouns with NLTK's tagger, ignores nine global "safe" words, and forgives
 near-synonyms by word vectors; CHAIR counts with COCO's synonym list. Here the vocabulary file says
-which words mean an object and nothing is rounded. A pooled ratio without a denominator is 0.
+which words mean an object and nothing is rounded. Of a model that says nothing a ratio is 0; where
+the truth has nothing to count, there is no metric.
 AMBER's paper divides Cog by the mentioned objects; its code, and this, by the targets.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 from adapt.metrics.mentions import Mention, find
 
 METRICS = ("chair_i", "hal", "cover", "cog")
+_OF_TRUTH = ("cover", "cog")  # shares of what the truth lists, which may be nothing
 
 
 class Named(Protocol):
@@ -112,7 +114,7 @@ def ratios(counts: Sequence[Counts]) -> dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def aggregate(counts: Sequence[Counts]) -> dict[str, float]:
-    """chair_i, hal, cover and cog of all responses, in percent.
+    """chair_i, hal, cover and cog of all responses, in percent; without those that have no truth.
 
     Two responses. The first says house, bus, bus; there are a house and a tree, a bus and a car are
     the targets: 2 of 3 mentions hallucinated, 1 of 2 objects covered, 1 of 2 targets named. The
@@ -122,9 +124,14 @@ def aggregate(counts: Sequence[Counts]) -> dict[str, float]:
     >>> first = Counts((house, bus, bus), ("house", "tree"), ("bus", "car"))
     >>> aggregate([first, Counts((house,), ("house",), ())])
     {'chair_i': 50.0, 'hal': 50.0, 'cover': 66.66666666666667, 'cog': 50.0}
+    >>> aggregate([Counts((house,), (), ())]), aggregate([])
+    ({'chair_i': 100.0, 'hal': 100.0}, {})
     """
-    pairs = ratios(counts).items()
-    return {name: percent(*(int(column.sum()) for column in columns)) for name, columns in pairs}
+    if not counts:
+        return {}
+    sums = {name: tuple(int(c.sum()) for c in of) for name, of in ratios(counts).items()}
+    measured = [name for name in sums if sums[name][1] or name not in _OF_TRUTH]
+    return {name: percent(*sums[name]) for name in measured}
 
 
 def percent(numerator: float, denominator: float) -> float:

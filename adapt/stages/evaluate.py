@@ -2,14 +2,16 @@
 
 Pure over the tables of stage `answer` and the ground truth of the splits; loads no model and takes
 seconds. Hallucination (CHAIR_i, Hal, Cog) and what the model still says (Cover, length), yes/no
-questions as POPE, colour questions, and the attention-degradation curves. Early warning: detectors
-of hallucinated words, fitted on what the base model says of the validation split, judged on the
-test split.
+questions as POPE, colour questions, and the attention-degradation curves; benchmarks by their own
+programs. Early warning: detectors of hallucinated words, fitted on what the base model says of the
+validation split, judged on the test split. What the data has no truth for is left out, and a line
+says so: without known objects there are still lengths, curves and panels.
 
 Writes `judged.parquet` (every answer of the test split with what it mentions, hallucinated words
 marked), `curves.csv` by position and `degradation.csv` by relative position (a column per arm and
 signal), `detector.json`, `detection.csv` and `calibration.csv` (how well it warns), `figures/` and
-before / after `panels/`.
+before / after `panels/`; of benchmarks `benchmarks.parquet` (counts by image), `benchmarks.json`
+(variants and tables) and `benchmark_curves.csv`.
 """
 
 from pathlib import Path

@@ -6,6 +6,8 @@ from dataclasses import replace
 from prefect.logging import get_run_logger
 
 from adapt import params
+from adapt.metrics.measures import OBJECTS
+from adapt.params import InputError
 from adapt.preference.settings import Config as TrainConfig
 from flows.compare import scoring
 from flows.compare.arms import Arm, Comparison, changed
@@ -23,6 +25,9 @@ def tuned(comparison: Comparison, arms: Sequence[Arm]) -> list[Arm]:
         candidates = [trial for of_arm in trials.values() for trial in of_arm]
         wanted = [comparison.arm("base"), *candidates]
         base, *scores = scoring.score(comparison, wanted, first, "validation")
+        if "hal" not in base.metrics:
+            problem = f"a rate is chosen by Hal, and the validation split has no {OBJECTS}"
+            raise InputError(f"arms.yaml: learning_rates: {problem}; list one rate")
         metrics = iter([one.metrics for one in scores])
         for name, of_arm in trials.items():
             by_rate = [next(metrics) for _ in of_arm]
@@ -43,7 +48,9 @@ def best(trials: Sequence[Mapping[str, float]], base: Mapping[str, float]) -> in
     """
 
     def order(metrics: Mapping[str, float]) -> tuple[float, float]:
-        losses = [base[key] - metrics[key] - KEPT[key] for key in KEPT if key in base]
+        losses = [
+            base[key] - metrics[key] - KEPT[key] for key in KEPT if key in base and key in metrics
+        ]
         return max(0.0, *losses), metrics["hal"]
 
     return min(range(len(trials)), key=lambda i: order(trials[i]))

@@ -3,20 +3,31 @@
 import pandas as pd
 import pytest
 
-from adapt.evaluation.comparison import chart, hal_counts, hal_difference, markdown, summary
+from adapt.evaluation.comparison import chart, hal_difference, markdown, summary
 from adapt.metrics.bootstrap import Interval
 
 
-def answers(*hallucinated):
+def answers(*hallucinated, truth=()):
     rows = [
-        {"id": f"{i}-describe", "kind": "describe", "hallucinated": names}
+        {"id": f"{i}-describe", "image_id": str(i), "kind": "describe", "hallucinated": names}
         for i, names in enumerate(hallucinated)
     ]
-    return pd.DataFrame([*rows, {"id": "0-exists", "kind": "exists", "hallucinated": ["bus"]}])
+    asked = {"id": "0-exists", "image_id": "0", "kind": "exists", "hallucinated": ["bus"]}
+    return pd.DataFrame([*rows, asked]).assign(truth=[truth] * (len(rows) + 1))
 
 
-def test_hal_counts_descriptions_only():
-    assert hal_counts(answers([], ["bus", "car"], ["cup"])).tolist() == [0, 1, 1]
+def test_only_descriptions_count():
+    better, worse = answers([], ["bus", "car"]), answers(["cup"], ["bus"])
+    assert hal_difference([better], [worse], resamples=50, seed=0).point == -50.0
+
+
+def test_what_nobody_knows_has_no_difference():
+    unknown = answers([], [], truth=None)
+    assert hal_difference([unknown], [unknown], resamples=50, seed=0) is None
+    table = summary(
+        pd.DataFrame({"arm": ["base", "sft"], "length": [3.0, 4.0]}), {"base": {"sft": None}}
+    )
+    assert table["Hal against base, points [95 %]"].tolist() == ["", ""]
 
 
 def test_difference_is_paired_over_all_seeds():
@@ -50,5 +61,7 @@ def test_table_and_chart(tmp_path):
     assert "| base | 31.0 +- 1.4 | 95.0 +- 0.0 |  |  |  |" in text
     assert "| sft | 12.0 +- 2.8 | 94.0 +- 0.0 |  | 61.0 +- 1.4 | -19.0 [-25.0, -12.0] |" in text
     lost = long[long.arm == "sft"].assign(arm="lost", cover=[40.0, 60.0])
+    chart(long.drop(columns="hal"), tmp_path / "arms.png")
+    assert not (tmp_path / "arms.png").exists(), "nothing to draw"
     chart(pd.concat([long, lost]), tmp_path / "arms.png")
     assert (tmp_path / "arms.png").stat().st_size > 10_000

@@ -49,9 +49,10 @@ def test_ratios_are_what_aggregate_pools_and_bootstrap_takes() -> None:
         assert bootstrap.interval(*parts[name], resamples=50, seed=0).point == pytest.approx(value)
 
 
-def test_no_responses_and_no_mentions_are_zero() -> None:
-    assert aggregate([]) == dict.fromkeys(METRICS, 0.0)
-    assert aggregate([Counts((), (), ())]) == dict.fromkeys(METRICS, 0.0)
+def test_no_mentions_are_zero_and_no_truth_is_no_metric() -> None:
+    assert aggregate([Counts((), ("house",), ("bus",))]) == dict.fromkeys(METRICS, 0.0)
+    assert aggregate([Counts((), (), ())]) == {"chair_i": 0.0, "hal": 0.0}
+    assert aggregate([]) == {}
 
 
 @pytest.mark.parametrize("variant", ["maxlinn_pattern", "opera_nltk"])

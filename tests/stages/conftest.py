@@ -22,6 +22,8 @@ K = 2
 ANSWER = Config(
     batch=8,
     traces=3,
+    questions=0,
+    benchmarks=(),
     anchor=AnchorConfig(anchor_tokens=K, noise_images=2),
     steer=SteerConfig(alpha=2.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=(0, 2)),
     device="cpu",
