@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lint serve serve-stop ui clean
+.PHONY: help env run example test lint serve serve-stop ui clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -15,6 +15,9 @@ env: $(READY)  ## create the environment (some minutes, once; again only when th
 
 run: $(READY)  ## retrain, evaluate and promote; only what has changed runs (ARGS=--help tells the options)
 	@$(BIN)/python -m flows.retrain $(ARGS)
+
+example: $(READY)  ## the same on preference data without any truth and a benchmark, both drawn, in example/
+	@$(BIN)/python -m flows.example $(ARGS)
 
 test: lint  ## lint, then all tests
 	# One thread each: two test processes with two threads of torch on two cores take many times longer.

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from adapt import environment, params
 from adapt.attention.settings import AnchorConfig
 from adapt.data.settings import ScenesConfig
-from adapt.evaluation.gate import Rules
+from adapt.evaluation.rules import Rules
 from adapt.files import whole_folder
 from adapt.generation.settings import SteerConfig
 from adapt.models.settings import Device, PromptConfig
@@ -68,12 +68,22 @@ def launch(stage: str) -> None:
 
 
 def configs(content: Content) -> dict[str, Any]:
-    """Every section's checked settings, by its name; InputError for an unknown section, too."""
+    """Every section's checked settings, by its name; InputError for an unknown section, too.
+
+    What two sections must agree about is checked as well: a rule of the gate on a benchmark.
+    """
     known = [*STAGES, *SHARED, *VALUES]
     for key in map(str, content):
         if key not in known:
             raise InputError(f"params.yaml: unknown section {key}; {params.hint(key, known)}")
-    return {name: params.load(content, name, settings) for name, settings in sections().items()}
+    loaded: dict[str, Any] = {
+        name: params.load(content, name, settings) for name, settings in sections().items()
+    }
+    try:
+        loaded["gate"].require_known({one.called: one.name for one in loaded["answer"].benchmarks})
+    except InputError as error:
+        raise InputError(f"params.yaml: {error}") from None
+    return loaded
 
 
 def sections() -> dict[str, type[Settings]]:

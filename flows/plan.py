@@ -1,8 +1,6 @@
 """What a retraining would do, found out without doing it, and the lock that keeps two apart."""
 
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from adapt.files import locked
 from adapt.params import InputError
 from adapt.tracking import lineage, registry
 from adapt.tracking.store import Store, uri, without_credentials
-from flows import tasks
+from flows import outside, tasks
 
 
 @contextmanager
@@ -51,9 +49,10 @@ def make(root: Path, force: bool) -> Plan:
     config = configuration(root)
     store = Store(root, config["tracking"])
     stages = tuple(tasks.order(root))
-    moved = alias_moved(store, config["base"].source)
-    forced = stages if force else ("base",) if moved else ()
-    due, notes = tuple(tasks.pending(root, forced)), (f"base: {moved}",) if moved else ()
+    outdated = outside.changed(store, config)
+    forced = stages if force else tuple(stage for stage in stages if stage in outdated)
+    notes = tuple(f"{stage}: {why}" for stage, why in outdated.items())
+    due = tuple(tasks.pending(root, forced))
     return Plan(config=config, store=store, stages=stages, due=due, forced=forced, notes=notes)
 
 
@@ -64,39 +63,17 @@ def configuration(root: Path) -> dict[str, Any]:
     return launch.configs(params.read(root / "params.yaml"))
 
 
-def alias_moved(store: Store, source: str) -> str:
-    """Why stage `base` is out of date where DVC cannot see it: the alias of its source has moved.
-
-    Empty when it is not, when the source is no alias, or nothing is behind it (the stage says so).
-    """
-    alias = re.fullmatch(r"models:/([^/@']+)@([\w.-]+)", source)
-    if not alias:
-        return ""
-    current = registry.version_behind(store, alias[1], alias[2])
-    used = base_version(store.root, alias[1])
-    if current is None or current == used:
-        return ""
-    origin = f"version {used}" if used else "something else"
-    return f"{source} is version {current}, results/base was made from {origin}"
-
-
-def base_version(root: Path, model: str) -> str:
-    """The version of `model` that results/base came from; "" when from elsewhere."""
-    path = root / "results" / "base" / "source.json"
-    if not path.exists():
-        return ""
-    made = json.loads(path.read_text(encoding="utf-8"))
-    is_model = re.match(rf"models:/{re.escape(model)}[@/]", made["source"])
-    return str(made.get("version") or "") if is_model else ""
-
-
 def question(store: Store, config: Mapping[str, Any], promote: bool) -> dict[str, Any]:
     """What the decision about promotion depends on: the same question need not be asked twice."""
-    address = without_credentials(uri(store.root))
+    address, noted = without_credentials(uri(store.root)), outside.benchmarks
     return {
         "evaluate": lineage.stage_hash(store.root, "evaluate"),
         "model": lineage.output_hash(store.root, registry.MODEL),
         "rules": config["gate"].model_dump(),
+        "benchmarks": {
+            stage: {label: entry[kind] for label, entry in noted(store.root, stage).items()}
+            for stage, kind in outside.RECORDED.items()
+        },
         "promote": promote,
         "registry": address if address.startswith("http") else "in this workspace",
         "name": store.config.model,

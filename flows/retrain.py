@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adapt import environment
 from adapt.params import Content, InputError
 from adapt.tracking import runs
-from adapt.tracking.store import Store
+from adapt.tracking.store import Store, without_credentials
 from flows import plan, process, promote, report, tasks
 from flows.serve import keeper
 
@@ -204,7 +204,8 @@ def run(root: Path, options: Retraining) -> int:
 @contextmanager
 def prefect_here(root: Path) -> Iterator[None]:
     """Use the server that is configured, or that of `make serve`, or else start a temporary one."""
-    if os.environ.get("PREFECT_API_URL"):
+    if address := os.environ.get("PREFECT_API_URL"):
+        require_answer(address)
         yield
     elif server := keeper.processes(root).get("prefect-server"):
         # A temporary one would share its database.
@@ -219,6 +220,17 @@ def prefect_here(root: Path) -> Iterator[None]:
             except (RuntimeError, ValueError) as error:
                 raise InputError(str(error)) from None
         yield
+
+
+def require_answer(address: str) -> None:
+    """InputError where no Prefect server answers at PREFECT_API_URL, instead of its traceback."""
+    with get_client(sync_client=True) as client:
+        failure = client.api_healthcheck()
+    if failure is not None:
+        reason = str(failure).partition("\n")[0] or type(failure).__name__
+        problem = f"no Prefect server answers at {without_credentials(address)} ({reason})"
+        advice = "start it, or unset the variable to have a temporary one"
+        raise InputError(f"PREFECT_API_URL: {problem}; {advice}")
 
 
 def parse(arguments: Sequence[str] | None) -> Retraining:

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from adapt.attention.capture import RowCapture, decoder_of, layer_count, observed
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import Layout, layout_of, unknown, unsupported
-from adapt.data.schema import open_picture
+from adapt.data.pictures import PictureProblem, open_picture
 from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
 from adapt.inspect import trial
@@ -93,8 +93,9 @@ def read_picture(path: Path | None) -> Image.Image:
         return Image.linear_gradient("L").resize((640, 480)).convert("RGB")
     try:
         return open_picture(path.read_bytes())
-    except (OSError, ValueError, Image.DecompressionBombError):
-        raise InputError(f"--picture {path}: not a picture that can be read") from None
+    except (OSError, PictureProblem) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"--picture {path}: not a picture that can be read ({reason})") from None
 
 
 def _config(source: str) -> Any:

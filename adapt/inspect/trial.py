@@ -24,7 +24,8 @@ from adapt.models.prompts import end_tokens, prompt_inputs
 from adapt.models.roles import Role, role_of_parameters
 from adapt.params import InputError
 from adapt.preference.collate import GuidedCollator
-from adapt.preference.pairs import Pair, PairView, dataset
+from adapt.preference.dataset import dataset
+from adapt.preference.pairs import Pair, PairView
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights
 
@@ -142,7 +143,7 @@ def _trainer(model: Any, processor: Any, pairs: Sequence[Pair], folder: Path) ->
         model=model,
         args=arguments,
         data_collator=GuidedCollator(processor=processor, ends=ends, noise=NOISE),
-        train_dataset=dataset(pairs),
+        train_dataset=dataset(pairs, [pair.id for pair in pairs]),
         processing_class=processor,
         weights=Weights(vag=1.0, dpo=1.0, sft=1.0, attn=1.0),
         anchor_tokens=ANCHOR_TOKENS,

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from adapt import launch, params
-from adapt.evaluation.judge import Judged
+from adapt.benchmarks.settings import Benchmark
+from adapt.evaluation.rules import Rules
 from adapt.tracking import registry, runs
 from adapt.tracking.store import Store
-from flows import plan, promote
+from flows import contest, outside, plan, promote, report
 from tests.support import tracked
 from tests.support.closure import ROOT
 
@@ -64,6 +65,27 @@ def scores(share: float) -> dict[str, float]:
     return {"chair_i": 50 * share, "hal": 100 * share, "cover": 100.0, "mass_late_early": 0.9}
 
 
+def pope(root: Path, **accuracy: float) -> None:
+    """What stage `evaluate` leaves of a benchmark, for arms that are right so often."""
+    folder = root / "results" / "evaluate"
+    metrics, tables = json.loads((folder / "metrics.json").read_text()), []
+    for arm, share in accuracy.items():
+        metrics[f"{arm}/pope.accuracy"] = 100 * share
+        right = [int(n < share * IMAGES) for n in range(IMAGES)]
+        images = [str(n) for n in range(IMAGES)]
+        columns = {"arm": arm, "benchmark": "pope", "metric": "accuracy", "image": images}
+        tables.append(pd.DataFrame({**columns, "numerator": right, "denominator": 1}))
+    pd.concat(tables).to_parquet(folder / "benchmarks.parquet")
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def ruled(config: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    """The configuration with POPE among the benchmarks, and these rules alone."""
+    benchmark = Benchmark(name="pope", path="pope.json")
+    asked = config["answer"].model_copy(update={"benchmarks": (benchmark,)})
+    return config | {"answer": asked, "gate": Rules.model_validate(rules)}
+
+
 def promoted(store: Store, config: dict[str, Any], move: bool = True) -> promote.Promotion:
     return promote.promote(store, config, runs.start_retraining(store, {}), move)
 
@@ -72,7 +94,7 @@ def test_a_better_model_moves_the_champion_and_the_store_is_opened_once(
     store: Store, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     openings = tracked.openings(monkeypatch)
-    assert plan.alias_moved(store, "models:/adapt@champion") == ""
+    assert outside.alias_moved(store, "models:/adapt@champion") == ""
     promotion = promoted(store, config)
     asked = plan.question(store, config, promote=True)
     assert openings == [store.root]
@@ -111,11 +133,13 @@ def test_the_champion_itself_is_judged_on_the_same_images(
     evaluated(store.root, base=0.4, tuned=0.2)
     models: list[str] = []
 
-    def judge_model(config: Any, model: Path, splits: Path) -> Judged:
+    def anew(config: Any, model: Path, root: Path, name: str) -> contest.Contestant:
         models.append((model / "model.safetensors").read_text())
-        return Judged(responses=answers("tuned", 0.1), tokens=pd.DataFrame(), metrics=scores(0.1))
+        return contest.Contestant(
+            name=name, metrics=scores(0.1), judged=answers("tuned", 0.1), counted={}
+        )
 
-    monkeypatch.setattr(promote, "judge_model", judge_model)
+    monkeypatch.setattr(contest, "anew", anew)
     promotion = promoted(store, config)
     assert models == ["first"]
     assert (promotion.promoted, promotion.against) == (False, "champion, version 1")
@@ -135,3 +159,53 @@ def test_a_champion_that_was_the_base_is_not_answered_for_again(
     promotion = promoted(store, config)  # there is no split to answer
     assert (promotion.version, promotion.against) == ("2", "champion, version 1")
     assert promotion.before["Hal %"] == 40.0
+
+
+@pytest.mark.parametrize(
+    ("tuned", "decision", "ending"),
+    [
+        (
+            0.89,
+            True,
+            "down 1.0 points (95 % interval -2.5 to +0.0); it may fall by up to 1.0 points.",
+        ),
+        (0.85, False, "it may fall by up to 1.0 points."),
+    ],
+)
+def test_a_rule_on_a_benchmark_decides(
+    store: Store, config: dict[str, Any], tuned: float, decision: bool, ending: str
+) -> None:
+    pope(store.root, base=0.9, tuned=tuned)
+    asked = ruled(config, **{"pope.accuracy": {"max_loss": 1.0}})
+    promotion = promoted(store, asked)
+    assert promotion.promoted is decision
+    word = "passed" if decision else "failed"
+    (reason,) = promotion.reasons
+    assert reason.startswith(f"{word}: accuracy on pope 90.0 % -> {100 * tuned:.1f} %, down ")
+    assert reason.endswith(ending)
+    rows = report.Ending("adapt", promotion, {}, 0.0, "", {}).rows()
+    assert rows[-1] == {
+        "": "accuracy on pope %",
+        "before": "90.0",
+        "after": f"{100 * tuned:.1f}",
+        "change": f"{100 * (tuned - 0.9):+.1f}",
+    }
+
+
+def test_what_has_no_truth_is_refused_with_what_to_add_and_leaves_no_row(
+    store: Store, config: dict[str, Any]
+) -> None:
+    folder = store.root / "results" / "evaluate"
+    judged = pd.read_parquet(folder / "judged.parquet")
+    unknown = judged.assign(hallucinated=None, covered=None, truth=None)
+    unknown.to_parquet(folder / "judged.parquet")
+    kept = {"base/mass_late_early": 0.8, "tuned/mass_late_early": 0.9}
+    (folder / "metrics.json").write_text(json.dumps(kept))
+    promotion = promoted(store, config)
+    assert promotion.promoted is False
+    assert promotion.reasons[0].startswith("failed: Hal was not measured of the candidate: the")
+    assert promotion.reasons[2].startswith("passed: late/early ratio of visual mass 0.800")
+    rows = report.Ending("adapt", promotion, {}, 0.0, "", {}).rows()
+    assert rows == [
+        {"": "attention late/early", "before": "0.800", "after": "0.900", "change": "+0.100"}
+    ]

@@ -2,7 +2,9 @@
 what it leaves.
 """
 
+import hashlib
 import io
+import json
 import re
 import shutil
 import signal
@@ -15,18 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from adapt import params
-from adapt.evaluation.judge import Judged
+from adapt import environment, params
+from adapt.data.sources import Source
+from adapt.models.identity import folder_digest
 from adapt.params import InputError
 from adapt.tracking import registry, store
-from flows import plan, promote, report, retrain
+from flows import contest, outside, plan, report, retrain
 from tests.support import limits, quick, tracked, workspace
 
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
@@ -167,7 +169,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Stands for measuring a downloaded champion, whose folder holds how well it does."""
     models: list[Path] = []
 
-    def judge_model(config: Any, model: Path, splits: Path) -> Judged:
+    def anew(config: Any, model: Path, root: Path, name: str) -> contest.Contestant:
         models.append(model)
         script: dict[str, Any] = {}
         exec(quick.STAGE.split("stage = sys.argv")[0], script)
@@ -175,9 +177,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         answers = script["answers"]("tuned", quality)
         scores = script["scores"]("tuned", quality).items()
         metrics = {key.removeprefix("tuned/"): value for key, value in scores}
-        return Judged(responses=answers, tokens=pd.DataFrame(), metrics=metrics)
+        return contest.Contestant(name=name, metrics=metrics, judged=answers, counted={})
 
-    monkeypatch.setattr(promote, "judge_model", judge_model)
+    monkeypatch.setattr(contest, "anew", anew)
     return models
 
 
@@ -224,7 +226,7 @@ def test_other_rules_ask_the_gate_again_and_run_no_stage(
         (90.0, "adapt version 2 was not promoted"),
         (2.0, "adapt version 2 was promoted to champion"),
     ):
-        workspace.override(trained / "params.yaml", {"gate": {"min_hal_drop": least}})
+        workspace.override(trained / "params.yaml", {"gate": {"hal": {"drop": least}}})
         assert run().message == message
         assert stages(trained) == dict.fromkeys(STAGES, "unchanged")
 
@@ -239,16 +241,33 @@ def test_a_moved_alias_makes_base_due(trained: Path) -> None:
     assert plan.make(trained, force=False).forced == ("base",)
 
 
+def test_a_benchmark_that_has_changed_makes_its_stage_due(trained: Path) -> None:
+    (trained / "pope.json").write_text("[]")
+    digest = hashlib.sha256(b"[]").hexdigest()
+    read = trained / "results" / "answer" / "benchmarks.json"
+    read.write_text(json.dumps({"pope": {"files": {"pope.json": digest}}}))
+    before = plan.make(trained, force=False)
+    assert before.forced == ()
+    asked = plan.question(before.store, before.config, promote=True)
+    assert asked["benchmarks"]["answer"] == {"pope": {"pope.json": digest}}
+    (trained / "pope.json").write_text("[1]")
+    todo = plan.make(trained, force=False)
+    assert (todo.forced, todo.due) == (("answer",), ("answer", "evaluate"))
+    assert todo.notes == ("answer: benchmark pope has changed (pope.json)",)
+    (trained / "pope.json").unlink()
+    assert plan.make(trained, force=False).forced == ("answer",)
+
+
 def test_an_alias_without_a_model_is_left_to_the_stage(root: Path) -> None:
-    assert plan.alias_moved(opened(root), "models:/nothing@champion") == ""
-    assert plan.alias_moved(opened(root), "models:/nothing/3") == ""
-    assert plan.alias_moved(opened(root), "scratch") == ""
+    assert outside.alias_moved(opened(root), "models:/nothing@champion") == ""
+    assert outside.alias_moved(opened(root), "models:/nothing/3") == ""
+    assert outside.alias_moved(opened(root), "scratch") == ""
 
 
 def test_a_mistake_is_one_line_and_keeps_what_was_finished(
     trained: Path, measured: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    workspace.override(trained / "params.yaml", {"data": {"scenes": {"test_images": 501}}})
+    workspace.override(trained / "params.yaml", {"data": {"max_rejected": 0.5}})
     quick.tuned(trained, 1.0)
     (trained / "train.mistake").touch()
     state = run()
@@ -368,3 +387,40 @@ def test_a_stopped_retraining_leaves_no_process(root: Path, number: int, tempora
     limits.until(lambda: not workspace.processes(root), "end of all processes")
     runs = store.client(root).search_runs(["1"], "tags.`adapt.kind` = 'retraining'")
     assert [r.info.status for r in runs] == ["KILLED"]
+
+
+def test_a_server_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = "http://someone:secret@127.0.0.1:9/api"
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    with temporary_settings({PREFECT_API_URL: address}), pytest.raises(InputError) as caught:
+        retrain.require_answer(address)
+    message = str(caught.value)
+    assert message.startswith("PREFECT_API_URL: no Prefect server answers at http://")
+    assert "secret" not in message and "\n" not in message
+
+
+def test_data_that_has_changed_makes_its_stage_due(trained: Path) -> None:
+    folder = trained / "mine"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"question": "?", "chosen": "a", "rejected": "b"}\n')
+    workspace.override(trained / "params.yaml", {"data": {"source": "mine"}})
+    config = plan.configuration(trained)["data"]
+    assert outside.data_changed(trained, config) == ""
+    made = trained / "results" / "data" / "source.json"
+    revision = Source.open("mine", trained).fingerprint()
+    made.write_text(json.dumps({"source": "mine", "revision": revision}))
+    assert outside.data_changed(trained, config) == ""
+    (folder / "rows.jsonl").write_text('{"question": "?", "chosen": "a", "rejected": "c"}\n')
+    assert outside.data_changed(trained, config) == "mine has changed"
+
+
+def test_a_brought_base_that_has_changed_makes_its_stage_due(trained: Path) -> None:
+    shutil.copytree(trained / "results" / "base" / "model", trained / "mine")
+    made = trained / "results" / "base" / "source.json"
+    files = folder_digest(trained / "mine", environment.state_dir(trained))
+    made.write_text(json.dumps({"source": "mine", "version": "", "files": files}))
+    assert outside.folder_changed(trained, "mine") == ""
+    (trained / "mine" / "config.json").write_text("{}")
+    assert outside.folder_changed(trained, "mine") == "mine has changed"
