@@ -35,13 +35,13 @@ from PIL import Image
 from trl import DPOTrainer
 
 from adapt.attention.support import SIDE
-from adapt.data.schema import open_picture
+from adapt.data.pictures import open_picture
 from adapt.models.load import load_model, save
 from adapt.models.prompts import end_tokens
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
 from adapt.preference.adapters import lora
 from adapt.preference.collate import GuidedCollator
-from adapt.preference.pairs import FEATURES
+from adapt.preference.dataset import FEATURES
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import LoraConfig
 from adapt.preference.trainer import AdaptTrainer, Weights

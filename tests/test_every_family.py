@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from adapt import launch, params
-from adapt.data.schema import Example, SceneObject, Vocabulary, write_vocabulary
+from adapt.data.schema import SPLITS, Example, SceneObject, Vocabulary, write_vocabulary
 from adapt.data.tables import write_split
 from adapt.models.load import load_model, save
 from adapt.models.roles import role_of_parameters
@@ -53,7 +53,7 @@ def png(number: int) -> bytes:
 
 def rows(split: str, count: int) -> list[Example]:
     """Descriptions, every third of two pictures of different sizes, and a question with a tag."""
-    made = []
+    made, first = [], 300 * SPLITS.index(split)
     for i in range(count):
         truth = [name for n, name in enumerate(THINGS) if i >> n & 1]
         objects = [SceneObject(name=name, colour="red", box=(0, 0, 1, 1)) for name in truth]
@@ -65,7 +65,7 @@ def rows(split: str, count: int) -> list[Example]:
                 **texts,
                 id=f"{split}-{i}",
                 image_id=f"{split}-{i}",
-                images=(png(i), png(i + 1))[: 1 + (i % 3 == 2)],
+                images=(png(first + i), png(first + i + 1))[: 1 + (i % 3 == 2)],
                 kind="describe",
                 objects=tuple(objects),
                 absent=(),

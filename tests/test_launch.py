@@ -10,12 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from adapt import environment
+from adapt import environment, params
 from adapt.data import scenes
 from adapt.data.schema import write_vocabulary
 from adapt.data.tables import write_split
 from adapt.files import whole_folder
-from adapt.launch import launch
+from adapt.launch import configs, launch
 from adapt.params import InputError
 from tests.support.closure import ROOT
 
@@ -84,7 +84,7 @@ def cut_png() -> bytes:
 def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
     brought(root, **changes)
     line = refusal("data", root, capsys, monkeypatch)
-    assert "mine/train.parquet" in line and "row 0" in line and "train-00000-describe" in line
+    assert "mine/train.parquet" in line and "row 1 " in line and "train-00000-describe" in line
     assert says in line.replace(":", "")
     assert "train-00000-describe" in (root / "quarantine" / "data.jsonl").read_text()
 
@@ -101,7 +101,12 @@ def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
             "train.batch_pairs: 24 pairs do not divide into 1 passes of 5 workers",
         ),
         ("train", {"steps": "many"}, "train.steps: expected a whole number, got 'many'"),
-        ("gate", {"max_cover_drop": -1.0}, "gate.max_cover_drop"),
+        ("gate", {"cover": {"max_loss": -1.0}}, "gate.cover.max_loss: must be at least 0"),
+        (
+            "gate",
+            {"amber.hal": {"drop": 0.0}},
+            "params.yaml: gate.amber.hal: no benchmark is called amber; add {name: amber, path: ",
+        ),
     ],
 )
 def test_a_bad_parameter_stops_any_stage_before_it_computes(
@@ -140,3 +145,10 @@ def test_results_are_swapped_in_as_a_whole(tmp_path):
         (out / "b").write_text("2")
     assert [p.name for p in target.iterdir()] == ["b"]
     assert [p.name for p in target.parent.iterdir()] == ["train"]
+
+
+@pytest.mark.parametrize("weight", ["w_vag", "w_dpo", "w_sft", "w_attn"])
+def test_a_term_of_the_loss_may_weigh_nothing(weight: str) -> None:
+    content = params.read(ROOT / "params.yaml")
+    content["train"] |= {weight: 0.0}
+    assert getattr(configs(content)["train"], weight) == 0.0

@@ -23,7 +23,7 @@ from adapt.models.prompts import prompt_inputs
 from adapt.models.roles import role_of_parameters
 from adapt.preference import prefix
 from adapt.preference.collate import part
-from adapt.preference.pairs import FEATURES
+from adapt.preference.dataset import FEATURES
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights
 from tests.preference.test_families import APART, batch_of, outputs, rows

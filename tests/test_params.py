@@ -107,7 +107,7 @@ def test_a_value_out_of_bounds(tmp_path, key, value, message):
         ("  panels: 8", "  seed: 8", "unknown key evaluate.seed; seed stands at the top level"),
         ("  panels: 8", "", "missing key evaluate.panels"),
         ("seed: 7", "", "missing key seed"),
-        ("gate:\n", "gate: 3\nanswer_:\n", "unknown section answer_; did you mean answer?"),
+        ("\ngate:", "\ngate: 3\nanswer_:", "unknown section answer_; did you mean answer?"),
     ],
 )
 def test_a_key_that_is_not_known_or_missing(tmp_path, before, after, message):

@@ -54,7 +54,13 @@ def test_the_four_places_are_named():
 
 
 def test_links_lead_somewhere():
-    for name in ("README.md", "CONTRIBUTING.md", "infra/README.md", "docs/reproduce.md"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "infra/README.md",
+        "docs/reproduce.md",
+        "docs/formats.md",
+    ):
         text = (ROOT / name).read_text()
         for link in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (ROOT / name).parent.joinpath(link).exists(), f"{name}: {link}"

@@ -8,7 +8,7 @@ import yaml
 
 from adapt import launch, params, recipe
 from adapt.attention.layout import layout_of
-from adapt.data.schema import open_picture
+from adapt.data.pictures import open_picture
 from adapt.models.load import load_model, save
 from adapt.models.prompts import encode, prompt_version
 from adapt.models.roles import role_of_parameters

@@ -18,7 +18,8 @@ from adapt.models.load import load_model
 from adapt.models.prompts import end_tokens, prompt_version
 from adapt.params import load
 from adapt.preference.collate import GUIDED, REFERENCE, GuidedCollator, part
-from adapt.preference.pairs import FEATURES, Origin, Pair, PairView, dataset
+from adapt.preference.dataset import FEATURES, dataset
+from adapt.preference.pairs import Origin, Pair, PairView
 from adapt.preference.prefix import twice
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
@@ -118,7 +119,16 @@ def changed(pair: Pair, **changes: Any) -> Pair:
 
 
 def rows() -> list[dict[str, Any]]:
-    return [*dataset(pairs(4))]
+    return [{**row} for row in data_of(pairs(4))]
+
+
+def held(made: list[dict[str, Any]]) -> Dataset:
+    """Rows in a data set that has them in memory."""
+    return Dataset.from_list([{k: row[k] for k in FEATURES} for row in made], features=FEATURES)
+
+
+def data_of(made: list[Pair]) -> Dataset:
+    return dataset(made, [pair.id for pair in made])
 
 
 def collator(processor: Any = None, model: Any = None, **options: Any) -> GuidedCollator:
@@ -160,7 +170,7 @@ def trl_trainer(base: str, tmp_path: Path, **changes: Any) -> DPOTrainer:
         model=perturbed(base),
         args=config(tmp_path, **changes),
         data_collator=lambda rows: twice(part(ours(rows), guided=False)),
-        train_dataset=dataset(pairs(4)),
+        train_dataset=data_of(pairs(4)),
         processing_class=tiny_world.processor(),
     )
 
@@ -170,7 +180,7 @@ def adapt_trainer(
     tmp_path: Path,
     weights: Weights,
     *,
-    data: list[dict[str, Any]] | None = None,
+    data: list[dict[str, Any]] | Dataset | None = None,
     digest: str = "base",
     noise: float = 0.3,
     size: int = 4,
@@ -184,7 +194,7 @@ def adapt_trainer(
         data_collator=collator(noise=noise),
         weights=weights,
         anchor_tokens=2,
-        train_dataset=Dataset.from_list(data or rows(), features=FEATURES),
+        train_dataset=held(data) if isinstance(data, list) else data or data_of(pairs(4)),
         processing_class=tiny_world.processor(),
         attn_layers="all",
         cache=ReferenceCache(uri=str(tmp_path / "reference"), base=digest),

@@ -71,7 +71,8 @@ def _settings_classes(tree: ast.Module) -> list[ast.ClassDef]:
 
 
 def _fields(owner: ast.ClassDef) -> list[ast.AnnAssign]:
-    return [node for node in owner.body if isinstance(node, ast.AnnAssign)]
+    annotated = [node for node in owner.body if isinstance(node, ast.AnnAssign)]
+    return [node for node in annotated if not ast.unparse(node.target).startswith("__")]
 
 
 def _options(copy: Path) -> list[Option]:
