@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -388,8 +389,11 @@ def test_ctrl_c_is_quiet_and_leaves_neither_workers_nor_files(home):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ADAPT_CPUS": "2"}
     environment["TMPDIR"] = str(home / "temporary")
     line = [sys.executable, "-m", "adapt.data", "check", "mine"]
+    options: dict[str, Any] = {"cwd": home, "env": environment, "text": True}
+    # A shell starts its background jobs with Ctrl-C ignored, and a child inherits that.
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        line, cwd=home, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        line, stderr=subprocess.PIPE, start_new_session=True, **options
     ) as process:
         until(lambda: any((home / "temporary").iterdir()), "start of the check")
         time.sleep(0.3)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import psutil
 import pytest
@@ -91,9 +93,11 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_parent_that_is_ended_takes_its_workers_along(number: signal.Signals) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    ) as parent:
+    options: dict[str, Any] = {"cwd": ROOT, "env": environment, "text": True}
+    # A shell starts its background jobs with Ctrl-C ignored, and a child inherits that.
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as parent:
         assert parent.stdout is not None
         workers = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
         parent.send_signal(number)
