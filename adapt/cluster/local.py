@@ -51,12 +51,20 @@ def session_folder() -> Iterator[str | None]:
         yield None
         return
     try:
-        folder = tempfile.mkdtemp(prefix="ray-", dir=SHORT)
+        folder = Path(tempfile.mkdtemp(prefix="ray-", dir=SHORT))
     except OSError as error:
         longest = SOCKET_PATH - len(f"/ray/{SESSION}")
         problem = f"{own} is too long for Ray's sockets, and {SHORT} is {error.strerror}"
         raise InputError(f"TMPDIR: {problem}; set it to at most {longest} characters") from None
+    # Its processes make sockets in TMPDIR too: they get it under a short name.
+    (folder / "tmp").symlink_to(tempfile.gettempdir())
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder / "tmp")
     try:
-        yield folder
+        yield str(folder)
     finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
         shutil.rmtree(folder, ignore_errors=True)

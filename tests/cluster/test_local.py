@@ -26,11 +26,14 @@ def test_a_short_temporary_folder_is_rays_own_choice(monkeypatch, tmp_path):
 
 def test_a_long_one_gives_way_to_a_short_folder_that_does_not_stay(monkeypatch, tmp_path):
     in_folder(monkeypatch, tmp_path / ("job" * 20))
+    before = os.environ.get("TMPDIR")
     with local.session_folder() as folder:
         assert folder is not None
         longest = f"{folder}/{local.SESSION}"
         assert len(longest) <= local.SOCKET_PATH and os.stat(folder).st_mode & 0o077 == 0
-    assert not Path(folder).exists()
+        assert Path(os.environ["TMPDIR"]) == Path(folder) / "tmp"
+        assert os.readlink(Path(folder) / "tmp") == tempfile.gettempdir()
+    assert not Path(folder).exists() and os.environ.get("TMPDIR") == before
 
 
 def test_no_short_folder_is_one_line(monkeypatch, tmp_path):
