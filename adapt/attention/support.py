@@ -62,7 +62,8 @@ def picture_map(
             maps.append((values[..., list(view.slots)], view.grid))
         else:
             raster = _density(values, pairs, _coarse) / SIDE**2
-            maps.append((raster.reshape(*values.shape[:-1], -1).astype(np.float32), (SIDE, SIDE)))
+            flat = raster.reshape(*values.shape[:-1], SIDE * SIDE)  # also of no map at all
+            maps.append((flat.astype(np.float32), (SIDE, SIDE)))
     return maps
 
 

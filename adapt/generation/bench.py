@@ -29,6 +29,7 @@ from adapt.data.schema import KINDS, Example
 from adapt.generation.answer import Answers, Decoding
 from adapt.generation.batches import Prompt, answered, prompt_of
 from adapt.generation.debias import Debias
+from adapt.generation.decoding.config import deciding
 from adapt.generation.kept import VERSION, Kept, question_key
 from adapt.generation.said import Listener, Said, response_row, token_table
 from adapt.generation.settings import Config, SteerConfig
@@ -210,7 +211,8 @@ class Bench:
             return Kept(None)
         weights = (self.weights(), str(self.model.dtype), str(self.model.device.type))
         asked = (self.prompt(), self._asked_of_noise, self.config.anchor, self.config.seed)
-        settings = (VERSION, *weights, *asked, self._longest[kind], steer)
+        ends = deciding(self.model, self.processor)
+        settings = (VERSION, *weights, *asked, *ends, self._longest[kind], steer)
         name = hashlib.blake2b(repr(settings).encode(), digest_size=16).hexdigest()
         return Kept(self._state / "answers" / f"{name}.jsonl")
 

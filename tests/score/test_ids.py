@@ -66,6 +66,7 @@ def test_captions_of_cocos_images(image: object, shared: Path, tmp_path: Path) -
         assert result[metric] == 0.5 and result["notes"] == []
 
 
+@pytest.mark.usefixtures("nltk_data")
 def test_an_image_that_may_be_two_or_is_there_twice(tmp_path: Path) -> None:
     for images, problem in {
         ("0043",): "image_id '0043' may be '43', '7'; use the ids of",

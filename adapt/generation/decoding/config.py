@@ -48,6 +48,12 @@ def own_config(model: Any, processor: Any, max_new_tokens: int) -> Iterator[Any]
         model.generation_config = own
 
 
+def deciding(model: Any, processor: Any) -> tuple[object, ...]:
+    """What of a checkpoint's generation config decides an answer, besides its weights."""
+    own = model.generation_config
+    return end_tokens(model, processor), *(repr(getattr(own, name, None)) for name in KEPT)
+
+
 def pad_token(model: Any, processor: Any, ends: tuple[int, ...]) -> int:
     """What stands behind an answer in a batch: the model's pad token, or an end token."""
     size = model.config.get_text_config(decoder=True).vocab_size
