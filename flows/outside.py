@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adapt.data.readers import digests
 from adapt.data.settings import Config as DataConfig
 from adapt.data.sources import Source
 from adapt.environment import state_dir
-from adapt.models.identity import folder_digest
 from adapt.tracking import registry
 from adapt.tracking.store import Store
 
@@ -51,7 +51,7 @@ def folder_changed(root: Path, source: str) -> str:
     made = _noted(root, "base")
     if made.get("source") != source or not made.get("files") or not (root / source).is_dir():
         return ""
-    is_same = folder_digest(root / source, state_dir(root)) == made["files"]
+    is_same = digests.of_folder(root / source, state_dir(root) / "digests.json") == made["files"]
     return "" if is_same else f"{source} has changed"
 
 

@@ -5,13 +5,10 @@ Two loads of one model have one name; one step of training gives it another.
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from adapt.data.readers import digests
 
 
 def content_key(model: Any, inputs: Mapping[str, Any], *settings: object) -> str:
@@ -23,12 +20,6 @@ def content_key(model: Any, inputs: Mapping[str, Any], *settings: object) -> str
         digest.update(_fingerprint(tensor.detach()))
     digest.update(repr(settings).encode())
     return digest.hexdigest()
-
-
-def folder_digest(folder: Path, state: Path) -> str:
-    """sha256 over a model folder's files; those that have not been touched are not read again."""
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return digests.of_files(files, state / "digests.json")
 
 
 def _fingerprint(tensor: Tensor) -> bytes:

@@ -17,13 +17,13 @@ from adapt.progress import History, Log
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Produce `out/model` and measure it on the validation split; see the module docstring."""
     from adapt.data import scenes
+    from adapt.data.readers import digests
     from adapt.data.schema import read_vocabulary
     from adapt.data.tables import read_split
     from adapt.environment import state_dir
     from adapt.generation.validate import validate
     from adapt.models import load, pretrain
     from adapt.models.device import generation_dtype, resolve
-    from adapt.models.identity import folder_digest
     from adapt.models.template import prompt_version, set_prompt
     from adapt.models.trial import check_together
 
@@ -48,7 +48,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     origin = {"source": config.source, "version": version, "prompt": prompt_version(processor)}
     brought = results.parent / config.source
     if config.source != "scratch" and brought.is_dir():
-        origin["files"] = folder_digest(brought, state_dir(results.parent))
+        origin["files"] = digests.of_folder(brought, state_dir(results.parent) / "digests.json")
     (out / "source.json").write_text(json.dumps(origin) + "\n")
     rows = read_split(splits / "validation.parquet")
     return validate(model, processor, rows, vocabulary, config.max_new_tokens)

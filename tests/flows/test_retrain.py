@@ -24,8 +24,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from adapt import environment, params
+from adapt.data.readers import digests
 from adapt.data.sources import Source
-from adapt.models.identity import folder_digest
 from adapt.params import InputError
 from adapt.tracking import registry, store
 from flows import contest, outside, plan, report, retrain
@@ -419,7 +419,7 @@ def test_data_that_has_changed_makes_its_stage_due(trained: Path) -> None:
 def test_a_brought_base_that_has_changed_makes_its_stage_due(trained: Path) -> None:
     shutil.copytree(trained / "results" / "base" / "model", trained / "mine")
     made = trained / "results" / "base" / "source.json"
-    files = folder_digest(trained / "mine", environment.state_dir(trained))
+    files = digests.of_folder(trained / "mine", environment.state_dir(trained) / "digests.json")
     made.write_text(json.dumps({"source": "mine", "version": "", "files": files}))
     assert outside.folder_changed(trained, "mine") == ""
     (trained / "mine" / "config.json").write_text("{}")

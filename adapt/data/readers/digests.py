@@ -31,6 +31,12 @@ def of_files(files: Mapping[str, Path], kept: Path) -> str:
     return total.hexdigest()
 
 
+def of_folder(folder: Path, kept: Path) -> str:
+    """sha256 over all files of a folder, such as a model's."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return of_files(files, kept)
+
+
 def of_marks(marks: Mapping[str, str]) -> str:
     """sha256 over names and what a storage says of their contents."""
     total = hashlib.sha256()
