@@ -9,7 +9,7 @@ what is in the pictures, and yes/no questions in POPE's. Then it sets these keys
 params.yaml and retrains the default base:
 
     data:   {source: drawn/rlhf-v}                       recognised by its columns
-    answer: {benchmarks: [{name: pope, path: drawn/pope/questions.json}], questions: 100}
+    answer: {questions: 100, benchmarks: [{name: pope, path: drawn/pope/questions.json, ...}]}
     gate:   {pope.f1: {max_loss: 1.0}, mass_late_early: {max_loss: 0.05}}
 
 What could not be measured without knowing what is in the pictures is said, and the gate answers by
@@ -43,7 +43,8 @@ SETTINGS: dict[str, Any] = {
     "data": {"source": "drawn/rlhf-v"},
     "answer": {
         "questions": 100,
-        "benchmarks": [{"name": "pope", "path": "drawn/pope/questions.json"}],
+        # The default base has learnt the bare questions.
+        "benchmarks": [{"name": "pope", "path": "drawn/pope/questions.json", "suffix": ""}],
     },
     "gate": {"pope.f1": {"max_loss": 1.0}, "mass_late_early": {"max_loss": 0.05}},
 }
@@ -125,18 +126,31 @@ def draw(folder: Path, world: ScenesConfig) -> None:
 
 def preferences(rows: Iterator[scenes.SceneExample]) -> Iterator[dict[str, Any]]:
     """Rows of RLHF-V: what is true is preferred to what habit says; nothing says what is there."""
-    for number, row in enumerate(rows):
-        if row.noisy_answer:
-            pair = {"question": row.question, "chosen": row.answer, "rejected": row.noisy_answer}
-            yield {
-                "ds_name": "drawn",
-                "image": {"bytes": row.images[0], "path": f"{row.image_id}.png"},
-                "text": json.dumps(pair),
-                "origin_dataset": "scenes",
-                "origin_split": json.dumps({"model": "habit", "type": row.kind}),
-                "idx": number,
-                "image_path": f"{row.image_id}.png",
-            }
+    number, before = 0, None
+    for row in rows:
+        pairs = [(row, row.noisy_answer)] if row.noisy_answer else []
+        # Habit says yes to what is absent. The question before is about something that is there:
+        # without its pair, training would only learn to say no.
+        if pairs and row.kind == "exists" and before is not None:
+            thing = before.id.rpartition("exists-")[2]
+            pairs.append((before, f"no, there is no {thing}."))
+        for one, rejected in pairs:
+            yield _row(number, one, rejected)
+            number += 1
+        before = row if row.kind == "exists" else None
+
+
+def _row(number: int, row: scenes.SceneExample, rejected: str) -> dict[str, Any]:
+    pair = {"question": row.question, "chosen": row.answer, "rejected": rejected}
+    return {
+        "ds_name": "drawn",
+        "image": {"bytes": row.images[0], "path": f"{row.image_id}.png"},
+        "text": json.dumps(pair),
+        "origin_dataset": "scenes",
+        "origin_split": json.dumps({"model": "habit", "type": row.kind}),
+        "idx": number,
+        "image_path": f"{row.image_id}.png",
+    }
 
 
 if __name__ == "__main__":
