@@ -118,7 +118,7 @@ def test_a_page_has_figures_of_everything_and_nothing_is_written(home, capsys):
     bias = {"chosen_longer": 12, "equal": 0, "rejected_longer": 0, "mean_difference": 1.0}
     assert found["length_bias"] == bias and found["lengths"]["unit"] == "words"
     assert sum(split["rows"] for split in found["splits"].values()) == 12
-    for words in ("rlaif-v: ", "12 of 12 (12 preference)", "below 1e-6", "cut by picture"):
+    for words in ("rlaif-v: ", "12 of 12 (12 preference)", "below 3e-7", "cut by picture"):
         assert words in told
 
 
