@@ -1,8 +1,9 @@
-"""Files and folders that are whole or absent, and locks between the processes of one machine."""
+"""Files and folders that are whole or absent, locks between processes, and what storages raise."""
 
 import fcntl
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,3 +51,17 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield file
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What drivers of storages raise; botocore's and the hub's errors are no OSErrors."""
+    kinds: list[type[Exception]] = [OSError, ImportError, ValueError]
+    if "botocore" in sys.modules:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        kinds += [BotoCoreError, ClientError]
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub.errors import HTTPError
+
+        kinds.append(HTTPError)
+    return tuple(kinds)

@@ -122,7 +122,6 @@ def write(
     """Print the table and write `<theme>_<hardware>_<date>.md`."""
     today = datetime.date.today().isoformat()
     load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    command = " ".join(["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]])
     text = [
         f"# {title}",
         "",
@@ -130,13 +129,23 @@ def write(
         "",
         table(rows),
         "",
-        f"`{command}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
+        f"`{_command(theme)}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
         "",
     ]
     path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
     path.write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))
     print(path)
+
+
+def _command(theme: str) -> str:
+    """The command as anybody would type it: where this machine put the file is of no use."""
+    words = ["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]]
+    for option in ("--out", "--work"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    return " ".join(words)
 
 
 class GrowingTable:
@@ -149,8 +158,8 @@ class GrowingTable:
         today, machine = datetime.date.today().isoformat(), hardware(options.device)
         self._path = options.out / f"{theme}_{machine}_{today}.md"
         self._head: tuple[str, ...] = ()
-        command = " ".join(["python", "-m", f"benchmarks.{theme}", *sys.argv[1:]])
-        self._append(f"## {title}\n\n{notes}\n`{command}`, {today}; {machine}; {versions()}.\n")
+        made = f"`{_command(theme)}`, {today}; {machine}; {versions()}."
+        self._append(f"## {title}\n\n{notes}\n{made}\n")
 
     def row(self, **cells: str) -> None:
         """One row; the names of the first one's cells make the head."""

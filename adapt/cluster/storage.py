@@ -19,14 +19,13 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapt.files import locked, whole_file
+from adapt.files import locked, storage_errors, whole_file
 from adapt.params import InputError
 
 COMPLETE = "result.json"
@@ -155,19 +154,9 @@ def named(storage: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except _storage_errors() as error:
+    except storage_errors() as error:
         problem = str(error).strip() or type(error).__name__
         raise InputError(f"ADAPT_RAY_STORAGE: {storage}: {problem}") from error
-
-
-def _storage_errors() -> tuple[type[Exception], ...]:
-    """Unknown protocol, missing driver, no access; botocore's own are no OSErrors."""
-    kinds: list[type[Exception]] = [OSError, ImportError, ValueError]
-    if "botocore" in sys.modules:
-        from botocore.exceptions import BotoCoreError
-
-        kinds.append(BotoCoreError)
-    return tuple(kinds)
 
 
 def _open(uri: str) -> tuple[Any, str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from adapt.data.readers.local import Local
-from adapt.data.readers.remote import Remote, reached, storage_errors
+from adapt.data.readers.remote import Remote, reached
+from adapt.files import storage_errors
 from adapt.params import InputError, plain
 
 PREFIX = "hf:"

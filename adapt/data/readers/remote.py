@@ -4,7 +4,6 @@ import io
 import os
 import posixpath
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 
 from adapt.data.readers.entries import DEPTH, Counts, Entry, is_hidden, require_size
 from adapt.data.readers.record import BLOCK, OutOfReach
+from adapt.files import storage_errors
 from adapt.params import InputError, plain
 
 _SECRETS = (
@@ -106,20 +106,6 @@ def without_secrets(error: Exception) -> str:
         if secret := os.environ.get(name):
             line = line.replace(secret, "***")
     return plain(line[:_LONGEST])
-
-
-def storage_errors() -> tuple[type[Exception], ...]:
-    """What drivers raise; botocore's and the hub's errors are no OSErrors."""
-    kinds: list[type[Exception]] = [OSError, ValueError]
-    if "botocore" in sys.modules:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        kinds += [BotoCoreError, ClientError]
-    if "huggingface_hub" in sys.modules:
-        from huggingface_hub.errors import HTTPError
-
-        kinds.append(HTTPError)
-    return tuple(kinds)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
