@@ -6,12 +6,14 @@ transformers calls it first, because they read their switches when they are impo
 
 import os
 import signal
+import sys
 import threading
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterator
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
 
 SWITCHES = {
     # Telemetry. MLflow accepts only the word "true"; DVC does not honour DO_NOT_TRACK.
@@ -100,6 +102,50 @@ def parser(module: str, text: str | None, epilog: str = "") -> ArgumentParser:
     """The command line of a module, whose docstring `text` is printed by --help as it stands."""
     prog, raw = f"python -m {module}", RawDescriptionHelpFormatter
     return ArgumentParser(prog, description=text, formatter_class=raw, epilog=epilog)
+
+
+class UsageError(ValueError):
+    """Arguments that a command cannot take: one line, as for any other mistake of the user's."""
+
+
+class Parser(ArgumentParser):
+    """Raises its errors, so that they are printed as all others are; subparsers are alike."""
+
+    def __init__(self, **options: Any) -> None:
+        raw = RawDescriptionHelpFormatter
+        super().__init__(formatter_class=raw, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of the usage and an exit."""
+        raise UsageError(f"{message}; {self.prog} --help shows examples")
+
+
+def number_of(things: str) -> Callable[[str], int]:
+    """The type of an argument that says how many, at least one.
+
+    >>> number_of("rows")("3")
+    3
+    """
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise ArgumentTypeError(f"{text!r} is no number of {things}")
+        return int(text)
+
+    return number
+
+
+def piped(main: Callable[[], int]) -> int:
+    """`main` before a reader that may leave early, as `head` does: that is no error."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends; by then nothing may go into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 @contextmanager

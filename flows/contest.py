@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adapt.benchmarks import judge, registry
+from adapt.benchmarks import registry
 from adapt.benchmarks.settings import Benchmark
 from adapt.environment import state_dir
 from adapt.evaluation import benchmarks
@@ -20,6 +20,7 @@ from adapt.evaluation.counts import COUNTS, Counted, counted
 from adapt.evaluation.gate import Scores
 from adapt.evaluation.judge import judge_split
 from adapt.evaluation.rules import Rules
+from adapt.generation import verdicts as judging
 from adapt.metrics.measures import parts
 from adapt.params import Content, require
 from adapt.stages import answer
@@ -115,6 +116,6 @@ def _benchmark(
     tables = bench.turned_to(label, suite.questions, suite.max_new_tokens).ask("tuned", None)
     rows = tables.responses
     said = dict(zip(rows.id, rows.response, strict=True))
-    verdicts = judge.verdicts(benchmark, suite, said, "champion", state / "verdicts")
+    verdicts = judging.verdicts(benchmark, suite, said, "champion", state / "verdicts")
     scored = benchmarks.scored(benchmark, rows.assign(verdict=rows.id.map(verdicts)))
     return scored, benchmarks.signals(tables.tokens)

@@ -5,7 +5,6 @@ change, a Ray cluster.
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,23 +13,9 @@ import yaml
 
 from tests.support import limits, workspace
 from tests.support.ray_head import ray_head
+from tests.support.workspace import command
 
 pytestmark = pytest.mark.timeout(limits.WHOLE_TEST_S)
-
-
-def command(root: Path, *words: str, env: dict[str, str] | None = None) -> str:
-    """Output of `python -m ...` in a workspace; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=root,
-        env=workspace.environment(root, env),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=limits.RETRAINING_S,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
 
 
 def outputs(root: Path) -> dict[str, str]:

@@ -5,8 +5,6 @@ benchmarks; AMBER by its own annotation files where they are on this machine.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,17 +44,7 @@ def set_gate(root: Path, rules: dict[str, Any]) -> None:
 
 
 def retrained(root: Path, **env: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.retrain"],
-        cwd=root,
-        env=workspace.environment(root, env),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=limits.RETRAINING_S,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
+    return workspace.command(root, "flows.retrain", env=env)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ are files of `images`, named as the address ends or as image_id.
 
     verdicts   a file of the judge's texts in the order of the questions, {arm} in its name standing
                for whose answers they are about
-    judge      or the endpoint that is asked (`adapt/benchmarks/judge.py`)
+    judge      or the endpoint that is asked (`adapt/generation/verdicts.py`)
 
 Answers can be made without either, and are then not scored.
 """

@@ -14,11 +14,10 @@ whose tokens texts are counted in. A mistake ends with exit code 2 and one line 
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from adapt import environment, params
 from adapt.data import exchange
@@ -28,10 +27,11 @@ from adapt.data.check.examined import examined
 from adapt.data.check.figures import figures
 from adapt.data.check.lengths import measure
 from adapt.data.check.page import html
+from adapt.data.export import EXPORTED
 from adapt.data.formats.detection import AUTO, NAMES
-from adapt.data.formats.export import EXPORTED
 from adapt.data.importing import build
 from adapt.data.settings import Config
+from adapt.environment import Parser, UsageError, number_of, piped
 from adapt.files import whole_file
 from adapt.params import InputError, plain, require
 
@@ -86,24 +86,13 @@ pass are taken in when stage data runs again.""",
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises its errors, so that they are printed as all others are; subparsers are alike."""
-
-    def __init__(self, **options: Any) -> None:
-        raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=raw, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; {self.prog} --help shows examples")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, 1 where a check finds rows to reject, 2 a mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(arguments)
         return int(_COMMANDS[options.command](options))
-    except InputError as error:
+    except (InputError, UsageError) as error:
         message = " ".join(plain(line) for line in str(error).split("\n"))
         if "--json" in arguments:
             print(json.dumps({"error": message}))
@@ -184,7 +173,7 @@ def _write(path: Path, text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     about = "Look at data before it is used, and take it from and to other tools' formats."
     epilog = "examples:" + "\n".join(_EXAMPLES.values())
-    parser = _Parser(prog="python -m adapt.data", description=about, epilog=epilog)
+    parser = Parser(prog="python -m adapt.data", description=about, epilog=epilog)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     check = _command(commands, "check")
     _add_source(check)
@@ -192,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     options: dict[str, Any] = {"type": _benchmark, "action": "append", "default": []}
     check.add_argument("--benchmark", metavar="NAME=FOLDER", help=named, **options)
     first = "look at the first N records only"
-    check.add_argument("--limit", type=_positive, default=0, metavar="N", help=first)
+    check.add_argument("--limit", type=number_of("records"), default=0, metavar="N", help=first)
     check.add_argument("--json", action="store_true", help="print one JSON object, errors too")
     page = "write the page as one self-contained file, five rows drawn"
     check.add_argument("--html", type=Path, metavar="FILE", help=page)
@@ -233,24 +222,11 @@ def _benchmark(text: str) -> tuple[str, str]:
     return name, path
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of records")
-    return int(text)
-
-
 def _run() -> int:
     """`main`, for a shell: quiet where a reader leaves early, or somebody presses Ctrl-C."""
     try:
         with environment.terminable():
-            try:
-                return main()
-            finally:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more when it ends; by then nothing may go into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+            return piped(main)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adapt.data import export as exporting
 from adapt.data.disk import told
-from adapt.data.formats import export as exporting
 from adapt.data.formats import rlhf_v, trl
 from adapt.data.importing import build
 from adapt.data.schema import SPLITS, Preference, Turn

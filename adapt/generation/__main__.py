@@ -11,12 +11,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import adapt
 from adapt import environment, params
 from adapt.benchmarks.settings import Benchmark, parsed, require_distinct
 from adapt.data.disk import told
+from adapt.environment import Parser, UsageError
 from adapt.generation.settings import Config
 from adapt.params import InputError, require
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         with environment.terminable():
             _answer(options)
-    except InputError as error:
+    except (InputError, UsageError) as error:
         print(f"adapt.generation: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -71,21 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises its errors, so that they are printed as all others are."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; --help shows examples")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m adapt.generation",
-        description="Let any vision-language model answer a published benchmark.",
-        epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    about = "Let any vision-language model answer a published benchmark."
+    parser = Parser(prog="python -m adapt.generation", description=about, epilog=HELP)
     add = parser.add_argument
     add("model", metavar="MODEL", help="a folder or a hub id")
     which = "[LABEL:]NAME=PATH[,KEY=VALUE...], or a label of params.yaml; may be repeated"
@@ -145,7 +134,8 @@ def _write(
     state: Path,
 ) -> None:
     """Ask, write the answers, and the judge's verdicts where there are such."""
-    from adapt.benchmarks import judge, registry
+    from adapt.benchmarks import registry
+    from adapt.generation import verdicts as judging
 
     arm = "steered" if steered else "plain"
     table = bench.ask(arm, steered.steer if steered else None).responses
@@ -154,9 +144,9 @@ def _write(
     print(f"{suite.label}: {len(answers)} answers are in {file}")
     scoring = registry.scoring(benchmark, file)
     if benchmark.name == "mmhal" and benchmark.judge is not None:
-        texts = judge.verdicts(benchmark, suite, answers, arm, state / "verdicts")
+        texts = judging.verdicts(benchmark, suite, answers, arm, state / "verdicts")
         judged = file.with_name(f"{file.name}.verdicts.json")
-        judged.write_text(judge.as_replies(texts, suite), encoding="utf-8")
+        judged.write_text(judging.as_replies(texts, suite), encoding="utf-8")
         scoring = f"python -m adapt.score mmhal --responses {judged} --truth {file}"
     if scoring:
         print(f"{suite.label}: {scoring}")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from adapt.benchmarks import judge, registry
+from adapt.benchmarks import registry
 from adapt.benchmarks.settings import Benchmark
 from adapt.benchmarks.suite import Suite
+from adapt.generation import verdicts as judging
 from adapt.generation.bench import Bench, Tables
 from adapt.generation.settings import Config, SteerConfig
 from adapt.metrics.split import FREE
@@ -66,7 +67,7 @@ def write(
         for part in (part for part in parts if part.benchmark.iloc[0] == suite.label):
             answers = dict(zip(part.id, part.response, strict=True))
             arm = part.arm.iloc[0]
-            said = judge.verdicts(benchmark, suite, answers, arm, verdicts)
+            said = judging.verdicts(benchmark, suite, answers, arm, verdicts)
             part["verdict"] = part.id.map(said) if said else None
     responses = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     responses[columns].to_parquet(out / "benchmarks.parquet", index=False)
@@ -94,6 +95,6 @@ def _provenance(
     """Its settings, and the files that questions and verdicts were read from, by content."""
     settings = benchmark.model_dump(mode="json", exclude_unset=True)
     arms = [part.arm.iloc[0] for part in parts if part.benchmark.iloc[0] == suite.label]
-    given = {} if benchmark.verdicts is None else judge.files(benchmark, arms)
+    given = {} if benchmark.verdicts is None else judging.files(benchmark, arms)
     read = {**suite.fingerprint, "verdicts": given}
     return {"settings": settings, **read, "notes": list(suite.notes)}

@@ -13,12 +13,12 @@ the columns that the benchmarks use (`adapt/score/forms.py`); what is printed is
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from adapt.environment import Parser, UsageError, number_of, piped
 from adapt.params import InputError
 from adapt.score import content, forms, pope, pope_builder, result
 
@@ -71,17 +71,6 @@ _EXAMPLES = {
 _LONGEST = 320  # characters of a message
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises its errors, so that they are printed as all others are; subparsers are alike."""
-
-    def __init__(self, **options: Any) -> None:
-        raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=raw, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; {self.prog} --help shows examples")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, or 2 for a mistake in arguments or files."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -92,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pope_builder.write(options)
             return 0
         scores = _evaluate(options)
-    except InputError as error:
+    except (InputError, UsageError) as error:
         message = _line(error)
         if "--json" in arguments:
             print(json.dumps({"error": message}))
@@ -103,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _line(error: InputError) -> str:
+def _line(error: ValueError) -> str:
     """One line, and a short one: its middle may hold a path, or an argument, of any length."""
     message = " ".join(str(error).split())
     if len(message) <= _LONGEST:
@@ -141,7 +130,7 @@ def _read(options: argparse.Namespace, path: Path) -> forms.Answers:
 def _parser() -> argparse.ArgumentParser:
     about = "Score answers that already exist, as the benchmarks' own programs do."
     epilog = "examples:" + "\n".join(_EXAMPLES.values())
-    parser = _Parser(prog="python -m adapt.score", description=about, epilog=epilog)
+    parser = Parser(prog="python -m adapt.score", description=about, epilog=epilog)
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     objects = "{image: [objects]}, or COCO's annotation files or their folder"
 
@@ -199,7 +188,8 @@ def _add_questions(commands: Any, objects: str) -> None:
     add("--truth", type=Path, required=True, metavar="PATH", help=objects)
     absent = "which absent objects are asked for (popular)"
     add("--strategy", choices=pope_builder.STRATEGIES, default="popular", help=absent)
-    add("--per-image", type=_positive, default=3, metavar="N", help="objects of an image (3)")
+    several = number_of("objects")
+    add("--per-image", type=several, default=3, metavar="N", help="objects of an image (3)")
     add("--seed", type=int, default=0, metavar="N", help="of the objects that are drawn (0)")
     mends = "strict mends the official code's English and its order of ties (official)"
     add("--mode", choices=("official", "strict"), default="official", help=mends)
@@ -218,24 +208,5 @@ def _rename(text: str) -> tuple[str, str]:
     return theirs, ours
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of objects")
-    return int(text)
-
-
-def _run() -> int:
-    """`main`, before a reader that may leave early, as `head` does: that is no error."""
-    try:
-        try:
-            return main()
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more when it ends; by then nothing may go into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(piped(main))

@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from adapt.benchmarks import judge, registry
+from adapt.benchmarks import registry
+from adapt.generation import verdicts as judging
 from adapt.params import InputError
 from adapt.score import __main__ as command
 from tests.support import benchmark_folders as made
@@ -97,13 +98,13 @@ def test_verdicts_from_a_file_by_arm(tmp_path):
     made.write(tmp_path / "base.json", ["Rating: 6", "Rating: 2"])
     settings = benchmark("mmhal", path, verdicts=str(tmp_path / "{arm}.json"))
     suite, answers = registry.read(settings), {"0": "a", "1": "b"}
-    verdicts = judge.verdicts(settings, suite, answers, "base", tmp_path)
+    verdicts = judging.verdicts(settings, suite, answers, "base", tmp_path)
     assert verdicts == {"0": "Rating: 6", "1": "Rating: 2"}
     with pytest.raises(InputError, match=r"tuned\.json"):
-        judge.verdicts(settings, suite, answers, "tuned", tmp_path)
+        judging.verdicts(settings, suite, answers, "tuned", tmp_path)
     made.write(tmp_path / "base.json", ["Rating: 6"])
     with pytest.raises(InputError, match="has 1 verdicts, and there are 2 questions"):
-        judge.verdicts(settings, suite, answers, "base", tmp_path)
+        judging.verdicts(settings, suite, answers, "base", tmp_path)
 
 
 def test_verdicts_about_other_answers_are_refused(tmp_path):
@@ -112,9 +113,9 @@ def test_verdicts_about_other_answers_are_refused(tmp_path):
     made.write(tmp_path / "judged.json", rows)
     settings = benchmark("mmhal", path, verdicts=str(tmp_path / "judged.json"))
     suite = registry.read(settings)
-    assert judge.verdicts(settings, suite, {"0": "a", "1": "b"}, "base", tmp_path)
+    assert judging.verdicts(settings, suite, {"0": "a", "1": "b"}, "base", tmp_path)
     with pytest.raises(InputError, match=r"judged\.json row 2: model_answer is not the answer"):
-        judge.verdicts(settings, suite, {"0": "a", "1": "c"}, "base", tmp_path)
+        judging.verdicts(settings, suite, {"0": "a", "1": "c"}, "base", tmp_path)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -141,7 +142,7 @@ def test_hallusion_by_rule_and_by_verdicts(tmp_path):
     given = records.assign(gpt4v_output_gpt_check=["0", "1", "1"], same="0")
     (tmp_path / "judged.json").write_text(given.to_json(orient="records"))
     settings = settings.model_copy(update={"verdicts": str(tmp_path / "judged.json")})
-    verdicts = judge.verdicts(settings, registry.read(settings), answers, "base", tmp_path)
+    verdicts = judging.verdicts(settings, registry.read(settings), answers, "base", tmp_path)
     scored = registry.score(settings, answers, verdicts)
     assert scored.counts["question_correct"] == 2 and scored.metrics["fAcc"] == 50.0
 

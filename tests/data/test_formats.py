@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapt.data.export import EXPORTED, export, exported
 from adapt.data.formats.detection import FORMATS, NAMES, Recognised, by_name, detect
-from adapt.data.formats.export import EXPORTED, export, exported
 from adapt.data.formats.raw import RowProblem
 from adapt.data.schema import Preference, SceneObject
 from adapt.data.sources import Source

@@ -4,7 +4,7 @@ import torch
 from datasets import Dataset
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
-from adapt.data.formats.export import export
+from adapt.data.export import export
 from adapt.data.pictures import open_picture
 from adapt.data.schema import Preference, Turn
 from tests.support.builders import llava

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapt.benchmarks import judge, registry
+from adapt.benchmarks import registry
+from adapt.generation import verdicts as judging
 from adapt.params import InputError
 from tests.support import benchmark_folders as made
 from tests.support.benchmark_folders import benchmark
@@ -49,7 +50,7 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint(monkeypatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(judge, "WAIT", 0.0)
+    monkeypatch.setattr(judging, "WAIT", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     one = Endpoint()
     thread = threading.Thread(target=one.server.serve_forever, daemon=True)
@@ -67,7 +68,7 @@ def judged(endpoint, tmp_path) -> Callable[..., dict[str, str]]:
         of = {"url": endpoint.url, "model": "some-judge", **options}
         settings = benchmark("mmhal", path, judge=of)
         suite = registry.read(settings)
-        return judge.verdicts(settings, suite, ANSWERS, "base", tmp_path / "kept")
+        return judging.verdicts(settings, suite, ANSWERS, "base", tmp_path / "kept")
 
     return run
 
@@ -102,7 +103,7 @@ def test_a_busy_endpoint_is_asked_again(endpoint, judged):
     endpoint.replies = [(500, b"")]
     with pytest.raises(InputError, match="answers 500"):
         judged(model="another")
-    assert len(endpoint.asked) == 4 + judge.ATTEMPTS
+    assert len(endpoint.asked) == 4 + judging.ATTEMPTS
 
 
 def test_what_was_judged_before_a_fault_is_kept(endpoint, judged):

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from adapt.data.export import EXPORTED
 from adapt.data.formats import detection
 from adapt.data.formats.detection import HEAD, Recognised, detect
-from adapt.data.formats.export import EXPORTED
 from adapt.data.schema import Example, Preference, SceneObject, Turn
 from adapt.data.sources import Source
 from adapt.data.tables import write_split

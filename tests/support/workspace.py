@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.support import limits
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SMOKE: dict[str, Any] = {
@@ -103,6 +105,21 @@ def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str,
         | {"PATH": path, "PYTHONPATH": str(root), "ADAPT_STATE": str(root / ".state")}
         | dict(extra or {})
     )
+
+
+def command(root: Path, *words: str, env: Mapping[str, str] | None = None) -> str:
+    """Output of `python -m ...` in a workspace; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=root,
+        env=environment(root, env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=limits.RETRAINING_S,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
 
 
 def processes(root: Path) -> list[str]:
