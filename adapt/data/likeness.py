@@ -69,12 +69,6 @@ class _Side:
         self.found, self.patches = found, patches(found)
 
 
-def kind_of_likeness(a: bytes, b: bytes) -> str:
-    """What `b` is of `a`, one of `KINDS`; "" where they are not alike."""
-    pairs = near([a], [b])
-    return pairs[0][2] if pairs else ""
-
-
 def near(fingerprints: Sequence[bytes], others: Sequence[bytes] | None = None) -> list[Pair]:
     """Pairs (i, j, kind) of pictures that are alike, sorted.
 

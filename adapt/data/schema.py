@@ -13,7 +13,7 @@ object a row may name, with the lower-case words that mean it in an answer.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ class SceneObject:
     name: str
     colour: str
     box: tuple[float, float, float, float] | None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "SceneObject":
+        """From the values of a file, in which a box is a list and a colour may be null."""
+        box = values["box"]
+        return cls(name=values["name"], colour=values["colour"] or "", box=box and tuple(box))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +116,7 @@ class Vocabulary:
     colours: tuple[str, ...]
 
 
-def open_images(example: Example) -> list[Image.Image]:
+def open_images(example: Example | Preference) -> list[Image.Image]:
     """The decoded pictures of a row."""
     return [open_picture(content) for content in example.images]
 

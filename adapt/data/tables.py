@@ -4,7 +4,7 @@
 reading takes more memory for more rows, and no file is too large to be read back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -179,14 +179,9 @@ class Rows(Sequence[Row], Generic[Row]):
             if (count := values.pop(f"{name}#", None)) is not None:
                 values[name] = Pictures(self._file, name, place, count)
         values["history"] = tuple(Turn(**turn) for turn in values["history"] or ())
-        for name, made in (("objects", _scene_object), ("absent", str)):
+        for name, made in (("objects", SceneObject.of), ("absent", str)):
             values[name] = None if values[name] is None else tuple(map(made, values[name]))
         if self._file.kind == "evaluation":
             return self._record(**values)
         row: Any = Preference(**{**values, "rejected_images": values["rejected_images"] or ()})
         return row if self._record is Preference else row.asked()
-
-
-def _scene_object(values: Mapping[str, Any]) -> SceneObject:
-    box = values["box"]
-    return SceneObject(**{**values, "colour": values["colour"] or "", "box": box and tuple(box)})

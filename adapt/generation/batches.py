@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from adapt.attention.layout import image_columns
-from adapt.data.schema import Example, Turn, open_images
+from adapt.data.schema import Example, Preference, Turn, open_images
 from adapt.generation.answer import Answers, Decoding, answer
 from adapt.generation.settings import Batch
 from adapt.models.prompts import encode
@@ -37,7 +37,7 @@ class Prompt(NamedTuple):
     history: Sequence[Turn] = ()
 
 
-def prompt_of(example: Example) -> Prompt:
+def prompt_of(example: Example | Preference) -> Prompt:
     """A row's prompt, its pictures decoded."""
     return Prompt(example.id, open_images(example), example.question, example.history)
 

@@ -19,10 +19,9 @@ from adapt.attention.anchor import anchors, by_grid
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import Layout, layout_of
 from adapt.attention.trace import mean_of_first
-from adapt.data.pictures import open_picture
 from adapt.data.schema import Preference
 from adapt.generation.answer import DebiasMasks, Decoding
-from adapt.generation.batches import MEASURED, Prompt, fitting, halved
+from adapt.generation.batches import MEASURED, Prompt, fitting, halved, prompt_of
 from adapt.models.prompts import answer_tokens, encode, end_tokens, place_of
 from adapt.preference.annotate import Found, annotation
 from adapt.preference.collate import continued, divided, response_rows
@@ -60,11 +59,6 @@ class Given:
             own = (anchor_BN[i, : counts[i]], layout.of(i), sizes)
             found.append(Found(annotation=annotation(model, processor, *own)))
         return found
-
-
-def prompt_of(row: Preference) -> Prompt:
-    """A row's prompt, its pictures decoded."""
-    return Prompt(row.id, [open_picture(one) for one in row.images], row.question, row.history)
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ import torch
 
 from adapt.data.schema import Preference
 from adapt.generation.answer import Decoding
-from adapt.generation.batches import Prompt, answered
-from adapt.preference.given import prompt_of, sequences, spoken
+from adapt.generation.batches import Prompt, answered, prompt_of
+from adapt.preference.given import sequences, spoken
 from adapt.preference.settings import PairsConfig
 from adapt.progress import track
 

@@ -216,7 +216,7 @@ class Checker:
         fields = {**known["row"], "images": tuple(pictures[:count])}
         fields["history"] = tuple(Turn(**turn) for turn in fields["history"])
         if fields["objects"] is not None:
-            fields["objects"] = tuple(map(_scene_object, fields["objects"]))
+            fields["objects"] = tuple(map(SceneObject.of, fields["objects"]))
         fields["absent"] = fields["absent"] and tuple(fields["absent"])
         if known["kind"] == "evaluation":
             return Example(**fields)
@@ -245,11 +245,6 @@ def _verdict(place: Verdict, known: Mapping[str, Any], seen: tuple[Seen, ...]) -
         said=hashlib.sha256(json.dumps(said).encode()).digest()[:16],
         objects=-1 if row["objects"] is None else len(row["objects"]),
     )
-
-
-def _scene_object(values: Mapping[str, Any]) -> SceneObject:
-    box = values["box"]
-    return SceneObject(**{**values, "box": box and tuple(box)})
 
 
 def _short(found: Any) -> str:
