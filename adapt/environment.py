@@ -6,14 +6,15 @@ transformers calls it first, because they read their switches when they are impo
 
 import os
 import signal
-import sys
 import threading
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+
+import psutil
 
 SWITCHES = {
     # Telemetry. MLflow accepts only the word "true"; DVC does not honour DO_NOT_TRACK.
@@ -32,6 +33,7 @@ SWITCHES = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_COLOR_PREFIX": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "TOKENIZERS_PARALLELISM": "false",
     # Threads that spin slow two processes on few cores down tenfold; threads that wait hardly do.
@@ -78,6 +80,8 @@ PROCESS_END_S = 60.0  # a process ends when asked to: some 5 s for Ray, which en
 # How often, and after how long, work that found DVC's lock taken is tried again: DVC never waits.
 # `dvc add` and `dvc status` hold it for a second, `dvc repro` for a stage, too long to wait for.
 BUSY_TRIES, BUSY_DELAY_S = 3, 10
+FAMILY = "ADAPT_FAMILY"  # the mark of what one retraining has started, directly or not
+WATCH_S, UNWIND_S = 1.0, 20.0  # how often a stage looks for its DVC; how long it may take to end
 QUIET_S = 5.0  # after this long without a sign of life, a wait says what it waits for
 
 
@@ -135,17 +139,53 @@ def number_of(things: str) -> Callable[[str], int]:
     return number
 
 
-def piped(main: Callable[[], int]) -> int:
-    """`main` before a reader that may leave early, as `head` does: that is no error."""
+def independent() -> dict[str, str]:
+    """The environment of a process that goes on when the retraining that started it is gone."""
+    return {key: value for key, value in os.environ.items() if key != FAMILY}
+
+
+@contextmanager
+def bound_to_dvc() -> Iterator[None]:
+    """End this process, as by SIGTERM, when the DVC command that started it is gone.
+
+    A stage whose `dvc repro` was killed would write into a workspace that nobody watches. What was
+    started without DVC is left alone.
+    """
+    above, done = _dvc_above() if "DVC_STAGE" in os.environ else None, threading.Event()
+    if above is not None:
+        threading.Thread(target=_end_after, args=[above, done], daemon=True).start()
     try:
-        try:
-            return main()
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more when it ends; by then nothing may go into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        yield
+    finally:
+        done.set()
+
+
+def _dvc_above() -> psutil.Process | None:
+    """The nearest process above this one that is DVC's; a shell may be between the two."""
+    for process in psutil.Process().parents():
+        with suppress(psutil.Error):
+            words = process.cmdline()[:3]
+            if any(Path(word).name == "dvc" for word in words):
+                return process
+    return None
+
+
+def _end_after(other: psutil.Process, done: threading.Event) -> None:
+    while is_alive(other):
+        if done.wait(WATCH_S):
+            return
+    os.kill(os.getpid(), signal.SIGTERM)
+    # What does not unwind in time, because a library holds it, must end all the same.
+    if not done.wait(UNWIND_S):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs. One that nobody has waited for yet (a zombie) does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
