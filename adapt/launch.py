@@ -4,10 +4,12 @@
 
 1. reads `params.yaml` strictly, the other stages' sections included, so that a typo stops a run
    before it computes,
-2. opens an MLflow run and hands the stage a function that logs one step,
+2. opens the stage's run, whose record goes to MLflow without anybody waiting for it, and hands the
+   stage a function that logs one step,
 3. lets the stage write into a fresh folder beside `results/`, and swaps it in only when the stage
-   has succeeded,
-4. turns a user's mistake (`InputError`) into one line on stderr and exit code 2.
+   has succeeded, whatever becomes of the record,
+4. turns a user's mistake, and what the machine refuses, into one line on stderr and exit code 2
+   (`adapt.command`).
 
 A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
 file. `python -m adapt.launch` prints the JSON schema of `params.yaml` for editors.
@@ -15,18 +17,17 @@ file. `python -m adapt.launch` prints the JSON schema of `params.yaml` for edito
 
 import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from adapt import environment, params
+from adapt import command, environment, params
 from adapt.attention.settings import AnchorConfig
 from adapt.data.settings import ScenesConfig
 from adapt.evaluation.rules import Rules
-from adapt.files import whole_folder
+from adapt.files import sweep, whole_folder
 from adapt.generation.settings import SteerConfig
 from adapt.models.settings import Device, PromptConfig
 from adapt.params import Content, Count, InputError, Seed, Settings
@@ -52,17 +53,23 @@ def launch(stage: str) -> None:
     needs = f"`dvc repro {stage}` runs it after what it needs."
     parser = environment.parser(f"adapt.stages.{stage}", module.__doc__, f"{where} {needs}")
     parser.parse_args()
-    try:
-        loaded = configs(params.read(root / "params.yaml"))
-        with runs.stage_run(Store(root, loaded["tracking"]), stage, loaded[stage]) as run:
-            with whole_folder(root / RESULTS / stage) as out:
-                metrics = module.run(loaded[stage], root / RESULTS, out, run.log_step)
-                text = json.dumps(metrics, indent=2, sort_keys=True)
-                (out / "metrics.json").write_text(text + "\n")
-            run.log_results(root / RESULTS / stage)
-    except InputError as error:
-        print(f"adapt {stage}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    # A stage that cannot print has not finished: with 0, DVC would note what was there before it.
+    unread = command.STOPPED
+    if code := command.ended(f"adapt {stage}", lambda: _run(stage, module, root), unread=unread):
+        raise SystemExit(code)
+
+
+def _run(stage: str, module: ModuleType, root: Path) -> None:
+    loaded = configs(params.read(root / "params.yaml"))
+    sweep(root / RESULTS)  # what stages that were killed have left
+    store = Store(root, loaded["tracking"])
+    with environment.bound_to_dvc(), runs.stage_run(store, stage, loaded[stage]) as run:
+        # Inside the run, so that its tag says in words what the machine has refused.
+        with command.plainly(), whole_folder(root / RESULTS / stage) as out:
+            metrics = module.run(loaded[stage], root / RESULTS, out, run.log_step)
+            text = json.dumps(metrics, indent=2, sort_keys=True)
+            (out / "metrics.json").write_text(text + "\n")
+        run.log_results(root / RESULTS / stage)
     shown = sorted(metrics.items())[:12]
     print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in shown))
 

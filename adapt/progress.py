@@ -4,12 +4,25 @@ import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Log = Callable[[int, Mapping[str, float]], None]
 """`log(step, metrics)`: one point of each named curve."""
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """A `Log` that writes into an MLflow run, which another machine may do in its place."""
+
+    uri: str  # of that MLflow
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write one point of each named curve."""
+
+    def live(self) -> dict[str, str] | None:
+        """Arguments of `adapt.tracking.live.Live`; None where MLflow does not have the run."""
 
 
 def unlogged(step: int, metrics: Mapping[str, float]) -> None:

@@ -17,6 +17,7 @@ from adapt.data.tables import write_split
 from adapt.files import whole_folder
 from adapt.launch import configs, launch
 from adapt.params import InputError
+from tests.support import tracked
 from tests.support.closure import ROOT
 
 
@@ -30,6 +31,7 @@ def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADAPT_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracked.alone(tmp_path)
     # What a launcher sets for its own process must not outlive the test.
     for key, value in {**environment.DEFAULTS, "PREFECT_HOME": str(tmp_path / "prefect")}.items():
         monkeypatch.setenv(key, value)

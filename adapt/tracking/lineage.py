@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+SPLITS = {"train": "training", "validation": "validation", "test": "testing"}
+
 
 def revision(root: Path) -> dict[str, str]:
     """Tags: the commit of the code, and whether files differ from it; empty where there is none."""
@@ -36,6 +38,22 @@ def output_hash(root: Path, path: str) -> str:
     """The md5 that `dvc.lock` has for a stage's output; "" when there is none."""
     outs = (out for entry in _lock(root).values() for out in entry.get("outs", []))
     return next((str(out["md5"]) for out in outs if out["path"] == path), "")
+
+
+def datasets(root: Path, splits: str = "results/data/splits") -> list[dict[str, Any]]:
+    """Lineage: the splits, their rows, and DVC's hash of their folder as the digest."""
+    from pyarrow import parquet
+
+    digest = output_hash(root, splits)
+    found = []
+    for name in SPLITS if digest else ():
+        path = root / splits / f"{name}.parquet"
+        try:
+            rows = int(parquet.read_metadata(path).num_rows)
+        except (OSError, ValueError):
+            continue  # not there, or damaged: lineage is no condition of a retraining
+        found.append({"name": name, "digest": digest, "uri": f"{splits}/{path.name}", "rows": rows})
+    return found
 
 
 def _lock(root: Path) -> dict[str, Any]:

@@ -5,29 +5,38 @@ The same names are used in the run of a stage and in the run of the whole retrai
 `curves/<signal>/<arm>` for attention-degradation curves (the step is the token's position). The
 part before the last slash becomes a section of charts in the UI, in alphabetical order; so a
 retraining has its main numbers a second time as `before_after/...`, where tables and charts begin.
+
+`files` and `files_of_retraining` are for those who write a journal, and import no MLflow;
+`RunWriter` is for the sender. All that it writes may be written again: a point, a picture
+or a table is there once.
 """
 
 import csv
 import json
 import math
 import re
-import time
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapt.metrics.headline import ARMS, HEADLINES
-from adapt.tracking.lineage import output_hash
-from adapt.tracking.store import BATCH, StepLogger, without_credentials
+from adapt.names import file_name, tag
+from adapt.tracking.curves import Curves, Point
+from adapt.tracking.lineage import SPLITS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Texts = Mapping[str, str]
-LIMIT = 100  # parameters or tags in one request, MLflow's limit
-SPLITS = {"train": "training", "validation": "validation", "test": "testing"}
+Parts = Iterator[tuple[str, Callable[[], None]]]
 TABLE_ROWS = 200
+TABLE = f"responses_first_{TABLE_ROWS}.json"
+NUMBERS = ("metrics.json", "history.csv")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+SHOWN = (*NUMBERS, "curves.csv", "judged.parquet", "figures/*.png", "panels/*.png")
 
 
 def prefix(stage: str) -> str:
@@ -35,74 +44,114 @@ def prefix(stage: str) -> str:
     return "test/" if stage == "evaluate" else f"{stage}/"
 
 
+def files(folder: Path) -> dict[str, Path]:
+    """What a stage left in its `folder` of what is shown in MLflow, by path below it."""
+    found = (path for pattern in SHOWN for path in sorted(folder.glob(pattern)))
+    return {path.relative_to(folder).as_posix(): path for path in found if path.is_file()}
+
+
+def files_of_retraining(results: Path) -> dict[str, Path]:
+    """What is shown with a whole retraining, by path below `results`."""
+    trained = {name: path for name, path in files(results / "train").items() if name in NUMBERS}
+    stages = {"train": trained, "evaluate": files(results / "evaluate")}
+    return {f"{stage}/{name}": path for stage, of in stages.items() for name, path in of.items()}
+
+
 @dataclass(frozen=True)
 class RunWriter:
-    """Writes into the run `run_id`."""
+    """Writes into the run `run_id`, which began at `start` (ms since 1970).
+
+    `send` gives points to `curves`, less those that MLflow refuses.
+    """
 
     client: "MlflowClient"
     run_id: str
+    curves: Curves
+    start: int
+    send: Callable[[list[Point]], None]
 
-    def logger(self, prefix: str) -> StepLogger:
-        """A logger of curves whose names begin with `prefix`."""
-        return StepLogger(self.client.tracking_uri, self.run_id, prefix)
-
-    def tag(self, tags: Texts) -> None:
-        """Set the tags that have a value, without passwords of addresses in them."""
+    def tag(self, tags: Iterable[tuple[str, str]]) -> None:
+        """Set tags, at most 100."""
         from mlflow.entities import RunTag
 
-        texts = {key: without_credentials(str(value))[:5000] for key, value in tags.items()}
-        given = [RunTag(key, text) for key, text in texts.items() if text]
+        given = [RunTag(key, tag(text)) for key, text in tags]
         self.client.log_batch(self.run_id, tags=given)
 
-    def parameters(self, values: Texts) -> None:
-        """Log parameters under their whole names, without passwords."""
+    def parameters(self, values: Iterable[tuple[str, str]]) -> None:
+        """Log parameters under their whole names, at most 100."""
         from mlflow.entities import Param
 
-        params = [Param(key, without_credentials(value)) for key, value in values.items()]
-        for start in range(0, len(params), LIMIT):
-            self.client.log_batch(self.run_id, params=params[start : start + LIMIT])
+        given = [Param(key, tag(text)) for key, text in values]
+        self.client.log_batch(self.run_id, params=given)
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Log single values, in the order of `values`."""
-        from mlflow.entities import Metric
+    def metrics(self, values: Mapping[str, float], time: int) -> None:
+        """Log single values, in the order of `values`, unless the run has a curve of that name."""
+        known = self.curves.known(values)
+        new = {key: value for key, value in values.items() if not known[key]}
+        self.send([Point(key, 0, float(value), time) for key, value in new.items()])
 
-        now = int(time.time() * 1000)
-        points = [Metric(key, float(value), now, 0) for key, value in values.items()]
-        for start in range(0, len(points), BATCH):
-            self.client.log_batch(self.run_id, metrics=points[start : start + BATCH])
+    def inputs(self, splits: Sequence[Mapping[str, Any]]) -> None:
+        """Log what `lineage.datasets` found as MLflow's datasets."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    def end(self, status: str, tags: Texts | None = None) -> None:
-        """Close the run as FINISHED, FAILED or KILLED, with last tags."""
-        if tags:
-            self.tag(tags)
-        self.client.set_terminated(self.run_id, status)
+        inputs = []
+        for split in splits:
+            source = json.dumps({"uri": split["uri"]})
+            profile = json.dumps({"rows": split["rows"]})
+            dataset = Dataset(split["name"], split["digest"], "local", source, profile=profile)
+            tags = [InputTag("mlflow.data.context", SPLITS[split["name"]])]
+            inputs.append(DatasetInput(dataset, tags=tags))
+        self.client.log_inputs(self.run_id, datasets=inputs)
 
-    # ---- folders of results ---------------------------------------------------------------------
+    # ---- folders of results: parts, each with a name, that succeed or fail on their own ---------
 
-    def stage(self, stage: str, folder: Path) -> None:
+    def stage(self, stage: str, folder: Path) -> Parts:
         """All that a stage left in its `folder`; what it does not write is left out."""
-        self._history_and_metrics(stage, folder)
-        self._curves(folder / "curves.csv", of_words=True)
-        self._images(folder, grid=True)
-        self._answers(folder / "judged.parquet")
+        yield "history.csv", partial(self._history, stage, folder)
+        yield "metrics.json", partial(self._metrics, stage, folder)
+        yield "curves.csv", partial(self._curves, folder / "curves.csv", of_words=True)
+        yield from self._images(folder, grid=True)
+        yield "judged.parquet", partial(self._answers, folder / "judged.parquet")
 
-    def retraining(self, results: Path) -> None:
+    def retraining(self, results: Path) -> Parts:
         """What `train` and `evaluate` left under `results`, of the curves the main ones."""
+        evaluated = results / "evaluate"
         # First, because the UI's comparison plots what was logged first.
-        self.metrics(_headline(_metrics(results / "evaluate")))
+        yield "before_after", partial(self._headline, evaluated)
         for stage in ("train", "evaluate"):
-            self._history_and_metrics(stage, results / stage)
-        self._curves(results / "evaluate" / "curves.csv", of_words=False)
-        self._images(results / "evaluate", grid=False)
-        self._answers(results / "evaluate" / "judged.parquet")
+            folder = results / stage
+            yield f"{stage}/history.csv", partial(self._history, stage, folder)
+            yield f"{stage}/metrics.json", partial(self._metrics, stage, folder)
+        yield "curves.csv", partial(self._curves, evaluated / "curves.csv", of_words=False)
+        yield from self._images(evaluated, grid=False)
+        yield "judged.parquet", partial(self._answers, evaluated / "judged.parquet")
 
-    def _history_and_metrics(self, stage: str, folder: Path) -> None:
-        """`history.csv`, and `metrics.json` but for its curves: a point more would bend them."""
-        history = [(int(row.pop("step")), row) for row in _rows(folder / "history.csv")]
-        self.logger(prefix(stage)).extend((step, dict(_numbers(row))) for step, row in history)
-        curves = self.client.get_run(self.run_id).data.metrics
+    def artifacts(self, folder: Path) -> Parts:
+        """Files as they are, at the top."""
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            yield path.name, partial(self.client.log_artifact, self.run_id, str(path))
+
+    def _history(self, stage: str, folder: Path) -> None:
+        """`history.csv`: the steps that the run does not have yet.
+
+        Those are from before the run, which went on from a checkpoint, or were lost on their way.
+        """
+        begin = prefix(stage)
+        points = [
+            Point(begin + name, int(row["step"]), value, self.start)
+            for row in _rows(folder / "history.csv")
+            for name, value in _numbers(row)
+            if name != "step"
+        ]
+        self.send(points)
+
+    def _metrics(self, stage: str, folder: Path) -> None:
+        """`metrics.json` but for its curves: a point more would bend them."""
         values = {prefix(stage) + name: value for name, value in _metrics(folder).items()}
-        self.metrics({name: value for name, value in values.items() if name not in curves})
+        self.metrics(values, self.start)
+
+    def _headline(self, evaluated: Path) -> None:
+        self.metrics(_headline(_metrics(evaluated)), self.start)
 
     def _curves(self, path: Path, *, of_words: bool) -> None:
         """Curves of every signal and arm; with `of_words`, of object words alone, too."""
@@ -110,27 +159,36 @@ class RunWriter:
         for row in sorted(_rows(path), key=lambda row: int(row["position"])):
             if row["split"] == "all" or of_words:
                 words = "" if row["split"] == "all" else f"_{row['split']}"
-                name = f"{row['signal']}/{row['arm']}{words}"
-                points.append((int(row["position"]), {name: float(row["mean"] or math.nan)}))
-        self.logger("curves/").extend(points)
+                name, value = f"{row['signal']}/{row['arm']}{words}", float(row["mean"] or math.nan)
+                points.append(Point(f"curves/{name}", int(row["position"]), value, self.start))
+        self.send(points)
 
-    def _images(self, folder: Path, *, grid: bool) -> None:
+    def _images(self, folder: Path, *, grid: bool) -> Parts:
         """`figures/` and `panels/` as files, with `grid` also in the grid of the UI's charts page.
 
         Files lie at the top, panels as `panel_<id>.png`: the UI's comparison page lists no folders.
         No grid for a retraining: it prints all parameters of a run, a screenful, over each image.
         """
+        for path in sorted([*folder.glob("figures/*.png"), *folder.glob("panels/*.png")]):
+            yield f"{path.parent.name}/{path.name}", partial(self._image, path, grid)
+
+    def _image(self, path: Path, grid: bool) -> None:
         from PIL import Image
 
-        for path in sorted([*folder.glob("figures/*.png"), *folder.glob("panels/*.png")]):
-            # MLflow refuses what an example's id may have.
-            stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)
-            name = f"panel_{stem}.png" if path.parent.name == "panels" else f"{stem}.png"
-            with Image.open(path) as opened:
-                image = opened.convert("RGB")
-            self.client.log_image(self.run_id, image, artifact_file=name)
-            if grid:
-                self.client.log_image(self.run_id, image, key=f"{path.parent.name}/{stem}", step=0)
+        # A panel's name was made by `file_name`, which would change it once more.
+        stem = path.stem if _NAME.fullmatch(path.stem) else file_name(path.stem)
+        name = f"panel_{stem}.png" if path.parent.name == "panels" else f"{stem}.png"
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        self.client.log_image(self.run_id, image, artifact_file=name)
+        if not grid:
+            return
+        key = f"{path.parent.name}/{stem}"
+        # MLflow gives each picture of the grid a name of its own, and would show it twice.
+        mark = f"images/{key.replace('/', '~')}+step+"
+        there = self.client.list_artifacts(self.run_id, "images")
+        if not any(file.path.startswith(mark) and "+compressed" in file.path for file in there):
+            self.client.log_image(self.run_id, image, key=key, step=0)
 
     def _answers(self, path: Path) -> None:
         """The first questions of `judged.parquet`: a row per question, a column of answers per arm.
@@ -146,25 +204,14 @@ class RunWriter:
         questions = table.drop_duplicates("id").set_index("id")[["kind", "question", "reference"]]
         arms = [arm for arm in ARMS if arm in by_arm]
         shown = questions.head(TABLE_ROWS).join(by_arm[arms]).reset_index()
-        data, name = shown.astype(object).fillna(""), f"responses_first_{TABLE_ROWS}.json"
-        self.client.log_table(self.run_id, data=data, artifact_file=name)
-
-    def datasets(self, root: Path, splits: str = "results/data/splits") -> None:
-        """Lineage: the splits as MLflow datasets; DVC's hash of their folder is the digest."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-        from pyarrow import parquet
-
-        digest = output_hash(root, splits)
-        inputs = []
-        for name, context in SPLITS.items():
-            path = root / splits / f"{name}.parquet"
-            if path.exists() and digest:
-                source = json.dumps({"uri": f"{splits}/{path.name}"})
-                profile = json.dumps({"rows": int(parquet.read_metadata(path).num_rows)})
-                dataset = Dataset(name, digest, "local", source, profile=profile)
-                tags = [InputTag("mlflow.data.context", context)]
-                inputs.append(DatasetInput(dataset, tags=tags))
-        self.client.log_inputs(self.run_id, datasets=inputs)
+        data = shown.astype(object).fillna("")
+        # Not `log_table`, which adds the rows to a table that is there.
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, TABLE)
+            data.to_json(file, orient="split", index=False)
+            self.client.log_artifact(self.run_id, str(file))
+        known = json.dumps([{"path": TABLE, "type": "table"}])
+        self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", known)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -179,8 +226,8 @@ def _numbers(row: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     for key, text in row.items():
         try:
             yield key, float(text)
-        except ValueError:
-            continue  # an empty cell
+        except (TypeError, ValueError):
+            continue  # an empty cell, or a row that is cut off
 
 
 def _metrics(folder: Path) -> dict[str, float]:

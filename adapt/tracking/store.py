@@ -1,34 +1,44 @@
-"""Where runs are kept: the MLflow store of a workspace, and a logger of steps across restarts.
+"""Where runs are kept: the MLflow store of a workspace.
 
 Nothing has to be started: without `MLFLOW_TRACKING_URI` the store is an SQLite file under the state
-folder, opened by every process that logs; with it, the same code talks to a server. Only absolute
-addresses leave this file, because Ray workers and services run in other folders.
+folder; with it, the same code talks to a server. Only absolute addresses leave this file, because
+Ray workers and services run in other folders.
 """
 
 import logging
-import os
 import re
+import socket
 import sqlite3
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from adapt import environment
+from adapt import addresses, command, environment, names
 from adapt.files import locked
 from adapt.params import InputError, Settings, require
+from adapt.tracking.home import at_home, note_of, rehome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
-BATCH = 1000  # metrics in one request, MLflow's limit
+KNOCK_S = 5.0  # a database server that runs takes a connection
+TAG = "adapt.journal"  # which run is that of a journal
 MODEL_NAME = "letters, digits, spaces and . _ - only"
+
+
+class Unusable(InputError):
+    """A store that does not answer, or is none: its address and why."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"MLflow store {where} cannot be used: {why}")
+        self.why = why
 
 
 class TrackingConfig(Settings):
@@ -77,7 +87,7 @@ class Store:
 
 def uri(root: Path) -> str:
     """`MLFLOW_TRACKING_URI`, relative SQLite paths from `root`, or our own SQLite file."""
-    given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    given = addresses.given("MLFLOW_TRACKING_URI")
     if not given:
         return f"{SQLITE}{environment.state_dir(root) / 'mlflow' / 'mlflow.db'}"
     if given.startswith(SQLITE):
@@ -85,40 +95,90 @@ def uri(root: Path) -> str:
     return given
 
 
+def label() -> str:
+    """What a journal calls the store that it is for: its address as given, without passwords.
+
+    "" for our own, which may be moved with its workspace.
+    """
+    return addresses.shown(addresses.given("MLFLOW_TRACKING_URI"))
+
+
 def client(root: Path) -> "MlflowClient":
     """A client whose store exists and answers; `InputError` naming the address else."""
+    return opened(uri(root))
+
+
+def opened(address: str) -> "MlflowClient":
+    """The same for an address that need not be the workspace's, such as where runs move to."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    address = uri(root)
     try:
+        _knock(address)
         with _creation_lock(address):
-            opened = MlflowClient(address)  # makes the tables of a new file
-            opened.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:
-        reason = without_credentials(str(error).strip().partition("\n")[0])[:200]
-        where = without_credentials(address)
-        raise InputError(f"MLflow store {where} cannot be used: {reason}") from None
-    return opened
+            client = MlflowClient(address, address)  # makes the tables of a new file
+            client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+        said = command.explained(error) or reason(error)
+        where = addresses.shown(address)
+        raise Unusable(where, said) from None
+    return client
+
+
+def reason(error: BaseException) -> str:
+    """Why a store does not answer or take something, in one line without passwords.
+
+    What a driver says of it, not the pages that SQLAlchemy and requests make of that.
+    """
+    if isinstance(error, Unusable):
+        return error.why
+    cause = error.__cause__ or error
+    first = str(getattr(cause, "orig", None) or error).strip().partition("\n")[0]
+    number = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", first)
+    return names.tag(number[1] if number else first or type(error).__name__, 300)
+
+
+def _knock(address: str) -> None:
+    """`OSError` where a database is on a server that is away: MLflow would try for 100 seconds."""
+    parts = urlsplit(address)
+    if parts.hostname and parts.scheme.startswith(("postgresql", "mysql")):
+        port = parts.port or (5432 if parts.scheme.startswith("postgresql") else 3306)
+        socket.create_connection((parts.hostname, port), timeout=KNOCK_S).close()
+
+
+def run_of(store: Store, identity: str) -> str | None:
+    """MLflow's id of the run of a journal; None where it has none."""
+    from mlflow.entities import ViewType
+
+    query, every = f"tags.`{TAG}` = '{identity}'", ViewType.ALL
+    found = store.client.search_runs([store.experiment_id], query, every, max_results=1)
+    return str(found[0].info.run_id) if found else None
 
 
 @contextmanager
 def _creation_lock(address: str) -> Iterator[None]:
-    """One process at a time: two that both create the tables of a new file both fail."""
-    if not address.startswith(SQLITE):
+    """One process at a time: two that both create the tables of a new file both fail.
+
+    A store that is complete is opened without: a process that waits for its database, which another
+    program may have locked, would keep up all others.
+    """
+    database = Path(address.removeprefix(SQLITE))
+    if not address.startswith(SQLITE) or at_home(database):
         yield
         return
-    database = Path(address.removeprefix(SQLITE))
     # MLflow tells of its tables in two lines at every creation.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with locked(database.with_name(f".{database.name}.lock")):
-        is_new = not database.exists()
+        if is_new := not database.exists():
+            note_of(database).unlink(missing_ok=True)  # of one that was deleted
+        rehome(database)
         yield
         if is_new:
             with closing(sqlite3.connect(database)) as connection:
                 # Readers do not wait for the writer; the file keeps the mode.
                 connection.execute("PRAGMA journal_mode=WAL")
+            rehome(database)
 
 
 def _artifacts(root: Path) -> str | None:
@@ -128,72 +188,3 @@ def _artifacts(root: Path) -> str | None:
         return str(Path(address.removeprefix(SQLITE)).parent / "artifacts")
     is_server = address.startswith("http")
     return None if is_server else str(environment.state_dir(root) / "mlflow" / "artifacts")
-
-
-def without_credentials(text: str) -> str:
-    """`text` without passwords in its addresses and values of secret-looking query arguments.
-
-    >>> without_credentials("from s3://me:pw@host/data?X-Amz-Signature=ab&part=1")
-    'from s3://host/data?X-Amz-Signature=***&part=1'
-    """
-    text = re.sub(r"([A-Za-z][\w+.-]*://)[^/\s]*@", r"\1", text)
-    names = "key|token|secret|password|passwd|signature|credential|sig"
-    secret = rf"([?&;][^=&\s]*(?:{names})[^=&\s]*=)[^&;\s'\"]+"
-    return re.sub(secret, r"\1***", text, flags=re.IGNORECASE)
-
-
-@dataclass
-class StepLogger:
-    """`logger(step, metrics)` writes a point of each named curve to a run; pickles to a Ray worker.
-
-    A training that restarts from a checkpoint replays the steps since then. What the run already
-    has of a curve is therefore looked up when the curve is first written to, and points up to there
-    are skipped: no step is doubled, and because every call writes at once, none is missing. One
-    process may write to a curve at a time (rank 0).
-    """
-
-    uri: str
-    run_id: str
-    prefix: str = ""
-    _client: Any = field(default=None, repr=False, compare=False)
-    _last: dict[str, int | None] = field(default_factory=dict, repr=False, compare=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What was read here may be out of date where this is unpickled.
-        return {**self.__dict__, "_client": None, "_last": {}}
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write `metrics` (anything `float` takes) at `step`, unless the run has it."""
-        self.extend([(step, metrics)])
-
-    def extend(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """The same for many steps, which must ascend, in few requests."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        fresh: list[Any] = []
-        last: dict[str, int | None] = {}
-        # 1. Keep the points that lie behind the last one of their curve.
-        for step, metrics in points:
-            for name, value in metrics.items():
-                key = self.prefix + name
-                before = last.setdefault(key, self._last_step(key))
-                if before is None or step > before:
-                    fresh.append(Metric(key, float(value), now, int(step)))
-                    last[key] = int(step)
-        # 2. Write them. Should that fail half-way, what the run has is looked up again.
-        for key in last:
-            del self._last[key]
-        for start in range(0, len(fresh), BATCH):
-            self._client.log_batch(self.run_id, metrics=fresh[start : start + BATCH])
-        self._last.update(last)
-
-    def _last_step(self, key: str) -> int | None:
-        if self._client is None:
-            from mlflow import MlflowClient
-
-            self._client = MlflowClient(self.uri)
-        if key not in self._last:
-            history = self._client.get_metric_history(self.run_id, key)
-            self._last[key] = max((point.step for point in history), default=None)
-        return self._last[key]

@@ -5,7 +5,12 @@ Making an sqlite store takes MLflow seconds; it is made once per process and cop
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from adapt import params
 from adapt.evaluation import plots
-from adapt.tracking.store import Store, TrackingConfig, client
+from adapt.files import locked
+from adapt.tracking import journal, runs, sender
+from adapt.tracking.drain import Sender
+from adapt.tracking.store import Store, TrackingConfig, client, opened
+from tests.support import limits
 
 CONFIG = TrackingConfig(experiment="adapt", model="adapt")
 PARAMS = (
@@ -36,6 +46,7 @@ OUTPUTS = {
     "train": "results/train/model",
 }
 _kept: list[tempfile.TemporaryDirectory] = []  # as long as the process lives
+_sending = ExitStack()  # the lock of the workspace made last
 
 
 @cache
@@ -50,6 +61,7 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A folder with params.yaml, dvc.lock and an empty store; the environment has no say in it."""
     for name in (
         "MLFLOW_TRACKING_URI",
+        "PREFECT_API_URL",
         "ADAPT_STATE",
         "ADAPT_PARENT_RUN",
         "ADAPT_FLOW_RUN",
@@ -65,7 +77,44 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
             "outs": [{"path": path, "md5": f"{number:032x}.dir"}],
         }  # type: ignore[index]
     (root / "dvc.lock").write_text(json.dumps(lock))
+    alone(root)
     return Store(root, CONFIG)
+
+
+def alone(root: Path) -> None:
+    """Let this process be the sender of a workspace: no other is started, to outlive the test."""
+    _sending.close()
+    _sending.enter_context(locked(sender.lock(root), wait=False))
+
+
+def sent(store: Store) -> list[Path]:
+    """Bring what is journaled to MLflow, in this process; returns the journals that are left."""
+    return Sender(store.root, _stores={store.config.experiment: store}).once()
+
+
+def settled(root: Path, env: Mapping[str, str], seconds: float = limits.COMMAND_S) -> None:
+    """Let the sender that other processes have started send all, and wait until it has ended."""
+    flush = [sys.executable, "-m", "adapt.tracking", "flush", "--seconds", str(seconds)]
+    subprocess.run(flush, cwd=root, env=env, check=True, stdout=subprocess.DEVNULL)
+    home = Path(env.get("ADAPT_STATE") or root / ".state") / "tracking"
+    limit = time.monotonic() + seconds
+    while any(map(journal.is_locked, home.glob("sender*.lock"))):
+        assert time.monotonic() < limit, "the sender does not end"
+        time.sleep(0.1)
+
+
+def retraining(store: Store, name: str = "tonight") -> str:
+    """The id of the open run of a retraining, which MLflow has."""
+    run_id = runs.start_retraining(store, name, {})
+    sent(store)
+    return run_id
+
+
+def store_in(folder: Path) -> MlflowClient:
+    """A client of the SQLite store in `folder`, which is made, empty, where it is missing."""
+    if not folder.exists():
+        shutil.copytree(_empty_store() / "mlflow", folder)
+    return opened(f"sqlite:///{folder}/mlflow.db")
 
 
 def openings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -42,6 +42,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def all_runs(store: Store, query: str = "") -> list[Any]:
+    """What MLflow has, once all is sent that was recorded."""
+    tracked.sent(store)
     return store.client.search_runs([store.experiment_id], query)
 
 
@@ -56,7 +58,7 @@ def files(store: Store, run: Any) -> list[str]:
 def test_stage_run_has_parameters_tags_and_curves_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = runs.start_retraining(store, {})
+    parent = runs.start_retraining(store, "tonight", {})
     monkeypatch.setenv("ADAPT_PARENT_RUN", parent)
     monkeypatch.setenv("ADAPT_FLOW_RUN", "flow-1")
     monkeypatch.setenv("DVC_EXP_NAME", "exp-1")
@@ -67,6 +69,7 @@ def test_stage_run_has_parameters_tags_and_curves_once(
         open_run.log_results(folder)
     (run,) = all_runs(store, "tags.`adapt.stage` = 'train'")
     assert (run.info.run_name, run.info.status) == ("train", "FINISHED")
+    parent = runs.recorded(store, parent)
     assert run.data.params == {
         "train.beta": "0.5",
         "train.layers": "[1, 2]",
@@ -134,7 +137,7 @@ def test_evaluate_logs_curves_pictures_and_answers(store: Store) -> None:
     assert files(store, run) == [
         "before_after.png",
         "images",
-        "panel_scene_1.png",
+        "panel_scene_1-9ecedbbabb26.png",
         "responses_first_200.json",
     ]
     path = store.client.download_artifacts(run.info.run_id, "responses_first_200.json")
@@ -153,13 +156,15 @@ def test_evaluate_logs_curves_pictures_and_answers(store: Store) -> None:
 def test_retraining_holds_what_one_compares(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPT_SECRET_PASSWORD", "hunter2")
     folder = tracked.results(store.root)
-    parent = runs.start_retraining(store, {"adapt.reason": "s3://me:hunter2@bucket/new"})
+    parent = runs.start_retraining(store, "tonight", {"adapt.reason": "s3://me:hunter2@bucket/new"})
     monkeypatch.setenv("ADAPT_PARENT_RUN", parent)
     with runs.stage_run(store, "train", CONFIG) as open_run:
         open_run.log_results(folder / "train")
     tags = {"adapt.promoted": "true", "adapt.model_version": "3"}
     runs.finish_retraining(store, parent, tracked.STAGES, tags)
 
+    tracked.sent(store)
+    parent = runs.recorded(store, parent)
     children = {
         run.data.tags["adapt.stage"]: run
         for run in all_runs(store, f"tags.mlflow.parentRunId = '{parent}'")
@@ -174,7 +179,7 @@ def test_retraining_holds_what_one_compares(store: Store, monkeypatch: pytest.Mo
     assert children["evaluate"].data.params == {"evaluate.bootstrap": "10"}
 
     run = store.client.get_run(parent)
-    assert (run.info.run_name, run.info.status) == ("retrain 1", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("tonight", "FINISHED")
     assert run.data.params == {
         "seed": "7",
         "train.beta": "0.5",
@@ -192,7 +197,7 @@ def test_retraining_holds_what_one_compares(store: Store, monkeypatch: pytest.Mo
     assert "dvc.evaluate" not in tags  # not in this dvc.lock
     assert files(store, run) == [
         "before_after.png",
-        "panel_scene_1.png",
+        "panel_scene_1-9ecedbbabb26.png",
         "responses_first_200.json",
     ]
     assert [
@@ -203,8 +208,8 @@ def test_retraining_holds_what_one_compares(store: Store, monkeypatch: pytest.Mo
     assert not any("hunter2" in text for text in everything)
 
 
-def test_retrainings_are_numbered_and_may_fail(store: Store) -> None:
-    first, second = (runs.start_retraining(store, {}) for _ in range(2))
+def test_retrainings_are_named_and_may_fail(store: Store) -> None:
+    first, second = (runs.start_retraining(store, f"night {n}", {}) for n in (1, 2))
     runs.fail_retraining(store, first, "stage train: no weights")
     runs.fail_retraining(store, second, "cancelled", killed=True)
     found = {
@@ -212,8 +217,8 @@ def test_retrainings_are_numbered_and_may_fail(store: Store) -> None:
         for run in all_runs(store)
     }
     assert found == {
-        "retrain 1": ("FAILED", "stage train: no weights"),
-        "retrain 2": ("KILLED", "cancelled"),
+        "night 1": ("FAILED", "stage train: no weights"),
+        "night 2": ("KILLED", "cancelled"),
     }
 
 
@@ -221,7 +226,7 @@ def test_stage_that_was_tried_again_has_one_finished_run(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked.results(store.root)
-    parent = runs.start_retraining(store, {})
+    parent = runs.start_retraining(store, "tonight", {})
     monkeypatch.setenv("ADAPT_PARENT_RUN", parent)
     with pytest.raises(RuntimeError), runs.stage_run(store, "data", CONFIG):
         raise RuntimeError("disk full")
@@ -231,7 +236,8 @@ def test_stage_that_was_tried_again_has_one_finished_run(
         for run in all_runs(store, "tags.`adapt.stage` = 'data'")
     }
     assert found == {"FAILED": None, "FINISHED": "false"}
-    assert "adapt.promoted" not in store.client.get_run(parent).data.tags
+    found = store.client.get_run(runs.recorded(store, parent))
+    assert "adapt.promoted" not in found.data.tags
 
 
 def test_revision_says_whether_the_code_was_changed(tmp_path: Path) -> None:

@@ -1,23 +1,16 @@
-"""The store: made once whatever the processes, errors that name it, and a logger that survives
-restarts.
-"""
+"""The store: made once whatever the processes, and errors that name it."""
 
-import math
 import os
-import pickle
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from mlflow.exceptions import MlflowException
 
-from adapt import params
+from adapt import addresses, params
 from adapt.params import InputError
-from adapt.tracking import store as store_module
-from adapt.tracking.store import StepLogger, Store, TrackingConfig, client, uri, without_credentials
+from adapt.tracking.store import Store, TrackingConfig, client, uri
 from tests.support import limits, tracked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,15 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str]:
     store = tracked.workspace(tmp_path, monkeypatch)
     return store, store.client.create_run(store.experiment_id).info.run_id
-
-
-def curve(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
-    return [(p.step, p.value) for p in store.client.get_metric_history(run_id, key)]
-
-
-def logger(run: tuple[Store, str], prefix: str = "") -> StepLogger:
-    store, run_id = run
-    return StepLogger(uri(store.root), run_id, prefix)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +81,7 @@ def test_a_store_that_cannot_be_used_is_named(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(InputError) as caught:
         client(tmp_path)
-    assert without_credentials(address) in str(caught.value)
+    assert addresses.shown(address) in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
@@ -123,62 +107,3 @@ def test_model_names_that_a_registry_refuses(model: str) -> None:
     content = {"tracking": {"experiment": "adapt", "model": model}}
     with pytest.raises(InputError, match="model: must be letters, digits"):
         params.load(content, "tracking", TrackingConfig)
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("no address: a@b", "no address: a@b"),
-        ("https://me:p@ss@host/x", "https://host/x"),
-        ("git+ssh://token@host/x y", "git+ssh://host/x y"),
-        ("s3://b/k?AWSAccessKeyId=A&part=1", "s3://b/k?AWSAccessKeyId=***&part=1"),
-        ("'http://h/?sig=abc'", "'http://h/?sig=***'"),
-    ],
-)
-def test_credentials_are_taken_out(text: str, expected: str) -> None:
-    assert without_credentials(text) == expected
-
-
-def test_restarted_training_leaves_neither_hole_nor_doubled_step(run: tuple[Store, str]) -> None:
-    store, run_id = run
-    first = logger(run, "train/")
-    for step in range(1, 6):
-        first(step, {"loss": step / 10})
-    second = pickle.loads(
-        pickle.dumps(first)
-    )  # into the worker that takes over from the checkpoint of step 2
-    for step in range(3, 9):
-        second(step, {"loss": 0.0 if step <= 5 else step / 10, "late": 1.0})
-    assert curve(store, run_id, "train/loss") == [(step, step / 10) for step in range(1, 9)]
-    assert [step for step, _ in curve(store, run_id, "train/late")] == list(range(3, 9))
-
-
-def test_what_float_takes_can_be_logged(run: tuple[Store, str]) -> None:
-    store, run_id = run
-    log = logger(run)
-    log(np.int64(0), {"x": np.float32(0.5), "n": math.nan})
-    assert curve(store, run_id, "x") == [(0, 0.5)]
-    assert math.isnan(curve(store, run_id, "n")[0][1])
-
-
-def test_points_may_be_given_again_after_an_error(
-    run: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, run_id = run
-    log = logger(run)
-    log(1, {"x": 1.0})
-    write, calls = log._client.log_batch, []
-
-    def fails_once(*args: object, **kwargs: object) -> None:
-        calls.append(args)
-        if len(calls) == 2:  # the first of two batches is written
-            raise MlflowException("server gone")
-        write(*args, **kwargs)
-
-    monkeypatch.setattr(log._client, "log_batch", fails_once)
-    monkeypatch.setattr(store_module, "BATCH", 1)
-    points = [(step, {"x": float(step)}) for step in (2, 3)]
-    with pytest.raises(MlflowException):
-        log.extend(points)
-    log.extend(points)
-    assert curve(store, run_id, "x") == [(1, 1.0), (2, 2.0), (3, 3.0)]
