@@ -11,16 +11,20 @@ A mapping of metrics to rules. A metric is one of the test split (`hal`, `cover`
     min: 80.0        it has to be at least this
 
 of the measured value, or with `confidence: 0.95` of the whole 95 % interval over images.
+
+Beside the rules, `approval: required` lets a model that passes wait until a person approves it;
+`approval: none` is what holds where it is not given.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from adapt.metrics.measures import BENCHMARKS, SPLIT, Measure, measure, parts
 from adapt.params import NonNegative, Settings, hint, require
 
+APPROVAL = "approval"  # the key of the section that is no metric
 DEMANDS = ("drop", "rise", "max_loss", "max", "min")
 
 
@@ -56,10 +60,11 @@ class Rule(Settings):
 
 
 class Rules(Settings):
-    """Section `gate`: a rule for each metric that it names."""
+    """Section `gate`: a rule for each metric that it names, and whether a person has to approve."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Rule]
+    approval: Literal["none", "required"] = "none"
 
     @property
     def named(self) -> Mapping[str, Rule]:
@@ -71,9 +76,10 @@ class Rules(Settings):
     @classmethod
     def _metrics_are_known(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
-            if not values:
+            metrics = [str(key) for key in values if key != APPROVAL]
+            if not metrics:
                 raise ValueError("must have a rule for at least one metric")
-            for key in map(str, values):
+            for key in metrics:
                 known = "." in key or key in SPLIT
                 require(known, key, f"unknown metric; {hint(key, SPLIT, 'gate')}")
         return values
