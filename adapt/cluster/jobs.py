@@ -7,25 +7,29 @@ and only a cluster that stays away is given up.
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from adapt import addresses
+from adapt.cluster.local import close_token_file
+from adapt.names import one_line
 from adapt.params import InputError
-from adapt.tracking.store import without_credentials
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 PATIENCE_S = 300.0  # how long the cluster may be unreachable while a job runs
 POLL_S = 1.0  # Ray itself closes the log stream only some seconds after a job's end
 STOP_LIMIT_S = 20.0
 LAST_LINES = 30
+LONGEST = 4000  # characters of a line of a job's log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,30 +56,74 @@ def connect(url: str) -> Any:
         return JobSubmissionClient(url)
     except AuthenticationError:
         advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        raise InputError(f"{ADDRESS}: {host(url)} wants its own token; {advice}") from None
+        host = addresses.host(url)
+        raise InputError(f"{ADDRESS}: {host} wants its own token; {advice}") from None
     except (OSError, ValueError, RuntimeError) as error:
-        reason = without_credentials(str(error).partition("\n")[0])
-        raise InputError(f"{ADDRESS}: no Ray Jobs API at {host(url)} ({reason})") from None
+        reason = addresses.shown(str(error).partition("\n")[0])
+        host = addresses.host(url)
+        raise InputError(f"{ADDRESS}: no Ray Jobs API at {host} ({reason})") from None
 
 
 def _use_token() -> None:
     """Ray sends a token in token mode only, read at import; a cluster without tokens ignores it."""
     has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if has_token or (Path.home() / ".ray" / "auth_token").exists():
+    if close_token_file().exists() or has_token:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def run(client: Any, job_id: str, **job: Any) -> EndedJob:
-    """Submit a job (as `submit_job` takes it), print its log; leaving before its end stops it."""
-    ended = None
+def run(client: Any, name: str, is_last: Callable[[], bool], **job: Any) -> EndedJob:
+    """The job called `name`, submitted (as `submit_job` takes it) unless it runs; prints its log.
+
+    Leaving before its end stops it, if then `is_last()`. What has ended is submitted again as
+    `name`-2, because Ray takes a name once.
+    """
+    job_id, ended = "", None
     try:
-        client.submit_job(submission_id=job_id, **job)
-        print(f"job {job_id} on {host(client.get_address())}", flush=True)
+        job_id, runs = _place(client, name)
+        where = f"{addresses.host(client.get_address())}{', which runs already' if runs else ''}"
+        if not runs:
+            job_id = _submit(client, job_id, job)
+        print(one_line(f"job {job_id} on {where}"), flush=True)
         ended = _follow(client, job_id)
         return ended
     finally:
-        if ended is None:
-            _stop(client, job_id)
+        if ended is None and job_id:
+            if is_last():
+                _stop(client, job_id)
+            else:
+                print(one_line(f"left {job_id} to others who wait for it"), flush=True)
+
+
+def _place(client: Any, name: str) -> tuple[str, bool]:
+    """The id of the job called `name` that runs, and True; else a free one, and False."""
+    for number in itertools.count(1):
+        job_id = name if number == 1 else f"{name}-{number}"
+        status = _status(client, job_id)
+        if status is None:
+            return job_id, False
+        if not status.is_terminal():
+            return job_id, True
+    raise AssertionError
+
+
+def _status(client: Any, job_id: str) -> Any:
+    """Ray's status of a job; None of one that it does not know."""
+    try:
+        return client.get_job_status(job_id)
+    except RuntimeError as error:
+        if "404" not in str(error) and "does not exist" not in str(error):
+            raise
+        return None
+
+
+def _submit(client: Any, job_id: str, job: dict[str, Any]) -> str:
+    """Submit; where somebody else was faster with the same work, that is the job."""
+    try:
+        client.submit_job(submission_id=job_id, **job)
+    except RuntimeError:
+        if _status(client, job_id) is None:
+            raise
+    return job_id
 
 
 def _follow(client: Any, job_id: str) -> EndedJob:
@@ -136,7 +184,7 @@ class _Printer:
         """Tell, once, why a job has not started yet: no room on the cluster, an image to fetch."""
         if info.status == "PENDING" and info.message not in (self._reason, None):
             self._reason = info.message
-            print(f"waiting: {info.message}", flush=True)
+            print(one_line(f"waiting: {info.message}"), flush=True)
 
     def feed(self, text: str, position: int) -> None:
         """Take `text`, which starts at character `position` of the log; print what is new."""
@@ -145,7 +193,7 @@ class _Printer:
         *lines, self._rest = (self._rest + new).split("\n")
         for line in lines:
             self._last.append(line)
-            print(line, flush=True)
+            print(one_line(line, LONGEST), flush=True)
 
     def finish(self) -> list[str]:
         """Print a last line that has no end; returns the last lines."""
@@ -162,19 +210,8 @@ def _stop(client: Any, job_id: str) -> None:
         while not client.get_job_status(job_id).is_terminal():
             if time.monotonic() > deadline:
                 advice = f"{job_id} has not ended; try `ray job stop {job_id}`"
-                print(advice, file=sys.stderr, flush=True)
+                print(one_line(advice), file=sys.stderr, flush=True)
                 return
             client.stop_job(job_id)
             time.sleep(0.5)
-        print(f"stopped {job_id}", flush=True)
-
-
-def host(url: str) -> str:
-    """Host and port of `url`, without user and password."""
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def is_loopback(url: str) -> bool:
-    """Whether `url` points at this machine's own loopback interface."""
-    name = urlsplit(url).hostname or ""
-    return name in ("localhost", "::1") or name.startswith("127.")
+        print(one_line(f"stopped {job_id}"), flush=True)

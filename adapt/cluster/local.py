@@ -1,70 +1,191 @@
-"""The Ray that work runs in: the cluster that this process belongs to, or a local one."""
+"""The Ray that work runs in: the cluster that this process belongs to, or a local one.
+
+A local one is this process's alone. It listens on the loopback interface only, wants a token that
+nobody else has, keeps its files in a folder that nobody else can read, and ends with this process:
+by itself, or, when this process is killed, through Ray's own reaper and a shell that waits for the
+end of a pipe and then removes the folder.
+"""
 
 import os
+import secrets
 import shutil
+import signal
+import socket
+import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from adapt import environment
+from adapt.files import held, is_held
 from adapt.params import InputError
 
+PREFIX = "adapt-ray-"
 SOCKET_PATH = 107  # bytes that the kernel takes for the path of a socket
-# What Ray puts behind its folder, at the longest.
-SESSION = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"
+# What Ray puts behind our folder, at the longest.
+SESSION = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"
 SHORT = Path("/tmp")
+YOUNG_S = 60.0  # a folder younger than this may be about to be held
+MARK = "ADAPT_RAY_FOLDER"  # in the environment of all processes of a local Ray
+# A shell's. When nobody can write to its input any more, Ray's processes have 6 s to end: agents
+# whose control service is gone, or whose logs are, would wait for minutes.
+END = """
+cat > /dev/null
+left() { grep -lsF -e "$0" /proc/[0-9]*/environ; }
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+    [ -n "$(left)" ] || break
+    sleep 0.2
+done
+for file in $(left); do
+    process=${file#/proc/}
+    kill -9 "${process%/environ}"
+done
+rm -rf -- "$0"
+"""
+_TOKEN = secrets.token_hex(32)  # one for all: Ray reads it once in a process
 
 
 @contextmanager
 def ray_here(workers: int) -> Iterator[None]:
     """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block."""
-    import ray
-
     with ExitStack() as stack:
         if address := os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, log_to_driver=True)
+            options: dict[str, Any] = {"address": address, "log_to_driver": True}
         else:
-            # "local" explicitly: an address file left over would otherwise be joined.
-            ray.init(
-                address="local",
-                _temp_dir=stack.enter_context(session_folder()),
-                num_cpus=max(workers, environment.cpus()),
-                include_dashboard=True,  # without it Ray Train's cleaner complains once a second
-                dashboard_host="127.0.0.1",
-                object_store_memory=256 * 1024**2,
-                logging_level="ERROR",
-            )
+            close_token_file()  # of another Ray, or an earlier one
+            folder = stack.enter_context(session_folder())
+            stack.enter_context(_environment({MARK: str(folder), **private()}))
+            options = _alone(workers, folder)
+        import ray
+
+        if not address:
+            ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # imported before `private`
+        stack.enter_context(_own_handlers())
         stack.callback(ray.shutdown)
+        with _own_handlers():  # ray.init puts its own in the place of SIGTERM's
+            ray.init(**options)
         yield
 
 
-@contextmanager
-def session_folder() -> Iterator[str | None]:
-    """A folder for Ray's sessions where its own choice is too long for its sockets; else None.
+def _alone(workers: int, folder: Path) -> dict[str, Any]:
+    """What `ray.init` is told to start a Ray of our own."""
+    return {
+        # "local" explicitly: an address file left over would otherwise be joined.
+        "address": "local",
+        "_temp_dir": str(folder / "ray"),
+        "num_cpus": max(workers, environment.cpus()),
+        "include_dashboard": True,  # without it Ray Train's cleaner complains once a second
+        "dashboard_host": "127.0.0.1",
+        "object_store_memory": 256 * 1024**2,
+        "logging_level": "ERROR",
+    }
 
-    A job's TMPDIR on a cluster is often longer than that. Raises InputError where no short folder
+
+def private() -> dict[str, str]:
+    """The environment in which a local Ray and its workers are out of others' reach."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    return {
+        # Ray's switch for systems that ask before a program listens: with it, the address of the
+        # node is the loopback interface's, and so all its processes listen there.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # The workers' own connections, for gradients.
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+        # Instead of ~/.ray/auth_token, which Ray writes for everybody to read.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _TOKEN,
+    }
+
+
+def close_token_file() -> Path:
+    """Ray's token in the home folder, which it writes for everybody to read: now for its owner."""
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        if token.stat(follow_symlinks=False).st_mode & 0o077:
+            token.chmod(0o600)
+    return token
+
+
+@contextmanager
+def session_folder() -> Iterator[Path]:
+    """A private folder for Ray's sessions, short enough for its sockets; gone at the end.
+
+    A job's TMPDIR on a cluster is often too long for them. Raises InputError where no short folder
     can be written.
     """
-    own = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if len(f"{own}/ray/{SESSION}".encode()) <= SOCKET_PATH:
-        yield None
-        return
+    own = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    is_short = len(f"{own}/{PREFIX}12345678/{SESSION}".encode()) <= SOCKET_PATH
+    place = own if is_short else SHORT
+    _sweep(place)
     try:
-        folder = Path(tempfile.mkdtemp(prefix="ray-", dir=SHORT))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))  # 0700
     except OSError as error:
-        longest = SOCKET_PATH - len(f"/ray/{SESSION}")
-        problem = f"{own} is too long for Ray's sockets, and {SHORT} is {error.strerror}"
+        longest = SOCKET_PATH - len(f"/{PREFIX}12345678/{SESSION}")
+        problem = f"{own} is too long for Ray's sockets, and {place} is {error.strerror}"
+        problem = f"{own}: {error.strerror}" if is_short else problem
         raise InputError(f"TMPDIR: {problem}; set it to at most {longest} characters") from None
-    # Its processes make sockets in TMPDIR too: they get it under a short name.
-    (folder / "tmp").symlink_to(tempfile.gettempdir())
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(folder / "tmp")
+    with held(folder), _ended(folder), ExitStack() as stack:
+        if not is_short:
+            # Its processes make sockets in TMPDIR too: they get it under a short name.
+            (folder / "tmp").symlink_to(tempfile.gettempdir())
+            stack.enter_context(_environment({"TMPDIR": str(folder / "tmp")}))
+        yield folder
+
+
+def _sweep(place: Path) -> None:
+    """Remove the folders of processes that were killed together with their shell."""
+    for folder in place.glob(f"{PREFIX}*"):
+        try:
+            found = folder.stat(follow_symlinks=False)
+        except FileNotFoundError:  # its own shell was faster
+            continue
+        is_young = time.time() - found.st_mtime < YOUNG_S
+        if found.st_uid == os.getuid() and not is_young and not is_held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _ended(folder: Path) -> Iterator[None]:
+    """End what was started with `folder` as its mark, and remove that.
+
+    At the end of the block, or of this process, however that comes.
+    """
+    shell = subprocess.Popen(
+        ["/bin/sh", "-c", END, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us alone
+        cwd="/",
+    )
     try:
-        yield str(folder)
+        yield
     finally:
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
-        shutil.rmtree(folder, ignore_errors=True)
+        shell.communicate()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables for this process and its children; what they were comes back at the end."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Signal handlers are after the block what they were before it."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

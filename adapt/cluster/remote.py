@@ -3,7 +3,10 @@
 It runs as `python -m adapt.cluster.remote train s3://bucket/prefix/jobs/<job>/job.json`.
 """
 
+import hashlib
 import importlib
+import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -11,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt import environment, params
+from adapt import command, environment, names, params
 from adapt.cluster import storage
 from adapt.params import InputError
 from adapt.progress import Log, unlogged
-from adapt.tracking.store import SQLITE, StepLogger
+from adapt.tracking.live import Live
+from adapt.tracking.store import SQLITE
 
+CURVES_S = 60.0  # how long the last points of a curve may take; the history has them all
 SERVER_ADVICE = "start `mlflow server` and give its http address"
 
 
@@ -27,7 +32,15 @@ class StageJob:
     stage: str
     params: dict[str, Any]  # as in params.yaml: the stage's section and its shared ones
     inputs: dict[str, str]  # path below results/ -> URI
-    logger: dict[str, str] | None  # arguments of StepLogger
+    code: str  # digest of the sources that run
+    logger: dict[str, str] | None  # arguments of Live
+
+    @property
+    def name(self) -> str:
+        """What identifies the work: not where its curves go, and who asks for it."""
+        content = [self.stage, self.params, self.inputs, self.code]
+        text = json.dumps(content, sort_keys=True).encode()
+        return f"adapt-{self.stage}-{hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def prefix(stage: str) -> str:
@@ -38,47 +51,67 @@ def prefix(stage: str) -> str:
 def main(stage: str, uri: str) -> None:
     """The stage's `run` between a fetch and a publish; exit code 2 for a user's mistake."""
     with environment.terminable():
-        try:
-            execute(stage, uri)
-        except InputError as error:
-            print(f"{prefix(stage)}{error}", file=sys.stderr, flush=True)
-            raise SystemExit(2) from None
+        name = prefix(stage).removesuffix(": ")
+        if code := command.ended(name, lambda: execute(stage, uri)):
+            raise SystemExit(code)
 
 
 def execute(stage: str, uri: str) -> None:
     """Run the stage that the description at `uri` asks for, and publish its result beside it."""
+    folder = uri.rpartition("/")[0]
+    with storage.named(uri):
+        if storage.is_complete(folder):  # another job ended between the question and this one
+            print(names.one_line(f"{folder}: the result is there already"), flush=True)
+            return
     with tempfile.TemporaryDirectory(prefix=f"adapt-{stage}-") as scratch:
         results, out = Path(scratch, "results"), Path(scratch, "results", stage)
         out.mkdir(parents=True)
         with storage.named(uri):
-            job = _arrive(uri, results)
+            job = _arrive(stage, uri, results)
         log = _open_logger(job.logger)
         module = importlib.import_module(f"adapt.stages.{stage}")
         metrics = module.run(params.load(job.params, stage, module.Config), results, out, log)
-        storage.publish(out, uri.rpartition("/")[0], {"metrics": metrics})
+        if isinstance(log, Live):
+            log.close(CURVES_S)
+        storage.publish(out, folder, {"metrics": metrics})
+        storage.remove(f"{folder}/checkpoints")
 
 
-def _arrive(uri: str, results: Path) -> StageJob:
+def _arrive(stage: str, uri: str, results: Path) -> StageJob:
     """Read the description, and lay its inputs out below `results` as they lie in the workspace."""
     try:
-        job = StageJob(**storage.read_json(uri))
+        content = storage.read_json(uri)
     except FileNotFoundError:
         raise InputError(f"{uri}: not visible on the cluster; {storage.ADVICE}") from None
+    job = _checked(stage, uri, content)
     for name, source in job.inputs.items():
-        link = results / name
+        link = names.below(results, name)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(storage.fetch(source))
     return job
 
 
+def _checked(stage: str, uri: str, content: Mapping[str, Any]) -> StageJob:
+    """The description, if it is the one whose name this job was started with."""
+    try:
+        job = StageJob(**content)
+        is_ours = uri.split("/")[-2] == job.name and job.stage == stage
+    except (TypeError, ValueError, IndexError):
+        is_ours = False
+    if not is_ours:
+        raise InputError(f"{uri}: is not what was submitted; somebody has changed it")
+    return job
+
+
 def _open_logger(arguments: Mapping[str, str] | None) -> Log:
-    if arguments is None:
+    # The address is the one that this job was started with; the storage's is only the run's.
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if arguments is None or not uri:
         return unlogged
-    uri = arguments["uri"]
     is_here = not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
     problem = f"{uri} is not visible on the cluster, which needs a tracking server: {SERVER_ADVICE}"
     params.require(is_here, "MLFLOW_TRACKING_URI", problem)
-    return StepLogger(uri, arguments["run_id"], arguments["prefix"])
+    return Live(uri, str(arguments.get("run_id")), str(arguments.get("prefix")))
 
 
 if __name__ == "__main__":

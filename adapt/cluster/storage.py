@@ -9,28 +9,39 @@ Layout below it:
 
     inputs/<digest>/<files>   what a stage reads; <digest> is the sha256 of its names and contents
     inputs/<digest>.json      written last: names and sizes; without it the folder counts as absent
-    jobs/<job>/...            one submission: its description, its result (see `submit`)
+    jobs/<job>/...            one piece of work: its description, its result (see `submit`)
 
 An input that is there is never uploaded again, and a node downloads it once. Everything below
 `inputs/` may be deleted while no job runs.
+
+Others may be able to write there: nothing that is read from it is believed (`reading`).
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from adapt import names
+from adapt.cluster.reading import LARGEST, MOST, download, is_local, progress, read
 from adapt.files import locked, storage_errors, whole_file
+from adapt.names import one_line
 from adapt.params import InputError
 
 COMPLETE = "result.json"
+KEY = re.compile(r"[0-9a-f]{64}")
 _BOTH = "both this machine and the cluster"
 ADVICE = f"set ADAPT_RAY_STORAGE to storage that {_BOTH} reach, such as s3://bucket/prefix"
+
+
+class Damaged(InputError):
+    """What is complete on the storage, but not what was put there."""
 
 
 def files_of(path: Path) -> dict[str, Path]:
@@ -61,9 +72,9 @@ def share(path: Path, storage: str) -> str:
     plural = "s" if len(files) > 1 else ""
     label = f"{path.name}: {len(files)} file{plural}, {sum(sizes.values()) / 1e6:.1f} MB"
     if fs.exists(f"{folder}.json"):
-        print(f"{label}: already on the storage", flush=True)
+        print(one_line(f"{label}: already on the storage"), flush=True)
     else:
-        print(f"{label}: uploading to {storage}", flush=True)
+        print(one_line(f"{label}: uploading to {storage}"), flush=True)
         _upload(fs, files, folder)
         # Last: what it names is there, whenever the upload broke off.
         _write(fs, f"{folder}.json", sizes)
@@ -77,27 +88,29 @@ def fetch(uri: str) -> Path:
     On storage that this node mounts, and for any other existing path, that is the path itself.
     """
     fs, path = _open(uri)
-    if _is_local(fs):
+    if is_local(fs):
         if not Path(path).exists():
             raise InputError(f"{path}: not visible on this node; {ADVICE}")
         return Path(path)
     parent, _, rest = path.rpartition("/inputs/")
     key, _, name = rest.partition("/")
+    if not KEY.fullmatch(key):
+        raise InputError(f"{names.one_line(uri)}: is no input on the storage")
     target = _cache() / key
     with locked(target.with_name(f"{key}.lock")):
         if not target.exists():
             _fetch_folder(fs, f"{parent}/inputs/{key}", target)
-    return target / name if name else target
+    return names.below(target, name) if name else target
 
 
 def _fetch_folder(fs: Any, folder: str, target: Path) -> None:
     """Download beside `target`, and rename once the digest is right, which is its name."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _download(fs, folder, json.loads(fs.cat_file(f"{folder}.json")), partial)
+    download(fs, folder, read(fs, f"{folder}.json"), partial)
     if digest(files_of(partial)) != target.name:
         advice = "delete it and its .json, and run again"
-        raise RuntimeError(f"{folder}: damaged on the storage; {advice}")
+        raise Damaged(f"{folder}: damaged on the storage; {advice}")
     partial.rename(target)
 
 
@@ -110,13 +123,24 @@ def publish(folder: Path, uri: str, content: Mapping[str, Any]) -> None:
     _write(fs, f"{root}/{COMPLETE}", result)
 
 
+def is_complete(uri: str) -> bool:
+    """Whether `publish` has ended there."""
+    fs, path = _open(f"{uri}/{COMPLETE}")
+    return bool(fs.exists(path))
+
+
 def collect(uri: str, folder: Path) -> dict[str, Any]:
     """Download what `publish` left at `uri` into `folder`; returns its content."""
     content = read_json(f"{uri}/{COMPLETE}")
     fs, root = _open(uri)
-    _download(fs, f"{root}/out", content["files"], folder)
-    if digest({name: folder / name for name in content["files"]}) != content["digest"]:
-        raise RuntimeError(f"{uri}: the result was damaged on its way back")
+    files, metrics = content.get("files"), content.get("metrics", {})
+    is_named = isinstance(metrics, dict) and len(metrics) <= MOST
+    if not is_named or any(type(value) not in (int, float) for value in metrics.values()):
+        raise InputError(f"{uri}/{COMPLETE}: its metrics are no numbers; delete {uri}")
+    download(fs, f"{root}/out", files, folder)
+    assert isinstance(files, dict)
+    if digest({name: folder / name for name in files}) != content.get("digest"):
+        raise Damaged(f"{uri}: the result was damaged on its way back; run the same again")
     return content
 
 
@@ -125,7 +149,7 @@ def as_arrow(uri: str) -> dict[str, Any]:
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     fs, path = _open(uri)
-    driver = {} if _is_local(fs) else {"storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+    driver = {} if is_local(fs) else {"storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
     return {"storage_path": path, **driver}
 
 
@@ -134,10 +158,9 @@ def write_json(uri: str, content: Mapping[str, Any]) -> None:
     _write(*_open(uri), content)
 
 
-def read_json(uri: str) -> dict[str, Any]:
-    """Read one JSON object; `FileNotFoundError` when it is not there."""
-    fs, path = _open(uri)
-    return json.loads(fs.cat_file(path))
+def read_json(uri: str, limit: int = LARGEST) -> dict[str, Any]:
+    """Read one JSON object; FileNotFoundError when it is not there, InputError when it is none."""
+    return read(*_open(uri), limit)
 
 
 def remove(uri: str) -> None:
@@ -145,6 +168,35 @@ def remove(uri: str) -> None:
     fs, path = _open(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
+
+
+def modified(uri: str, most: int) -> dict[str, float]:
+    """When the files right below `uri` were written, by name, by the storage's clock in seconds."""
+    fs, path = _open(uri)
+    fs.invalidate_cache()
+    times = {}
+    for one in fs.ls(path, detail=True)[:most]:
+        name = one["name"].rpartition("/")[2]
+        # What begins with a dot is half-written; what is gone by now was somebody's to take away.
+        if one.get("type") == "file" and not name.startswith("."):
+            with suppress(FileNotFoundError):
+                times[name] = fs.modified(one["name"]).timestamp()
+    return times
+
+
+def folders(uri: str) -> list[str]:
+    """Names of the folders right below `uri`; none where there is nothing."""
+    fs, path = _open(uri)
+    if not fs.exists(path):
+        return []
+    fs.invalidate_cache()
+    found = fs.ls(path, detail=True)[:MOST]
+    kept = [
+        one["name"]
+        for one in found
+        if one.get("type") == "directory" and not one.get("islink", False)
+    ]
+    return [name.rstrip("/").rpartition("/")[2] for name in kept]
 
 
 @contextmanager
@@ -165,56 +217,34 @@ def _open(uri: str) -> tuple[Any, str]:
     return url_to_fs(uri.rstrip("/"))
 
 
-def _is_local(fs: Any) -> bool:
-    from fsspec.implementations.local import LocalFileSystem
-
-    return isinstance(fs, LocalFileSystem)
-
-
 def _sizes(files: Mapping[str, Path]) -> dict[str, int]:
     return {name: path.stat().st_size for name, path in files.items()}
 
 
 def _upload(fs: Any, files: Mapping[str, Path], folder: str) -> None:
     """Put each file as a whole: object stores do; on a mounted file system a rename does."""
-    if not _is_local(fs):
+    if not is_local(fs):
         sources, targets = [str(p) for p in files.values()], [f"{folder}/{name}" for name in files]
-        fs.put(sources, targets, callback=_progress("upload"))
+        fs.put(sources, targets, callback=progress("upload"))
         return
     for name, path in files.items():
         with whole_file(Path(folder, name)) as partial:
             shutil.copyfile(path, partial)
 
 
-def _download(fs: Any, folder: str, names: Iterable[str], into: Path) -> None:
-    targets = [into / name for name in names]
-    for parent in {target.parent for target in targets}:
-        parent.mkdir(parents=True, exist_ok=True)
-    sources = [f"{folder}/{name}" for name in names]
-    fs.get(sources, [str(target) for target in targets], callback=_progress("download"))
-
-
 def _write(fs: Any, path: str, content: Mapping[str, Any]) -> None:
     data = json.dumps(content, indent=2, sort_keys=True).encode()
-    if not _is_local(fs):
+    if not is_local(fs):
         fs.pipe_file(path, data)
         return
     with whole_file(Path(path)) as partial:
         partial.write_bytes(data)
 
 
-def _progress(label: str) -> Any:
-    """A bar on a terminal, nothing in a log."""
-    from fsspec.callbacks import TqdmCallback
-
-    bar = {"desc": label, "unit": "file", "disable": None, "leave": False}
-    return TqdmCallback(tqdm_kwargs=bar)
-
-
 def _cache() -> Path:
     """This user's folder for inputs, on the node's own disk even where homes are shared."""
     folder = Path(tempfile.gettempdir()) / f"adapt-inputs-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{folder}: belongs to another user")
+    if folder.lstat().st_uid != os.getuid():
+        raise InputError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
     return folder

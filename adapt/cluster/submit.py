@@ -18,27 +18,30 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from adapt import environment, params
-from adapt.cluster import jobs, remote, storage
+from adapt import addresses, environment, params
+from adapt.cluster import jobs, remains, remote, storage
+from adapt.cluster.followers import following
 from adapt.cluster.remote import StageJob
+from adapt.files import delete
+from adapt.names import one_line
 from adapt.params import InputError
-from adapt.progress import Log
-from adapt.tracking.store import StepLogger, without_credentials
+from adapt.progress import Log, Recorder
 
 STORAGE = "ADAPT_RAY_STORAGE"
+JOB = "ADAPT_RAY_JOB"  # in a job: its folder on the storage
 
 
 def address() -> str | None:
     """Address of the Jobs API that stages go to; None: run here, as inside a job."""
-    return None if inside() else os.environ.get(jobs.ADDRESS) or None
+    return None if inside() else addresses.given(jobs.ADDRESS) or None
 
 
 def inside() -> bool:
@@ -56,10 +59,26 @@ fetch = storage.fetch
 
 
 def checkpoints(default: Path) -> dict[str, Any]:
-    """Arguments of Ray Train's `RunConfig`: checkpoints go to `default`, or the storage."""
+    """Arguments of Ray Train's `RunConfig`: checkpoints go to `default`, or the storage.
+
+    There a job has a folder of its own, in which the next job with the same work finds them.
+    """
     exchange = os.environ.get(STORAGE)
-    is_shared = exchange and inside()
-    return storage.as_arrow(f"{exchange}/checkpoints" if is_shared else str(default.resolve()))
+    shared = f"{os.environ.get(JOB) or exchange}/checkpoints" if exchange and inside() else ""
+    return storage.as_arrow(shared or str(default.resolve()))
+
+
+def discard(filesystem: Any, path: str) -> None:
+    """Delete Ray Train's folder of a run that has ended; a job's is deleted with its result."""
+    if JOB not in os.environ:
+        filesystem.delete_dir(path)
+
+
+def code_digest() -> str:
+    """sha256 over this package's sources."""
+    package = Path(__file__).parents[1]
+    sources = {p.relative_to(package).as_posix(): p for p in package.rglob("*.py")}
+    return storage.digest(sources)
 
 
 def submit(
@@ -69,48 +88,79 @@ def submit(
 
     `inputs` are files and folders below `results/`. A mistake of the user that the job finds is
     raised here as the same `InputError`; any other failure as `RuntimeError` with the last lines of
-    the job's log. Leaving early, be it through Ctrl-C or SIGTERM, stops the job.
+    the job's log. Leaving early, be it through Ctrl-C or SIGTERM, stops the job unless others wait
+    for it too; a process that is killed finds the job, or its result, when it is started again.
     """
     # 1. Refuse what the cluster cannot reach, before it is asked.
     url = address()
     assert url, f"{jobs.ADDRESS} is not set"
     exchange = _storage(url, results.parent)
     logger = _logger(url, log)
-    job_id = f"adapt-{stage}-{uuid.uuid4().hex[:12]}"
-    folder = f"{exchange}/jobs/{job_id}"
     with environment.terminable():
         client = jobs.connect(url)
-        # 2. Put the inputs on the storage, and beside them what the job is to do.
         with storage.named(exchange):
+            # 2. Put the inputs on the storage. They, the settings and the code name the work.
             uris = {Path(p).as_posix(): storage.share(results / p, exchange) for p in inputs}
-            content = params.as_params(stage, config)
-            job = StageJob(stage=stage, params=content, inputs=uris, logger=logger)
+            content, code = params.as_params(stage, config), code_digest()
+            job = StageJob(stage=stage, params=content, inputs=uris, code=code, logger=logger)
+            folder = f"{exchange}/jobs/{job.name}"
+            remains.sweep(exchange, job.name)
+            metrics = _collected(folder, out)
             storage.write_json(f"{folder}/job.json", dataclasses.asdict(job))
-        # 3. Run it, and take its result; nothing of the submission stays, however it ends.
-        try:
-            _run(client, job_id, job, exchange)
-            return storage.collect(folder, out)["metrics"]
-        finally:
-            storage.remove(folder)
+        # 3. Take its result: it is there, or a job is waited for.
+        if metrics is None:
+            _run(client, job, exchange, folder)
+        with storage.named(exchange):
+            if metrics is None:
+                metrics = storage.collect(folder, out)["metrics"]
+            storage.write_json(f"{folder}/{remains.COLLECTED}", {"by": _git_revision()})
+        return metrics
 
 
-def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
-    """Submit `remote` with this code, follow it, and raise the right error when it fails."""
-    uri = shlex.quote(f"{exchange}/jobs/{job_id}/job.json")
-    variables = _job_environment(exchange, job.logger)
-    command = f"python -m adapt.cluster.remote {job.stage} {uri}"
+def _collected(folder: str, out: Path) -> dict[str, float] | None:
+    """The result that is there already; a damaged one is made again."""
+    if not storage.is_complete(folder):
+        return None
+    try:
+        metrics: dict[str, float] = storage.collect(folder, out)["metrics"]
+    except storage.Damaged:
+        line = f"{folder}: the result there is damaged; it is made again"
+        print(one_line(line), file=sys.stderr, flush=True)
+        storage.remove(f"{folder}/{storage.COMPLETE}")
+        for path in out.iterdir():
+            delete(path)
+        return None
+    print(one_line(f"{folder}: the result is there already"), flush=True)
+    return metrics
+
+
+def _run(client: Any, job: StageJob, exchange: str, folder: str) -> None:
+    """Submit `remote` with this code, or find it running; raise the right error when it fails."""
+    uri = f"{folder}/job.json"
+    variables = {**_job_environment(exchange, job.logger), JOB: folder}
+    command = f"python -m adapt.cluster.remote {job.stage} {shlex.quote(uri)}"
     metadata = {"stage": job.stage, "git_revision": _git_revision()}
-    with _code() as code:
-        env = {"working_dir": str(code), "env_vars": variables}
-        ended = jobs.run(client, job_id, entrypoint=command, runtime_env=env, metadata=metadata)
-    if ended.status == "SUCCEEDED":
-        return
-    mistakes = [line for line in ended.lines if line.startswith(remote.prefix(job.stage))]
+    ended = None
+    with following(folder) as follower, _code() as code:
+        what = {"working_dir": str(code), "env_vars": variables}
+        options = {"entrypoint": command, "runtime_env": what, "metadata": metadata}
+        try:
+            ended = jobs.run(client, job.name, follower.is_alone, **options)
+        finally:
+            if (ended is None or ended.status != "SUCCEEDED") and follower.is_alone():
+                remains.tidy(folder)
+    if ended.status != "SUCCEEDED":
+        _raise(job, ended)
+
+
+def _raise(job: StageJob, ended: jobs.EndedJob) -> NoReturn:
+    prefix = remote.prefix(job.stage)
+    mistakes = [line for line in ended.lines if line.startswith(prefix)]
     if ended.exit_code == 2 and mistakes:
-        raise InputError(mistakes[-1].removeprefix(remote.prefix(job.stage)))
+        raise InputError(mistakes[-1].removeprefix(prefix))
     if ended.status == "STOPPED":
-        raise RuntimeError(f"{job_id} was stopped on the cluster")
-    failure = f"{job_id} failed on the cluster (exit code {ended.exit_code}), its last lines:"
+        raise RuntimeError(f"{job.name} was stopped on the cluster")
+    failure = f"{job.name} failed on the cluster (exit code {ended.exit_code}), its last lines:"
     raise RuntimeError("\n".join([failure, *ended.lines]))
 
 
@@ -119,29 +169,29 @@ def _run(client: Any, job_id: str, job: StageJob, exchange: str) -> None:
 
 def _storage(url: str, root: Path) -> str:
     """Where both sides exchange files; a cluster on this machine needs no variable."""
-    given = os.environ.get(STORAGE, "").rstrip("/")
-    problem = f"not set, and {jobs.host(url)} is another machine; {storage.ADVICE}"
-    params.require(bool(given) or jobs.is_loopback(url), STORAGE, problem)
+    given = addresses.given(STORAGE).rstrip("/")
+    problem = f"not set, and {addresses.host(url)} is another machine; {storage.ADVICE}"
+    params.require(bool(given) or addresses.is_loopback(url), STORAGE, problem)
     problem = "must not carry credentials, which would show in the job; set them on the nodes"
-    params.require(without_credentials(given) == given, STORAGE, problem)
+    params.require(addresses.shown(given) == given, STORAGE, problem)
     given = given or str(environment.state_dir(root) / "ray" / "storage")
     return given if "://" in given else str(Path(given).resolve())
 
 
 def _logger(url: str, log: Log) -> dict[str, str] | None:
     """How the job writes its curves into this process's MLflow run; it must reach it."""
-    if not isinstance(log, StepLogger):
+    if not isinstance(log, Recorder):
         return None
-    shown = without_credentials(log.uri)
+    shown = addresses.shown(log.uri)
     names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     problem = f"{shown} carries a password, which would show in the job; set {names} instead"
     params.require(shown == log.uri, "MLFLOW_TRACKING_URI", f"{problem}, here and on the nodes")
     is_file = urlsplit(log.uri).scheme in ("", "file", "sqlite")
-    is_reached = jobs.is_loopback(url) or not (is_file or jobs.is_loopback(log.uri))
-    problem = f"{shown} is on this machine only; {jobs.host(url)} needs a tracking server that it"
-    advice = f"{problem} reaches: {remote.SERVER_ADVICE}"
+    is_reached = addresses.is_loopback(url) or not (is_file or addresses.is_loopback(log.uri))
+    problem = f"{shown} is on this machine only; {addresses.host(url)} needs a tracking server that"
+    advice = f"{problem} it reaches: {remote.SERVER_ADVICE}"
     params.require(is_reached, "MLFLOW_TRACKING_URI", advice)
-    return {"uri": log.uri, "run_id": log.run_id, "prefix": log.prefix}
+    return log.live()
 
 
 def _job_environment(exchange: str, logger: Mapping[str, str] | None) -> dict[str, str]:

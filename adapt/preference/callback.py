@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from adapt.names import one_line
 from adapt.preference.checkpoints import Checkpoints
 from adapt.progress import History, Log
 
@@ -55,7 +56,7 @@ class ReportCallback(TrainerCallback):
         if time.monotonic() - self._printed_at > PROGRESS_SECONDS or step == self._steps:
             self._printed_at = time.monotonic()
             line = f"train: step {step}/{self._steps}, loss {point['loss']:.4f}{pace}"
-            print(line, file=sys.stderr)
+            print(one_line(line), file=sys.stderr)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Every rank saves its share of the checkpoint; the first one tells how large it is."""

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from transformers.core_model_loading import revert_weight_conversion
 
 from adapt.models.roles import Role
+from adapt.names import one_line
 from adapt.preference.precision import NAMES
 
 ENOUGH = 0.5  # share of the weights that should have moved, and of those that should stay moved
@@ -93,14 +94,17 @@ def stored_dtype(all_: Movement, asked: torch.dtype, is_free: bool) -> torch.dty
         is_free: nothing was named, so that float32 may be chosen.
     """
     if not all_.is_finite:
-        print(f"train: {NAMES[asked]} cannot hold these weights; saving fp32", file=sys.stderr)
+        print(
+            one_line(f"train: {NAMES[asked]} cannot hold these weights; saving fp32"),
+            file=sys.stderr,
+        )
         return torch.float32
     if asked == torch.float32 or all_.moved == 0 or all_.kept_share >= ENOUGH:
         return asked
     share = f"{100 * all_.kept_share:.1f} % of the weights that moved"
     fact = f"rounding to {NAMES[asked]} would keep {share}"
     action = "saving fp32" if is_free else "save_dtype: fp32 keeps all"
-    print(f"train: {fact}; {action}", file=sys.stderr)
+    print(one_line(f"train: {fact}; {action}"), file=sys.stderr)
     return torch.float32 if is_free else asked
 
 
@@ -114,7 +118,7 @@ def warn_if_still(found: Mapping[str, Movement]) -> None:
     share = found[""].share
     if share < ENOUGH:
         fact = f"only {100 * share:.1f} % of the trained weights moved"
-        print(f"train: {fact}; train longer or raise the learning rate", file=sys.stderr)
+        print(one_line(f"train: {fact}; train longer or raise the learning rate"), file=sys.stderr)
 
 
 class StillWeights(TrainerCallback):
@@ -138,7 +142,7 @@ class StillWeights(TrainerCallback):
         self._before = []
         if share < EARLY_ENOUGH and state.is_world_process_zero:
             fact = f"after {state.global_step} steps {100 * share:.1f} % of the weights have moved"
-            print(f"train: {fact}; raise train.learning_rate", file=sys.stderr)
+            print(one_line(f"train: {fact}; raise train.learning_rate"), file=sys.stderr)
 
 
 def _samples(model: nn.Module) -> Iterator[Tensor]:

@@ -26,10 +26,12 @@ from datasets import Dataset
 from torch import Tensor
 
 from adapt.cluster import storage
+from adapt.params import InputError
 from adapt.preference.collate import GUIDED, REFERENCE, part
 from adapt.preference.dataset import ids_of
 from adapt.progress import track
 
+LARGEST = 2**30  # bytes of a file
 Values = list[list[float]]  # per row: chosen, rejected, in nats
 
 
@@ -84,7 +86,7 @@ def _values(source: Source, cache: ReferenceCache, guided: bool) -> Values:
     # Rank 0 looks for all: ranks that found different things would wait for each other for ever.
     is_first = source.accelerator.is_main_process
     uri = f"{cache.uri}/{_key(source, cache, guided)}.json" if is_first else ""
-    cached: list[Values | None] = [_read(uri) if is_first else None]
+    cached: list[Values | None] = [_read(uri, len(source.rows)) if is_first else None]
     broadcast_object_list(cached)
     if cached[0] is not None:
         return cached[0]
@@ -94,11 +96,15 @@ def _values(source: Source, cache: ReferenceCache, guided: bool) -> Values:
     return values
 
 
-def _read(uri: str) -> Values | None:
+def _read(uri: str, count: int) -> Values | None:
+    """The values of `count` rows; None where there are none, or something else."""
     try:
-        return storage.read_json(uri)["log_probs"]
-    except FileNotFoundError:
+        values = storage.read_json(uri, LARGEST).get("log_probs")
+    except (FileNotFoundError, InputError):
         return None
+    rows = values if isinstance(values, list) and len(values) == count else [None]
+    pairs = (isinstance(row, list) and [*map(type, row)] == [float, float] for row in rows)
+    return values if all(pairs) else None
 
 
 def _compute(source: Source, guided: bool) -> Values:

@@ -5,15 +5,17 @@ model/adapter/          with LoRA: the adapters alone, for PEFT
 history.csv             every curve, a row a step
 modules.csv             what was trained, adapted and frozen: adapt/preference/parts.py
 summary.json            the stage's metrics; stays behind when the result is handed over
+manifest-<rank>.json    what there is: adapt/preference/manifest.py; stays behind as well
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from adapt.models.load import save
-from adapt.preference import adapters, movement, parts
+from adapt.preference import adapters, manifest, movement, parts
 from adapt.preference.callback import final_metrics, write_history
 from adapt.preference.checkpoints import SUMMARY
 from adapt.preference.precision import asked_dtype
@@ -42,9 +44,18 @@ def write_result(trainer: Any, what: parts.Parts, config: Config, base: Path, fo
 
 
 def deliver(final: Path, out: Path) -> dict[str, float]:
-    """Move a saved result to `out`; returns the metrics that lie beside it."""
+    """Hand a saved result over to `out`; returns the metrics that lie beside it.
+
+    By hard links, so that it is there twice and takes its space once; as a copy where `out` is on
+    another file system.
+    """
     metrics = json.loads((final / SUMMARY).read_text())
-    for path in final.iterdir():
-        if path.name != SUMMARY:
-            shutil.move(path, out / path.name)
+    for path in sorted(final.rglob("*")):
+        if path.is_file() and path.name != SUMMARY and not manifest.is_manifest(path):
+            target = out / path.relative_to(final)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copy2(path, target)
     return metrics

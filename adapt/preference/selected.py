@@ -8,6 +8,7 @@ from typing import Any
 
 from adapt.data.schema import Example, Vocabulary
 from adapt.data.tables import kind_of_file, read_preferences, read_split
+from adapt.names import one_line
 from adapt.params import InputError
 from adapt.preference.rank import unrankable
 from adapt.preference.sample import chosen_rows
@@ -80,4 +81,4 @@ def asked_rows(config: PairsConfig, train: Path, vocabulary: Vocabulary | None) 
 def say(*lines: str) -> None:
     """Tell the user."""
     for line in lines:
-        print(f"pairs: {line}", file=sys.stderr)
+        print(one_line(f"pairs: {line}"), file=sys.stderr)

@@ -83,6 +83,7 @@ class Config(Settings):
 
     workers: Natural
     max_failures: Natural
+    wait_minutes: Natural
     batch_pairs: Count
     accumulation: Count
     steps: Count

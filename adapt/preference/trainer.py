@@ -34,6 +34,7 @@ from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import image_columns
 from adapt.attention.settings import Layers
 from adapt.models.load import load_model
+from adapt.names import one_line
 from adapt.preference import reference
 from adapt.preference.collate import (
     ANCHOR,
@@ -181,7 +182,10 @@ class AdaptTrainer(DPOTrainer):
             reason = "its auxiliary loss is a mean over all positions, also those left out"
         if reason is not None and self._said is None and self.is_world_process_zero():
             self._said = reason
-            print(f"train: every prompt is computed for each answer: {reason}", file=sys.stderr)
+            print(
+                one_line(f"train: every prompt is computed for each answer: {reason}"),
+                file=sys.stderr,
+            )
         return pair_forward if reason is None else apart_forward
 
     def _reference_log_probs(self, batch: dict[str, Any], guided: bool) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     else:
         source, version = _resolve(config.source, results.parent, out / "model")
         model, processor = load.load_model(source, dtype=None), load.load_processor(source)
+    commit = getattr(model.config, "_commit_hash", None) or ""  # where it comes from the hub
     set_prompt(processor, config.prompt)
     load.save(model, processor, out / "model")
     del model  # it may take half of the memory
@@ -45,7 +46,8 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     model = load.load_model(out / "model", device, generation_dtype(device))
     check_together(model, processor, config.source)
     history.write(out / "history.csv")
-    origin = {"source": config.source, "version": version, "prompt": prompt_version(processor)}
+    prompted = {"prompt": prompt_version(processor), "commit": commit}
+    origin = {"source": config.source, "version": version, **prompted}
     brought = results.parent / config.source
     if config.source != "scratch" and brought.is_dir():
         origin["files"] = digests.of_folder(brought, state_dir(results.parent) / "digests.json")
@@ -58,7 +60,7 @@ def _resolve(source: str, root: Path, folder: Path) -> tuple[str | Path, str]:
     """A loadable path or hub id; and a registered model's version, fetched into `folder`, or ""."""
     if not source.startswith("models:/"):
         return source, ""
-    from adapt.tracking.registry import download
+    from adapt.registry.download import download
     from adapt.tracking.store import client
 
     return download(client(root), source, folder)

@@ -2,8 +2,9 @@
 
 Where it runs: in this process (`train.workers: 0`), on a local Ray (the default), or, when
 RAY_API_SERVER_ADDRESS names a Ray Jobs address, on that cluster; the result comes back into the
-workspace either way. Writes `model/` and `history.csv`; reports the mean of every training metric
-over the last tenth of the steps.
+workspace either way. A run that was cut off, at whichever moment, is gone on with or collected: its
+checkpoints, and its result until DVC knows it, are in the state folder. Writes `model/` and
+`history.csv`; reports the mean of every training metric over the last tenth of the steps.
 """
 
 from pathlib import Path
@@ -22,7 +23,8 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     from adapt.preference.fit import fit
 
     base, pairs = (results / path for path in inputs)
-    return fit(config, base, pairs, out, state_dir(results.parent) / "train", log)
+    state = state_dir(results.parent) / "train"
+    return fit(config, base, pairs, out, state, log, results.parent)
 
 
 if __name__ == "__main__":

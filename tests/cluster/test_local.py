@@ -1,16 +1,16 @@
 """A local Ray: its sockets fit into what the kernel takes, however long the temporary folder is."""
 
 import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from adapt.cluster import local
+from adapt.files import held
 from adapt.params import InputError
-from tests.support.limits import COMMAND_S
 
 
 def in_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -18,22 +18,45 @@ def in_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
 
 
-def test_a_short_temporary_folder_is_rays_own_choice(monkeypatch, tmp_path):
+def test_a_short_temporary_folder_has_a_private_one_that_does_not_stay(monkeypatch):
     in_folder(monkeypatch, Path("/tmp"))
+    before = dict(os.environ)
     with local.session_folder() as folder:
-        assert folder is None
+        assert folder.parent == Path("/tmp") and folder.stat().st_mode & 0o077 == 0
+        assert os.environ == before
+    assert not folder.exists()
 
 
 def test_a_long_one_gives_way_to_a_short_folder_that_does_not_stay(monkeypatch, tmp_path):
     in_folder(monkeypatch, tmp_path / ("job" * 20))
     before = os.environ.get("TMPDIR")
     with local.session_folder() as folder:
-        assert folder is not None
         longest = f"{folder}/{local.SESSION}"
-        assert len(longest) <= local.SOCKET_PATH and os.stat(folder).st_mode & 0o077 == 0
-        assert Path(os.environ["TMPDIR"]) == Path(folder) / "tmp"
-        assert os.readlink(Path(folder) / "tmp") == tempfile.gettempdir()
-    assert not Path(folder).exists() and os.environ.get("TMPDIR") == before
+        assert len(longest) <= local.SOCKET_PATH and folder.stat().st_mode & 0o077 == 0
+        assert Path(os.environ["TMPDIR"]) == folder / "tmp"
+        assert os.readlink(folder / "tmp") == tempfile.gettempdir()
+    assert not folder.exists() and os.environ.get("TMPDIR") == before
+
+
+def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(monkeypatch, tmp_path):
+    dead, young = tmp_path / "adapt-ray-dead", tmp_path / "adapt-ray-young"
+    for folder in (dead, young):
+        folder.mkdir()
+    os.utime(dead, (0, 0))
+    with held_folder(tmp_path / "adapt-ray-held"):
+        local._sweep(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "adapt-ray-held",
+            "adapt-ray-young",
+        ]
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    with held(folder):
+        yield
 
 
 def test_no_short_folder_is_one_line(monkeypatch, tmp_path):
@@ -46,14 +69,15 @@ def test_no_short_folder_is_one_line(monkeypatch, tmp_path):
         pass
 
 
-def test_ray_starts_where_a_job_has_a_long_temporary_folder(tmp_path):
-    folder = tmp_path / ("slurm_job_" * 6)
-    folder.mkdir()
-    code = "from adapt.cluster.local import ray_here\nwith ray_here(1):\n    print('ready')"
-    environment = {**os.environ, "TMPDIR": str(folder)} | {"RAY_USAGE_STATS_ENABLED": "0"}
-    environment.pop("RAY_TMPDIR", None)
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=COMMAND_S
-    )
-    assert done.returncode == 0 and "ready" in done.stdout, done.stderr[-2000:]
+def test_rays_token_in_the_home_folder_is_its_owners(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not local.close_token_file().exists()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("secret")
+    (tmp_path / ".ray/auth_token").chmod(0o644)
+    assert local.close_token_file().stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([tmp_path / f"{local.PREFIX}gone"]))
+    local._sweep(tmp_path)

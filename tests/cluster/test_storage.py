@@ -112,7 +112,7 @@ def test_damage_on_the_storage_is_noticed(remote: str, model: Path) -> None:
     uri = storage.share(model, remote)
     fs, path = fsspec.core.url_to_fs(uri)
     fs.pipe_file(f"{path}/weights.bin", b"abd")
-    with pytest.raises(RuntimeError, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         storage.fetch(uri)
     fs.pipe_file(f"{path}/weights.bin", b"abc")
     assert (storage.fetch(uri) / "weights.bin").read_bytes() == b"abc"
@@ -149,7 +149,7 @@ def test_a_result_is_complete_or_absent(
 
     fs, path = fsspec.core.url_to_fs(uri)
     fs.pipe_file(f"{path}/out/weights.bin", b"abd")
-    with pytest.raises(RuntimeError, match="damaged"):
+    with pytest.raises(InputError, match="damaged"):
         storage.collect(uri, tmp_path / "again")
     storage.remove(uri)
     assert not fs.exists(path)

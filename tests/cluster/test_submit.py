@@ -14,12 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 import adapt
-from adapt import params
-from adapt.cluster import jobs, submit
+from adapt import addresses, params
+from adapt.cluster import jobs, remains, remote, storage, submit
+from adapt.cluster.followers import Follower, following
 from adapt.params import InputError, Settings, Shared
-from adapt.tracking.store import StepLogger
+from adapt.tracking.live import Live
 from tests.support import limits
 from tests.support.ray_head import RayHead, ray_head
 
@@ -27,6 +29,7 @@ ECHO = '''
 """A stage that copies what it reads."""
 
 import time
+from pathlib import Path
 
 from adapt.params import InputError, Settings, Shared
 
@@ -42,9 +45,11 @@ def run(config, results, out, log):
     if config.mode == "mistake":
         raise InputError("pairs.images: there are none")
     if config.mode == "crash":
-        raise OSError("the disk is full")
+        raise RuntimeError("the weights are gone")
     if config.mode == "hang":
         time.sleep(600)
+    while config.mode.startswith("wait ") and not Path(config.mode[5:]).exists():
+        time.sleep(0.1)
     (out / "model").mkdir()
     weights = (results / "base/model/weights.bin").read_bytes()
     (out / "model" / "weights.bin").write_bytes(weights * 2)
@@ -61,11 +66,11 @@ from pathlib import Path
 from adapt import environment, params
 from adapt.cluster import submit
 from adapt.stages.echo import Config
-from adapt.tracking.store import StepLogger
+from adapt.tracking.live import Live
 
 environment.prepare(Path.cwd())
 content, uri, run_id = json.loads(sys.argv[1])
-log = StepLogger(uri, run_id, "echo/") if uri else print
+log = Live(uri, run_id, "echo/") if uri else print
 out = Path("out")
 out.mkdir(exist_ok=True)
 try:
@@ -153,21 +158,32 @@ def test_a_result_comes_back_and_the_second_time_nothing_is_uploaded(
     assert "mode copy" in first.stdout.splitlines()
     storage = workspace / ".state/ray/storage"
     assert "model: 2 files, 0.0 MB: uploading to" in first.stdout
-    assert list((storage / "jobs").glob("*/*")) == []
-    inputs = {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()}
+    (job,) = (storage / "jobs").iterdir()
+    names = ["collected.json", "job.json", "out", "result.json"]
+    assert sorted(path.name for path in job.iterdir() if path.name != "followers") == names
+    assert not list(job.glob("followers/*")), "nobody waits any more"
+    inputs = {path: path.stat().st_mtime_ns for path in storage.glob("inputs/**/*.*")}
     assert len(inputs) == 3 + 2  # three files, two lists of files
 
-    (workspace / "out/history.csv").unlink()
+    # For a day the result is there for whoever asks for the same: no job, no upload.
+    shutil.rmtree(workspace / "out")
     second = submitted(head, workspace, "copy")
     assert second.returncode == 0, second.stderr
+    assert f"{job}: the result is there already" in second.stdout
     assert (workspace / "out/history.csv").read_text() == "pairs"
+    assert json.loads((workspace / "out/metrics.json").read_text()) == {"sum": 5.0, "seed": 3.0}
     assert (
         "uploading" not in second.stdout.lower()
         and second.stdout.count("already on the storage") == 2
     )
-    assert {
-        path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()
-    } == inputs
+    # A damaged one is made again, by a job of another name.
+    (job / "out/history.csv").write_text("PAIRS")
+    shutil.rmtree(workspace / "out")
+    third = submitted(head, workspace, "copy")
+    assert third.returncode == 0, third.stderr
+    assert "it is made again" in third.stderr and f"job {job.name}-2 on" in third.stdout
+    assert (workspace / "out/history.csv").read_text() == "pairs"
+    assert {path: path.stat().st_mtime_ns for path in storage.glob("inputs/**/*.*")} == inputs
 
 
 def test_a_users_mistake_in_the_job_is_the_same_one_line(head: RayHead, workspace: Path) -> None:
@@ -185,7 +201,7 @@ def test_a_crash_in_the_job_shows_its_last_lines(head: RayHead, workspace: Path)
         "RuntimeError: adapt-echo-" in done.stderr
         and "failed on the cluster (exit code 1)" in done.stderr
     )
-    assert done.stderr.rstrip().endswith("OSError: the disk is full")
+    assert done.stderr.rstrip().endswith("RuntimeError: the weights are gone")
 
 
 def test_a_killed_submitter_leaves_no_job(head: RayHead, workspace: Path) -> None:
@@ -206,9 +222,34 @@ def test_a_killed_submitter_leaves_no_job(head: RayHead, workspace: Path) -> Non
     wait_for(lambda: not jobs_of(head))
 
 
+def test_who_leaves_ends_no_job_that_others_wait_for(head: RayHead, workspace: Path) -> None:
+    """Two with the same work share one job; the first is told to end while it runs."""
+    gate = workspace / "gate"
+    processes = []
+    for name in ("one", "two"):
+        with (workspace / name).open("wb") as log:
+            processes.append(
+                subprocess.Popen(
+                    command(f"wait {gate}"),
+                    cwd=workspace,
+                    env=client_env(head, workspace),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        wait_for(lambda name=name: "mode wait" in (workspace / name).read_text())
+    assert "which runs already" in (workspace / "two").read_text()
+    processes[0].send_signal(signal.SIGTERM)
+    assert processes[0].wait(30) == 128 + signal.SIGTERM
+    assert "to others who wait for it" in (workspace / "one").read_text()
+    gate.touch()
+    assert processes[1].wait(limits.STEP_S) == 0, (workspace / "two").read_text()
+    assert (workspace / "out/history.csv").read_text() == "pairs"
+
+
 def test_without_the_right_token_one_line_says_so(head: RayHead, workspace: Path) -> None:
     done = submitted(head, workspace, "copy", RAY_AUTH_TOKEN="0" * 32)
-    problem = f"RAY_API_SERVER_ADDRESS: {jobs.host(head.address)} wants its own token"
+    problem = f"RAY_API_SERVER_ADDRESS: {addresses.host(head.address)} wants its own token"
     advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
     assert (done.returncode, done.stderr) == (2, f"adapt echo: {problem}; {advice}\n")
 
@@ -334,7 +375,7 @@ def test_what_a_cluster_cannot_reach_is_refused_before_it_is_asked(
     set_only(monkeypatch, REMOTE | variables)
     with pytest.raises(InputError) as error:
         submit.submit(
-            "train", None, [], tmp_path / "results", tmp_path / "out", StepLogger(tracking, "1")
+            "train", None, [], tmp_path / "results", tmp_path / "out", Live(tracking, "1")
         )
     assert (
         message in str(error.value)
@@ -356,6 +397,10 @@ def test_workers_read_the_storage_only_on_a_cluster(
     assert submit.share(tmp_path / "model").startswith(str(tmp_path / "storage/inputs/"))
     assert submit.checkpoints(tmp_path / "state") == {
         "storage_path": str(tmp_path / "storage/checkpoints")
+    }
+    monkeypatch.setenv("ADAPT_RAY_JOB", str(tmp_path / "storage/jobs/one"))
+    assert submit.checkpoints(tmp_path / "state") == {
+        "storage_path": str(tmp_path / "storage/jobs/one/checkpoints")
     }
 
 
@@ -408,3 +453,110 @@ def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(jobs, "PATIENCE_S", 0.0)
     with pytest.raises(RuntimeError, match="lost the cluster while job ran: reset by peer"):
         jobs._follow(Flaky(), "job")
+
+
+class Known:
+    """The Jobs client of a cluster that knows jobs by their status."""
+
+    def __init__(self, **statuses: str) -> None:
+        self.statuses = statuses
+
+    def get_job_status(self, job_id: str) -> object:
+        from ray.job_submission import JobStatus
+
+        if job_id not in self.statuses:
+            raise RuntimeError("Request failed with status code 404: Job does not exist")
+        return JobStatus(self.statuses[job_id])
+
+    def submit_job(self, submission_id: str, **job: object) -> None:
+        raise RuntimeError(f"Job with submission_id {submission_id} already exists")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "place"),
+    [
+        ({}, ("a", False)),
+        ({"a": "RUNNING"}, ("a", True)),
+        ({"a": "PENDING"}, ("a", True)),
+        ({"a": "FAILED"}, ("a-2", False)),
+        ({"a": "STOPPED", "a-2": "RUNNING"}, ("a-2", True)),
+        ({"a": "SUCCEEDED", "a-2": "FAILED"}, ("a-3", False)),
+    ],
+)
+def test_a_job_is_found_by_its_name(statuses: dict[str, str], place: tuple[str, bool]) -> None:
+    assert jobs._place(Known(**statuses), "a") == place
+
+
+def test_who_is_slower_with_the_same_work_has_the_faster_ones_job() -> None:
+    assert jobs._submit(Known(a="RUNNING"), "a", {}) == "a"
+    with pytest.raises(RuntimeError, match="already exists"):
+        jobs._submit(Known(), "a", {})
+
+
+def test_a_result_stays_for_others_and_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected, cut_off = (tmp_path / "jobs" / f"adapt-train-{digit * 16}" for digit in "01")
+    for folder, file in ((collected, remains.COLLECTED), (cut_off, "job.json")):
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    remains.sweep(str(tmp_path), "adapt-train-now")
+    assert collected.exists() and cut_off.exists()
+    monkeypatch.setattr(remains, "RESULT_S", -1.0)
+    remains.sweep(str(tmp_path), collected.name)
+    assert collected.exists(), "asked for now"
+    remains.sweep(str(tmp_path), "adapt-train-now")
+    assert not collected.exists() and cut_off.exists()
+
+
+def test_work_that_is_still_followed_is_not_over(tmp_path: Path) -> None:
+    """A training may take longer than what nobody collects is kept."""
+    folder = tmp_path / "jobs" / f"adapt-train-{'0' * 16}"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text("{}")
+    os.utime(folder / "job.json", (0, 0))
+    with following(str(folder)):
+        remains.sweep(str(tmp_path), "adapt-train-now")
+        assert folder.exists()
+    remains.sweep(str(tmp_path), "adapt-train-now")
+    assert not folder.exists()
+
+
+def test_half_written_marks_and_marks_that_go_are_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with following(str(tmp_path)) as mine, following(str(tmp_path)) as other:
+        assert not mine.is_alone()
+        other.leave()
+        (tmp_path / "followers" / ".x.json.partial-0").write_text("")
+        assert mine.is_alone()
+        # The third is there when the folder is listed; another one leaves at that moment.
+        third, listed = Follower(str(tmp_path)), LocalFileSystem.ls
+        third.beat()
+        other.beat()
+
+        def leaves(self: LocalFileSystem, path: str, **options: object) -> object:
+            found = listed(self, path, **options)
+            other.leave()
+            return found
+
+        monkeypatch.setattr(LocalFileSystem, "ls", leaves)
+        assert not mine.is_alone()
+
+
+def test_a_job_whose_result_is_there_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"{tmp_path}/jobs/adapt-train-{'0' * 16}"
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "model").write_text("w")
+    storage.publish(tmp_path / "made", uri, {"metrics": {"loss": 0.5}})
+    remote.execute("train", f"{uri}/job.json")  # there is no such description
+    assert capsys.readouterr().out == f"{uri}: the result is there already\n"
+
+
+def test_where_curves_go_is_no_part_of_the_work() -> None:
+    work = {"stage": "train", "params": {"train": {"steps": 1}}, "inputs": {}, "code": "0"}
+    plain = submit.StageJob(**work, logger=None)
+    logged = submit.StageJob(**work, logger={"uri": "http://a", "run_id": "1", "prefix": ""})
+    assert plain.name == logged.name != submit.StageJob(**work | {"code": "1"}, logger=None).name

@@ -1,5 +1,6 @@
 """Checkpoints and results take their place by rename: nothing is written twice."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from adapt.preference.checkpoints import SUMMARY, LocalCheckpoints
@@ -46,3 +47,23 @@ def test_what_a_run_that_was_cut_off_left_goes_away(tmp_path):
     (written_to / "half").write_text("a part of a checkpoint")
     with places.workspace() as work:
         assert not any(work.iterdir())
+
+
+def test_a_kill_between_the_renames_costs_no_checkpoint(tmp_path, monkeypatch):
+    places, known = LocalCheckpoints(tmp_path / "train"), Path.rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name == "second":
+            raise KeyboardInterrupt
+        return known(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with places.workspace() as work:
+        for text in ("first", "second"):
+            written(work / text, text)
+            with suppress(KeyboardInterrupt):
+                places.save(work / text)
+    assert places.kept is None
+    with places.latest() as checkpoint:
+        assert (checkpoint / "weights").read_text() == "first"
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["checkpoint"]

@@ -1,29 +1,20 @@
-"""A training run in process and on two Ray workers; a killed worker costs neither the run nor a
-point of its curve.
-"""
+"""A training run in this process. `tests/faults/test_ray_training_ended.py` has one on Ray."""
 
 import csv
 import json
-import os
 import re
-import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from adapt.models.load import load_model, save
 from adapt.preference.fit import fit
 from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
-from adapt.tracking.runs import stage_run
+from adapt.tracking.runs import recorded, stage_run
 from adapt.tracking.store import Store, TrackingConfig
-from tests.support import limits, tiny_world
+from tests.support import tiny_world, tracked
 from tests.support.preference_rows import lora, origin, pairs, settings
 
 PINNED = [6.710530, 6.701889, 6.624638, 6.089343, 6.045372]
@@ -47,7 +38,7 @@ def train(
     return fit(config, inputs / "base", inputs / "pairs.parquet", to / "out", to / "state", log)
 
 
-def test_in_process_twice_gives_the_same_bytes_and_leaves_no_state(inputs, tmp_path):
+def test_in_process_twice_gives_the_same_bytes_and_leaves_its_result_alone(inputs, tmp_path):
     steps: list[int] = []
     first = train(inputs, tmp_path / "a", settings(), lambda step, metrics: steps.append(step))
     second = train(inputs, tmp_path / "b", settings())
@@ -55,7 +46,12 @@ def test_in_process_twice_gives_the_same_bytes_and_leaves_no_state(inputs, tmp_p
     for name in ("model/model.safetensors", "history.csv"):
         assert (tmp_path / "a/out" / name).read_bytes() == (tmp_path / "b/out" / name).read_bytes()
     assert steps == [1, 2, 3, 4, 5, 6]
-    assert [p.name for p in (tmp_path / "a/state").iterdir()] == ["reference"]
+    (kept,) = (tmp_path / "a/state").glob("train-*")
+    names = sorted(path.name for path in (tmp_path / "a/state").iterdir())
+    assert names == ["locks", "reference", kept.name]
+    assert sorted(path.name for path in kept.iterdir()) == ["final", "training.json"]
+    result = kept / "final/model/model.safetensors"
+    assert result.samefile(tmp_path / "a/out/model/model.safetensors"), "its space is taken once"
 
 
 def losses(out: Path) -> list[float]:
@@ -138,9 +134,11 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
     config = settings(learning_rate=1e30, checkpoint_every=1, accumulation=2)
     where = TrackingConfig(experiment="nan", model="nan")
+    tracked.alone(tmp_path)
+    store = Store(tmp_path, where)
     with (
         pytest.raises(FloatingPointError) as error,
-        stage_run(Store(tmp_path, where), "train", config) as run,
+        stage_run(store, "train", config) as run,
     ):
         train(inputs, tmp_path, config, run.log_step)
     (checkpoint,) = (tmp_path / "state").glob("train-*/checkpoint")
@@ -148,7 +146,8 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
         r"the loss is nan at step (\d), in the rows (row-\d+, )+row-\d+; ", str(error.value)
     )
     assert message and str(checkpoint) in str(error.value)
-    failed = run.writer.client.get_run(run.writer.run_id)
+    assert tracked.sent(store) == []
+    failed = store.client.get_run(recorded(store, run.run_id))
     assert failed.info.status == "FAILED" and "the loss is nan" in failed.data.tags["adapt.error"]
     before = int(message[1]) - 1
     assert points(tmp_path / "runs.db", "train/loss") == list(range(1, before + 1))
@@ -157,110 +156,13 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(
     assert not any((tmp_path / "out").iterdir())
 
 
-DRIVER = """
-    import sys
-    from pathlib import Path
-    from adapt import environment
-    inputs, out = Path(sys.argv[1]), Path(sys.argv[2])
-    environment.prepare(out)
-    from adapt.tracking.store import StepLogger, client
-    from adapt.preference.fit import fit
-    from tests.preference.test_fit import slow
-    from tests.support.preference_rows import settings
-    uri = f"sqlite:///{out / 'runs.db'}"
-    store = client(out)
-    run = store.create_run("0").info.run_id
-    (out / "out").mkdir()
-    if __name__ == "__main__":
-        config = settings(workers=2, steps=12, checkpoint_every=3)
-        base, pairs = inputs / "base", inputs / "pairs.parquet"
-        fit(config, base, pairs, out / "out", out / "state", slow(uri, run))
-"""
-
-
-class SlowLog:
-    """Logs to MLflow, and takes its time: a kill can then come after a checkpoint has been
-    registered.
-    """
-
-    def __init__(self, log) -> None:
-        self.log = log
-
-    def __call__(self, step, metrics) -> None:
-        self.log(step, metrics)
-        time.sleep(0.7)
-
-
-def slow(uri: str, run: str) -> SlowLog:
-    from adapt.tracking.store import StepLogger
-
-    return SlowLog(StepLogger(uri, run))
-
-
-def points(database: Path, key: str = "loss") -> list[int]:
-    """Steps of a curve, as they are in the store."""
+def points(database: Path, key: str) -> list[int]:
+    """Steps of a curve over all runs, as they are in the store."""
     if not database.exists():
         return []
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         try:
-            rows = connection.execute(
-                "select step from metrics where key = ? order by step", [key]
-            ).fetchall()
+            query = "select step from metrics where key = ? order by step"
+            return [step for (step,) in connection.execute(query, [key]).fetchall()]
         except sqlite3.OperationalError:  # the tables are just being made
             return []
-    return [step for (step,) in rows]
-
-
-def wait_for(condition, seconds: float, driver: subprocess.Popen) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert driver.poll() is None, "the training has ended early"
-        assert time.monotonic() < limit, "waited too long"
-        time.sleep(0.2)
-
-
-@pytest.mark.timeout(limits.WHOLE_TEST_S)
-def test_killed_ray_worker_costs_no_step_of_the_curve(inputs, tmp_path):
-    database = tmp_path / "runs.db"
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
-        "ADAPT_STATE": str(tmp_path / "home"),
-    }
-    env.pop("RAY_ADDRESS", None)
-    script = tmp_path / "driver.py"
-    script.write_text(textwrap.dedent(DRIVER))
-    log = (tmp_path / "log.txt").open("w")
-    driver = subprocess.Popen(
-        [sys.executable, str(script), str(inputs), str(tmp_path)],
-        env=env,
-        cwd=tmp_path,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        wait_for(
-            lambda: len(points(database)) >= 8, 150, driver
-        )  # checkpoints of steps 3 and 6 are registered
-        family = psutil.Process(driver.pid).children(recursive=True)
-        workers = [p for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
-        assert len(workers) == 2
-        workers[1].send_signal(signal.SIGKILL)
-        assert driver.wait(150) == 0, (tmp_path / "log.txt").read_text()[-3000:]
-    finally:
-        log.close()
-        for process in (
-            [*psutil.Process(driver.pid).children(recursive=True), driver]
-            if driver.poll() is None
-            else []
-        ):
-            process.kill()
-    assert "resuming from" in (tmp_path / "log.txt").read_text()
-    assert points(database) == list(range(1, 13)), "no hole and no doubled step"
-    assert (tmp_path / "out/model/model.safetensors").exists()
-    # Two workers, one of them killed, and one process that takes as many passes: the same
-    # trajectory.
-    train(inputs, tmp_path / "alone", settings(steps=12, accumulation=2))
-    assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "alone/out"), rel=1e-5)

@@ -1,0 +1,137 @@
+"""A training on Ray's workers: what each is told, where it trains, and what comes back.
+
+The loop itself is that of `fit`. Ray is imported only where it runs.
+"""
+
+import dataclasses
+import functools
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adapt.cluster import submit
+from adapt.cluster.local import ray_here
+from adapt.cluster.waiting import followed
+from adapt.files import whole_folder
+from adapt.models.settings import Device
+from adapt.names import one_line
+from adapt.params import InputError, require
+from adapt.preference.checkpoints import Checkpoints, RayCheckpoints, rescue
+from adapt.preference.claim import Training
+from adapt.preference.reference import ReferenceCache
+from adapt.preference.settings import Config
+from adapt.progress import Log
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerSetup:
+    """What a worker needs; `base` and `pairs` are for `submit.fetch`, `name` is the run's."""
+
+    config: Config
+    base: str
+    pairs: str
+    reference: ReferenceCache
+    log: Log
+    name: str
+
+
+Loop = Callable[[WorkerSetup, Checkpoints], str | None]
+
+
+def on_ray(loop: Loop, setup: WorkerSetup, training: Training) -> None:
+    """Train on Ray's workers, of the cluster or of a local Ray; leaves `training.final`."""
+    workers, folder = setup.config.workers, training.folder
+    message = f"train: starting {workers} Ray workers, which takes about half a minute"
+    print(one_line(message), file=sys.stderr)
+    place = submit.checkpoints(folder)
+    checkpoints = RayCheckpoints(Path(place["storage_path"], "checkpoint"))
+    if "storage_filesystem" not in place:  # an object store has nothing half-written
+        rescue(Path(place["storage_path"], setup.name), checkpoints.rescued)
+    with ray_here(workers):
+        trainer = _trainer(loop, setup, checkpoints, place)
+        result = _result(trainer, setup.config.wait_minutes)
+        checkpoint = result.checkpoint
+        require_finite(result.return_value, checkpoint and checkpoint.path)
+        assert checkpoint is not None, "the loop ends by reporting its result"
+        _take(checkpoint, training)
+        submit.discard(result.filesystem, result.path)
+    shutil.rmtree(checkpoints.rescued, ignore_errors=True)
+
+
+def _result(trainer: Any, minutes: float) -> Any:
+    """Ray Train's result; a worker's mistake of the user's is raised as that alone."""
+    from ray.train import TrainingFailedError
+
+    try:
+        return followed(trainer.fit, minutes)
+    except TrainingFailedError as error:
+        failures = getattr(error, "worker_failures", {}).values()
+        for failure in (getattr(one, "_base_exc", one) for one in failures):
+            if isinstance(failure, InputError):
+                raise failure from None
+        raise
+
+
+def _take(checkpoint: Any, training: Training) -> None:
+    """Make Ray's last checkpoint the result: in one step, or as a copy from a storage."""
+    source = Path(checkpoint.path)
+    if source.is_relative_to(training.folder.resolve()):
+        source.rename(training.final)
+        return
+    with whole_folder(training.final) as partial:
+        checkpoint.to_directory(str(partial))
+
+
+def require_finite(problem: str | None, checkpoint: str | Path | None) -> None:
+    """Raise FloatingPointError for what the loop has come to, if it has ended early."""
+    if problem is None:
+        return
+    kept = f"the last good checkpoint is {checkpoint}"
+    advice = "A lower train.learning_rate may help, or leave these rows out"
+    where = kept if checkpoint else "there is no checkpoint yet"
+    raise FloatingPointError(f"{problem}; {where}. {advice}")
+
+
+def _trainer(
+    loop: Loop, setup: WorkerSetup, checkpoints: Checkpoints, place: dict[str, Any]
+) -> Any:
+    """Ray Train's trainer of `loop`; `place` is where it keeps checkpoints."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from adapt.cluster import group
+
+    workers, gpus = setup.config.workers, int(ray.cluster_resources().get("GPU", 0))
+    device = worker_device(setup.config.device, workers, gpus)
+    config = setup.config.model_copy(update={"device": device})
+    setup = dataclasses.replace(setup, config=config)
+    scaling = ScalingConfig(num_workers=workers, use_gpu=device == "cuda")
+    run = RunConfig(
+        name=setup.name,
+        **place,
+        failure_config=FailureConfig(max_failures=setup.config.max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+        logging_config=LoggingConfig(log_level="WARNING"),
+    )
+    work = functools.partial(loop, setup, checkpoints)
+    return TorchTrainer(work, scaling_config=scaling, run_config=run, torch_config=group.config())
+
+
+def worker_device(device: Device, workers: int, gpus: int) -> Device:
+    """Where Ray's workers train: a GPU for each of them, or the CPU.
+
+    Raises InputError where the cluster has GPUs, but not one for each worker, or none that was
+    asked for: workers on CPUs beside idle GPUs would take for ever without a word.
+
+    >>> worker_device("auto", 2, 2), worker_device("auto", 2, 0), worker_device("cpu", 2, 1)
+    ('cuda', 'cpu', 'cpu')
+    """
+    require(device != "mps", "device", "mps trains in one process; set train.workers to 0")
+    if device == "cpu" or (device == "auto" and gpus == 0):
+        return "cpu"
+    problem = f"{workers} workers need a GPU each, and Ray has {gpus}"
+    require(gpus >= workers, "train.workers", f"{problem}; set it to {gpus}, or device to cpu")
+    return "cuda"
