@@ -21,8 +21,10 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from adapt import environment
+from adapt.names import one_line
 from adapt.params import InputError
-from flows.serve.services import Service
+from flows.serve import guard
+from flows.serve.services import NAMES, Service
 
 SOCKET_LIMIT = 90  # bytes; the kernel takes 107, and supervisord first appends its process id
 ADDRESSES = "addresses"  # a section of the configuration that is ours; supervisord skips it
@@ -60,7 +62,8 @@ def configure(root: Path, missing: Sequence[Service]) -> None:
 
 def _program(service: Service) -> dict[str, str]:
     python = (sys.executable, "-m")
-    command = shlex.join([*python, "flows.serve.guard", *python, *service.command])
+    guarded = [*python, "flows.serve.guard", service.name, *python, *service.command]
+    command = shlex.join(guarded)
     return _log("stdout_logfile", service.name) | {
         "command": command.replace("%", "%%"),
         "redirect_stderr": "true",
@@ -87,10 +90,12 @@ def bring_up(root: Path, service: Service, env: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(_path(root))]
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
         if done.returncode:
-            raise InputError(f"supervisord: {done.stderr.strip().splitlines()[-1]}") from None
+            *_, said = ["it said nothing", *f"{done.stdout}\n{done.stderr}".strip().splitlines()]
+            raise InputError(f"supervisord: {said}") from None
     supervisor = _supervisor(root)
-    with contextlib.suppress(Fault):  # it was not there before
-        supervisor.removeProcessGroup(service.name)
+    for forget in (supervisor.stopProcess, supervisor.removeProcessGroup):
+        with contextlib.suppress(Fault):  # it was not there before, or is between two tries
+            forget(service.name)
     supervisor.addProcessGroup(service.name)
     supervisor.clearProcessLogs(service.name)
     supervisor.startProcess(service.name, False)
@@ -110,7 +115,7 @@ def _wait(root: Path, service: Service) -> None:
             raise InputError(f"{service.name} does not answer after {limit:.0f} s; see {log}")
         if now - reported > environment.QUIET_S:
             reported = now
-            print(f"{service.name}: starting, {now - started:.0f} s", flush=True)
+            print(one_line(f"{service.name}: starting, {now - started:.0f} s"), flush=True)
         time.sleep(0.3)
 
 
@@ -120,19 +125,27 @@ def stop(root: Path, names: Sequence[str] | None = None) -> None:
     try:
         programs, pid = supervisor.getAllProcessInfo(), supervisor.getPID()
     except OSError:
+        # supervisord was killed, and perhaps the guards with it.
+        left = [name for name in NAMES if guard.end_predecessor(root, name)]
         if names is None:
-            print("nothing runs")
+            print(
+                one_line(f"{', '.join(left)}: what was left is stopped" if left else "nothing runs")
+            )
         return
     live = processes(root)
     for name in reversed([program["name"] for program in programs]):
         if names is not None and name not in names:
             continue
         if name == "prefect-worker" and name in live and _has_runs(live[name]["pid"]):
-            print(f"{name}: a retraining is under way and is stopped", flush=True)
+            print(one_line(f"{name}: a retraining is under way and is stopped"), flush=True)
         with contextlib.suppress(Fault):  # it does not run
             supervisor.stopProcess(name)
+        guard.end_predecessor(root, name)
         if name in live or names is None:
-            print(f"{name}: {'stopped' if name in live else 'did not run any more'}", flush=True)
+            print(
+                one_line(f"{name}: {'stopped' if name in live else 'did not run any more'}"),
+                flush=True,
+            )
     if not processes(root):
         supervisor.shutdown()
         with contextlib.suppress(psutil.NoSuchProcess):

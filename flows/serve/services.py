@@ -3,16 +3,19 @@
 import os
 import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapt import environment
+from adapt import addresses, environment
 from adapt.params import InputError
 from adapt.tracking import store
 
 POOL = "local"
+ANSWER_S = 5  # a server on this machine or near it answers
+NAMES = ("prefect-server", "mlflow", "prefect-worker")
 PREFECT, MLFLOW = ("ADAPT_PREFECT_PORT", 4200), ("ADAPT_MLFLOW_PORT", 5000)
 
 
@@ -55,6 +58,22 @@ def worker(api: str) -> Service:
     return Service("prefect-worker", start, f"pool {POOL} of {api}", lambda: _online(api, name))
 
 
+def require_database() -> None:
+    """`InputError` where Prefect's server is to keep its runs in a Postgres that is away."""
+    given = addresses.given("PREFECT_SERVER_DATABASE_CONNECTION_URL")
+    parts = urllib.parse.urlsplit(given)
+    host = parts.hostname or os.environ.get("PREFECT_SERVER_DATABASE_HOST")
+    if not host or parts.scheme.startswith("sqlite"):
+        return
+    port = parts.port or int(os.environ.get("PREFECT_SERVER_DATABASE_PORT") or 5432)
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except OSError as error:
+        remedy = "start it, or unset PREFECT_SERVER_DATABASE_*"
+        reason = error.strerror or "no answer"
+        raise InputError(f"Prefect's database {host}:{port}: {reason}; {remedy}") from None
+
+
 def prefect_api() -> str:
     """The API that worker and deployment talk to: the configured one, or that of our own server."""
     return os.environ.get("PREFECT_API_URL") or f"{prefect().address}/api"
@@ -71,7 +90,7 @@ def _server(name: str, start: str, key: str, default: int, *options: str, health
 
 def _responds(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with urllib.request.urlopen(url, timeout=ANSWER_S):
             return True
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False

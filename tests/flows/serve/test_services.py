@@ -11,14 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
-from prefect.client.schemas.schedules import CronSchedule
 
 from adapt.params import InputError
-from flows import retrain
 from flows.process import child_environment
 from flows.serve import keeper, services
-from flows.serve.__main__ import DEPLOYMENTS, main
+from flows.serve.__main__ import main
 from tests.support import limits, workspace
 
 
@@ -229,16 +226,3 @@ def test_what_is_configured_elsewhere_is_not_started(
         "prefect-worker",
         "pool local of https://prefect.example.org/api",
     )
-
-
-def test_the_shipped_deployment_fits_the_flow() -> None:
-    content = yaml.safe_load((workspace.ROOT / DEPLOYMENTS).read_text(encoding="utf-8"))
-    (nightly,) = content["deployments"]
-    assert nightly["entrypoint"] == "flows/retrain.py:retrain"
-    assert retrain.retrain.name == "retrain"
-    assert set(nightly["parameters"]) == set(retrain.retrain.parameters.properties)
-    retrain.Retraining(**nightly["parameters"]["options"])
-    assert nightly["work_pool"]["name"] == services.POOL
-    (schedule,) = nightly["schedules"]
-    CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
-    assert str(workspace.ROOT) not in (workspace.ROOT / DEPLOYMENTS).read_text(encoding="utf-8")
