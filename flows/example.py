@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from adapt import environment
+from adapt import command, environment
 from adapt.data import scenes
 from adapt.data.settings import ScenesConfig
 from adapt.files import whole_folder
+from adapt.names import one_line
 from adapt.params import InputError, load, read
 from adapt.progress import track
 
-INTERRUPTED = 130
 SEED = 1_000_003  # of this world, which is not the one that the base has learnt
 ASKED = 300  # pictures with questions of the benchmark
 SETTINGS: dict[str, Any] = {
@@ -70,14 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2400, metavar="N", help=count)
     options = parser.parse_args(arguments)
     root, folder = Path.cwd(), options.folder.resolve()
-    try:
-        prepare(root, folder, options.images)
-    except InputError as error:
-        print(f"example: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    print(f"example: retraining in {options.folder}", flush=True)
+    work = partial(prepare, root, folder, options.images)
+    if code := command.ended("example", work, stopped=""):
+        return code
+    print(one_line(f"example: retraining in {options.folder}"), flush=True)
     env = os.environ | {"ADAPT_STATE": str(folder / ".state")}
     with subprocess.Popen([sys.executable, "-m", "flows.retrain"], cwd=folder, env=env) as retrain:
         while True:
@@ -88,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare(root: Path, folder: Path, images: int) -> None:
     """The workspace `folder` with data, benchmark and parameters; what is there already stays."""
     if not folder.exists():
-        command = ["git", "clone", "--quiet", "--local", str(root), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        words = ["git", "clone", "--quiet", "--local", str(root), str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             reason = done.stderr.strip().partition("\n")[0]
             raise InputError(f"{folder}: cannot be cloned from {root}: {reason}")

@@ -1,36 +1,61 @@
 """What stages were made from and DVC cannot see, since it lies outside the graph.
 
-The source of the data, the folder or registered alias that the base comes from, and the files of
-benchmarks: a stage notes what it has read, and here it is read again.
+The source of the data, the folder, hub's model or registered alias that the base comes from, and
+the files of benchmarks: a stage notes what it has read, and here it is read again.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adapt.data.readers import digests
+from adapt import addresses
+from adapt.data.readers import digests, hub
 from adapt.data.settings import Config as DataConfig
 from adapt.data.sources import Source
 from adapt.environment import state_dir
-from adapt.tracking import registry
+from adapt.files import storage_errors
+from adapt.params import InputError
+from adapt.registry import registry
+from adapt.registry.away import RegistryAway
 from adapt.tracking.store import Store
+from flows.away import Away, asking
 
 RECORDED = {"answer": "files", "evaluate": "tables"}
 """Which files of a benchmark a stage has read, and noted in its `benchmarks.json`."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+$")
+HUB_S = 10.0  # the hub answers in less
 
 
-def changed(store: Store, config: Mapping[str, Any]) -> dict[str, str]:
-    """Stages that are out of date for what lies outside, and why."""
+@dataclass(frozen=True)
+class Look:
+    """Stages that are out of date for what lies outside, and why; and what could not be asked."""
+
+    changed: dict[str, str]
+    away: tuple[str, ...]
+
+
+def look(store: Store, config: Mapping[str, Any]) -> Look:
+    """Look at all that lies outside. What is elsewhere and does not answer stays as it is."""
     base = config["base"].source
-    moved = {
-        "data": data_changed(store.root, config["data"]),
-        "base": alias_moved(store, base) or folder_changed(store.root, base),
-        **benchmarks_changed(store.root),
-    }
-    return {stage: why for stage, why in moved.items() if why}
+    questions: list[tuple[str, Callable[[], str]]] = [
+        ("data", partial(data_changed, store.root, config["data"])),
+        ("base", partial(alias_moved, store, base)),
+        ("base", partial(hub_moved, store.root, base)),
+        ("base", partial(folder_changed, store.root, base)),
+    ]
+    found, away = dict[str, str](), list[str]()
+    for stage, question in questions:
+        try:
+            found[stage] = found.get(stage) or question()
+        except (Away, RegistryAway) as error:
+            away.append(f"{stage}: {error}; results/{stage} stays as it is")
+    changed = {**found, **benchmarks_changed(store.root)}
+    return Look({stage: why for stage, why in changed.items() if why}, tuple(away))
 
 
 def data_changed(root: Path, config: DataConfig) -> str:
@@ -41,9 +66,33 @@ def data_changed(root: Path, config: DataConfig) -> str:
     made = _noted(root, "data")
     if config.source == "scenes" or not made.get("revision"):
         return ""
-    source = Source.open(config.source, root, config.pictures)
-    is_same = source.named != made["source"] or source.fingerprint() == made["revision"]
+    try:
+        source = Source.open(config.source, root, config.pictures)
+        is_same = source.named != made["source"] or source.fingerprint() == made["revision"]
+    except InputError as error:
+        if "://" in config.source or config.source.startswith(hub.PREFIX):
+            raise Away(str(error)) from None
+        raise  # a folder that is not there is a mistake
     return "" if is_same else f"{source.named} has changed"
+
+
+def hub_moved(root: Path, source: str) -> str:
+    """Whether the hub's model that results/base was made from has another commit now."""
+    made = _noted(root, "base")
+    known = made.get("commit")
+    is_there = (root / source).exists()
+    if made.get("source") != source or not known or is_there or not HUB_ID.match(source):
+        return ""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        commit = str(HfApi().model_info(source, timeout=HUB_S).sha)
+    except storage_errors() as error:
+        reason = addresses.shown(str(error).strip().partition("\n")[0])[:200]
+        raise Away(f"{source} cannot be asked for its commit: {reason}") from None
+    return "" if commit == known else f"{source} is at commit {commit[:8]}, was {known[:8]}"
 
 
 def folder_changed(root: Path, source: str) -> str:
@@ -69,7 +118,8 @@ def alias_moved(store: Store, source: str) -> str:
     alias = re.fullmatch(r"models:/([^/@']+)@([\w.-]+)", source)
     if not alias:
         return ""
-    current = registry.version_behind(store, alias[1], alias[2])
+    with asking(store, f"about {source}"):
+        current = registry.version_behind(store, alias[1], alias[2])
     used = base_version(store.root, alias[1])
     if current is None or current == used:
         return ""

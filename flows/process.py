@@ -22,6 +22,7 @@ from subprocess import DEVNULL, PIPE, STDOUT, Popen
 import psutil
 
 from adapt import environment
+from adapt.environment import is_alive as alive
 
 Env = Mapping[str, str]
 Emit = Callable[[str], None]
@@ -90,7 +91,7 @@ def end(pid: int, grace: float = environment.PROCESS_END_S) -> None:
     """End the group `pid` and all its descendants: SIGTERM, then SIGKILL after `grace` seconds."""
     members = family(pid)
     # 1. Ask the group. Descendants in other groups are for their parents to end, in their order.
-    terminate([process for process in members if _group(process) == pid])
+    terminate([process for process in members if group(process) == pid])
     wait(members, grace)
     # 2. Kill what is left, and what was started meanwhile.
     left = [process for process in {*members, *family(pid)} if alive(process)]
@@ -118,26 +119,18 @@ def family(pid: int) -> list[psutil.Process]:
     """The living members of the process group `pid`, and everything that descends from them."""
     members: set[psutil.Process] = set()
     for process in psutil.process_iter():
-        if _group(process) == pid or process.pid == pid:
+        if group(process) == pid or process.pid == pid:
             with contextlib.suppress(psutil.NoSuchProcess):
                 members |= {process, *process.children(recursive=True)}
     return [process for process in members if alive(process)]
 
 
-def _group(process: psutil.Process) -> int | None:
+def group(process: psutil.Process) -> int | None:
     """The id of its process group; None when it has ended."""
     try:
         return os.getpgid(process.pid)
     except ProcessLookupError:
         return None
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether it still runs. One that nobody has waited for yet (a zombie) does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def stream(

@@ -14,10 +14,11 @@ from prefect.artifacts import create_table_artifact
 from rich.console import Console
 from rich.table import Table
 
-from adapt import environment
+from adapt import addresses, environment
 from adapt.files import whole_file
-from adapt.tracking.store import uri, without_credentials
-from flows.promote import Promotion
+from adapt.tracking.presentation import plain, version_page
+from adapt.tracking.store import uri
+from flows.promote.ending import Promotion
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,20 @@ def show(root: Path, ending: Ending) -> None:
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
-    address = without_credentials(uri(root))
+    address = addresses.shown(uri(root))
     where = address if address.startswith("http") else "make ui"
     for line in (*ending.lines(), f"Compare runs in MLflow: {where}"):
         console.print(line, markup=False)
 
 
-def artifact(ending: Ending) -> None:
-    """Leave the table with the flow run in Prefect."""
-    description = "\n".join(f"* {line.strip()}" for line in ending.lines())
+def artifact(ending: Ending, page: str = "") -> None:
+    """Leave the table with the flow run in Prefect, with links to the run's `page` in MLflow."""
+    description = "\n".join(f"* {plain(line.strip())}" for line in ending.lines())
+    if page:
+        server, version = page.partition("/#/")[0], ending.promotion.version
+        model = f"{server}/{version_page(ending.model, version)}"
+        links = {"run": page, "report": f"{page}/artifacts/report.html", "version": model}
+        description += "\n\nIn MLflow: " + ", ".join(f"[{k}]({v})" for k, v in links.items())
     create_table_artifact(table=ending.rows(), key="retraining", description=description)
 
 
@@ -99,9 +105,13 @@ def last(root: Path) -> Ending | None:
         promotion = kept.pop("promotion")
         reasons = tuple(promotion.pop("reasons"))
         return Ending(promotion=Promotion(**promotion, reasons=reasons), **kept)
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _path(root: Path) -> Path:
-    return environment.state_dir(root) / "retraining.json"
+    """In the state folder; that of another revision's folder in it has a name of its own."""
+    state = environment.state_dir(root)
+    if root.resolve().parent == state / "revisions":
+        return state / "revisions" / f"{root.name}.json"
+    return state / "retraining.json"

@@ -22,7 +22,9 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.logging import get_run_logger
 from prefect.states import Failed, State
 
+from adapt import command
 from adapt.environment import BUSY_DELAY_S, BUSY_TRIES
+from adapt.names import one_line
 from adapt.params import InputError
 from flows.process import Emit, Env, stream
 
@@ -69,6 +71,10 @@ def _address(stage: Any) -> str:
     return stage.name if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{stage.name}"
 
 
+class Blocked(InputError):
+    """Another DVC command works in the workspace."""
+
+
 def changed(
     root: Path, stages: Iterable[str] = (), tries: int = BUSY_TRIES, delay: float = BUSY_DELAY_S
 ) -> set[str]:
@@ -84,18 +90,19 @@ def changed(
         if BUSY not in done.stderr:
             raise InputError(f"DVC: {_one_line(done.stderr)}")
         blocker = f"another DVC command works in this workspace: {_blocker(done.stderr)}"
-        print(f"waiting {delay:.0f} s: {blocker}", file=sys.stderr, flush=True)
-        time.sleep(delay)
-    raise InputError(f"{blocker}; wait until it has ended")
+        if tries > 1:
+            print(one_line(f"waiting {delay:.0f} s: {blocker}"), file=sys.stderr, flush=True)
+            time.sleep(delay)
+    raise Blocked(f"{blocker}; wait until it has ended")
 
 
-def pending(root: Path, forced: Iterable[str] = ()) -> list[str]:
+def pending(root: Path, forced: Iterable[str] = (), tries: int = BUSY_TRIES) -> list[str]:
     """The stages that may have to run, in order: changed or forced, and all that depends on them.
 
     The last may turn out unchanged when their turn comes: what they read has come out the same.
     """
     needs = order(root)
-    due = changed(root) | set(forced)
+    due = changed(root, tries=tries) | set(forced)
     for stage, needed in needs.items():
         if needed & due:
             due.add(stage)
@@ -135,7 +142,7 @@ def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
         return "Busy", f"{stage}: another DVC command works on it: {blocker}"
     code = re.search(r"exited with (-?\d+)$", verdict[0])
     if code is None:
-        return "InputError", f"{stage}: DVC: {verdict[0].removeprefix('ERROR: ')}"
+        return "InputError", f"{stage}: DVC: {_one_line(verdict[0])}"
     # 3. The stage has failed. Its exit code 2 is a user's mistake, which one line of its own names
     #    (`adapt.launch`); libraries may print more lines after that.
     reason = before[-1] if before else "nothing said why"
@@ -147,7 +154,7 @@ def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
 
 def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.removeprefix("ERROR: ").splitlines() if line.strip()]
-    return "; ".join(lines[:3]) or "failed without a word"
+    return command.of_words(text) or "; ".join(lines[:3]) or "failed without a word"
 
 
 def _blocker(text: str) -> str:
@@ -175,7 +182,9 @@ def reproduce(root: Path, stage: str, env: Env, force: bool) -> Outcome | State[
     outcome = repro(root, stage, env, log.info, force)
     if outcome.kind not in ("ran", "unchanged"):
         return Failed(name=outcome.kind, message=outcome.message)
-    log.info(f"{stage}: {f'{outcome.seconds:.0f} s' if outcome.kind == 'ran' else 'unchanged'}")
+    log.info(
+        one_line(f"{stage}: {f'{outcome.seconds:.0f} s' if outcome.kind == 'ran' else 'unchanged'}")
+    )
     return outcome
 
 

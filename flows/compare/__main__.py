@@ -12,38 +12,32 @@ table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a chi
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adapt import environment, launch, params
-from adapt.params import InputError, require
+from adapt import command, environment, launch, params
+from adapt.params import require
 from flows.compare import arms, pool
 from flows.compare.ablate import ablate
 from flows.compare.arms import Comparison, changed
-from flows.retrain import prefect_here
+from flows.prefect_api import prefect_here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 2 for a user's mistake."""
     options = _parser().parse_args(arguments)
-    root = Path.cwd()
-    try:
-        comparison = _comparison(root, options)
-        names = options.arms.split(",") if options.arms else list(comparison.arms.named)
-        for name in names:
-            comparison.arm(name)  # a mistake in the last arm is told before the first is computed
-        with prefect_here(root):
-            table = ablate(comparison, names)
-    except InputError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        advice = "stopped; what was scored is kept, the next run goes on from there"
-        print(f"compare: {advice}", file=sys.stderr)
-        return 130
+    stopped = "stopped; what was scored is kept, the next run goes on from there"
+    return command.ended("compare", lambda: _compared(Path.cwd(), options), stopped=stopped)
+
+
+def _compared(root: Path, options: argparse.Namespace) -> None:
+    comparison = _comparison(root, options)
+    names = options.arms.split(",") if options.arms else list(comparison.arms.named)
+    for name in names:
+        comparison.arm(name)  # a mistake in the last arm is told before the first is computed
+    with prefect_here(root):
+        table = ablate(comparison, names)
     print(f"\n{table}\nresults/arms: table.md, table.csv, arms.png; in MLflow: make ui")
-    return 0
 
 
 def _comparison(root: Path, options: argparse.Namespace) -> Comparison:

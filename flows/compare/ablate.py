@@ -25,12 +25,12 @@ def ablate(comparison: Comparison, names: Sequence[str]) -> str:
         scores = scoring.score(comparison, arms, comparison.arms.seeds, "test")
         by_name = {arm.name: arm for arm in arms}
         for one in scores:
-            _child(store, run.writer.run_id, by_name[one.arm], one)
+            _child(store, run.run_id, by_name[one.arm], one)
         # 3. Side by side.
         text = table.write(comparison, scores)
-        for path in sorted((comparison.root / "results" / "arms").iterdir()):
-            store.client.log_artifact(run.writer.run_id, str(path))
-        run.writer.tag({"mlflow.note.content": text})
+        folder = comparison.root / "results" / "arms"
+        run.log_files("arms", {path.name: path for path in sorted(folder.iterdir())})
+        run.tag({"mlflow.note.content": text})
     return text
 
 
@@ -39,4 +39,4 @@ def _child(store: Store, parent: str, arm: Arm, scores: ArmScores) -> None:
     stage, config = ("train", arm.train) if arm.train else ("steer", arm.steer or Settings())
     name = f"{arm.name}, seed {scores.seed}"
     with runs.stage_run(store, stage, config, name, parent) as run:
-        run.writer.metrics({f"test/{key}": value for key, value in sorted(scores.metrics.items())})
+        run.log_metrics({f"test/{key}": value for key, value in sorted(scores.metrics.items())})

@@ -7,6 +7,7 @@ from prefect.logging import get_run_logger
 
 from adapt import params
 from adapt.metrics.measures import OBJECTS
+from adapt.names import one_line
 from adapt.params import InputError
 from adapt.preference.settings import Config as TrainConfig
 from flows.compare import scoring
@@ -65,4 +66,4 @@ def _with_rate(comparison: Comparison, arm: Arm, rate: float) -> Arm:
 def _log(arm: Arm, metrics: Mapping[str, float]) -> None:
     shown = ", ".join(f"{key} {metrics[key]:.1f}" for key in ("hal", *KEPT) if key in metrics)
     rate = arm.changes["learning_rate"]
-    get_run_logger().info(f"{arm.name}, learning rate {rate:g}, on validation: {shown}")
+    get_run_logger().info(one_line(f"{arm.name}, learning rate {rate:g}, on validation: {shown}"))

@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 
 from adapt import params
 from adapt.evaluation.judge import judge_split
+from adapt.names import one_line
 from adapt.params import Content
 from adapt.stages import answer
 from flows.compare import cells, pool
@@ -57,7 +58,9 @@ def score(
     computed = pool.run([one.cell for one in wanted], comparison.jobs, comparison.root)
     for count, (cell, left) in enumerate(computed, start=1):
         minutes = (time.monotonic() - started) / count * left / 60
-        log.info(f"{cell.title}: {cell.seconds:.0f} s; {left} to come, about {minutes:.0f} min")
+        log.info(
+            one_line(f"{cell.title}: {cell.seconds:.0f} s; {left} to come, about {minutes:.0f} min")
+        )
     return [one.scores for one in wanted]
 
 

@@ -5,6 +5,7 @@ what it leaves.
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,8 +28,9 @@ from adapt import environment, params
 from adapt.data.readers import digests
 from adapt.data.sources import Source
 from adapt.params import InputError
-from adapt.tracking import registry, store
-from flows import contest, outside, plan, report, retrain
+from adapt.registry import registry
+from adapt.tracking import store
+from flows import contest, options, outside, plan, prefect_api, report, retrain, turn
 from tests.support import limits, quick, tracked, workspace
 
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
@@ -65,6 +67,7 @@ def first(prefect: None, tmp_path_factory: pytest.TempPathFactory) -> First:
         quick.make(root)
         state = run()
         show(root)
+        tracked.settled(root, os.environ)
     return First(root, state, shown.getvalue(), len(openings))
 
 
@@ -119,7 +122,7 @@ def stages(root: Path) -> dict[str, str]:
 
 def test_a_better_model_becomes_champion(first: First, trained: Path) -> None:
     assert (first.state.name, first.state.message) == (
-        "Completed",
+        "Promoted",
         "adapt version 1 was promoted to champion",
     )
     assert stages(trained) == dict.fromkeys(STAGES, "ran")
@@ -151,6 +154,7 @@ def test_each_stage_is_a_task_and_a_child_run(first: First, trained: Path) -> No
     assert sorted(task.name for task in tasks) == sorted((*STAGES, "promote"))
     ours = [a for a in artifacts if a["flow_run_id"] == str(flow_run_id)]
     assert [(a["key"], a["type"]) for a in ours] == [("retraining", "table")]
+    tracked.settled(trained, quick.environment(trained))
     runs = store.client(trained).search_runs(["1"])
     parents = [r for r in runs if r.data.tags.get("adapt.kind") == "retraining"]
     assert [(r.info.status, r.data.tags["adapt.flow_run"]) for r in parents] == [
@@ -188,7 +192,7 @@ def test_a_refusal_is_a_normal_ending_and_is_judged_against_the_champion(
 ) -> None:
     quick.tuned(trained, 0.85)
     state = run()
-    assert (state.name, state.message) == ("Completed", "adapt version 2 was not promoted")
+    assert (state.name, state.message) == ("Refused", "adapt version 2 was not promoted")
     assert stages(trained) == dict.fromkeys(STAGES, "unchanged") | {
         "train": "ran",
         "answer": "ran",
@@ -218,7 +222,7 @@ def test_other_rules_ask_the_gate_again_and_run_no_stage(
     trained: Path, measured: list[Path]
 ) -> None:
     quick.tuned(trained, 1.0)
-    assert run(promote=False).message == "adapt version 2 was not promoted"
+    assert run(promote=False).message == "adapt version 2 passed the gate and was held back"
     assert registry.champion(opened(trained)) == "1"
     ending = report.last(trained)
     assert ending is not None and ending.promotion.reasons[-1].startswith("passed, but")
@@ -278,6 +282,7 @@ def test_a_mistake_is_one_line_and_keeps_what_was_finished(
     output = "".join(capfd.readouterr())
     assert "Traceback" not in output
     assert "NoneType: None" not in output
+    tracked.settled(trained, os.environ)
     failed = store.client(trained).search_runs(["1"], "attributes.status = 'FAILED'")
     assert [r.data.tags["adapt.error"] for r in failed] == [state.message]
     # `data` has run, with the same result as before; what comes after it was not reached, or did
@@ -322,11 +327,10 @@ def test_outside_a_workspace(
 
 
 def test_two_retrainings_do_not_overlap(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with plan.exclusive(root):
+    with turn.taken(root):
         assert retrain.main([]) == 2
-        assert run().name == "InputError"
+        assert run().name == "Busy"
     assert "another retraining is running here (process " in capfd.readouterr().err
-    assert retrain.main(["--dry-run"]) == 0
 
 
 def test_a_dry_run_says_what_would_run(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -351,16 +355,19 @@ def test_help_teaches_every_option(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_a_time_limit_ends_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "sleep.txt").write_text("120")
-    monkeypatch.setattr(retrain, "MINUTE", 0.1)
+    monkeypatch.setattr(options, "MINUTE", 0.1)
     state = run(timeout_minutes=60)
     assert (state.name, state.message) == (
-        "Failed",
+        "TimedOut",
         "data: Task run exceeded timeout of 6.0 second(s)",
     )
-    assert workspace.processes(root) == []
+    workspace.all_end(root)
 
 
-@pytest.mark.parametrize(("number", "temporary"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+@pytest.mark.parametrize(
+    ("number", "temporary"),
+    [(signal.SIGTERM, True), (signal.SIGINT, False), (signal.SIGKILL, True)],
+)
 def test_a_stopped_retraining_leaves_no_process(root: Path, number: int, temporary: bool) -> None:
     """Also with the temporary server that Prefect starts when there is no other."""
     (root / "sleep.txt").write_text("120")
@@ -380,11 +387,14 @@ def test_a_stopped_retraining_leaves_no_process(root: Path, number: int, tempora
                 break
         process.send_signal(number)
         rest = process.stdout.read()
-    assert process.returncode == 130
-    assert "retrain: stopped" in rest
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert "retrain: stopped" in rest
     assert "Traceback" not in rest
     # Prefect's temporary server ends just after.
-    limits.until(lambda: not workspace.processes(root), "end of all processes")
+    workspace.all_end(root)
     runs = store.client(root).search_runs(["1"], "tags.`adapt.kind` = 'retraining'")
     assert [r.info.status for r in runs] == ["KILLED"]
 
@@ -395,7 +405,7 @@ def test_a_server_that_does_not_answer_is_one_line(
     address = "http://someone:secret@127.0.0.1:9/api"
     monkeypatch.setenv("PREFECT_API_URL", address)
     with temporary_settings({PREFECT_API_URL: address}), pytest.raises(InputError) as caught:
-        retrain.require_answer(address)
+        prefect_api.require_answer(address)
     message = str(caught.value)
     assert message.startswith("PREFECT_API_URL: no Prefect server answers at http://")
     assert "secret" not in message and "\n" not in message

@@ -72,6 +72,12 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     # As shipped, but for when: in seconds rather than at night.
     path = root / "infra" / "prefect.yaml"
     content = yaml.safe_load(path.read_text())
+    content["deployments"] = content["deployments"][:1]
+    # One every few seconds: those whose time comes while one runs are turned away, or they pile up.
+    content["deployments"][0]["concurrency_limit"] = {
+        "limit": 1,
+        "collision_strategy": "CANCEL_NEW",
+    }
     content["deployments"][0]["schedules"] = [{"interval": SECONDS, "active": True, "slug": "soon"}]
     path.write_text(yaml.safe_dump(content))
     ports = {
@@ -114,8 +120,14 @@ def test_a_schedule_fires_and_a_retraining_ends(deployed: Deployed) -> None:
 
     # MLflow's server shows what the retraining, which wrote to the store itself, has left.
     query: dict[str, Any] = {"experiment_ids": ["1"], "filter": "tags.`adapt.kind` = 'retraining'"}
-    (tracked,) = deployed.mlflow("runs/search", query)["runs"]
-    assert tracked["info"]["status"] == "FINISHED"
+    (tracked,) = limits.until(
+        lambda: [
+            run
+            for run in deployed.mlflow("runs/search", query)["runs"]
+            if run["info"]["status"] == "FINISHED"
+        ],
+        "finished run in MLflow",
+    )
     assert {"key": "adapt.flow_run", "value": run["id"]} in tracked["data"]["tags"]
 
     # With nothing changed, the next one runs no stage.
@@ -132,7 +144,7 @@ def test_a_schedule_fires_and_a_retraining_ends(deployed: Deployed) -> None:
         "running stage",
     )
     assert "a retraining is under way and is stopped" in deployed.services("stop")
-    assert workspace.processes(deployed.root) == []
+    workspace.all_end(deployed.root)
     runs = MlflowClient(f"sqlite:///{deployed.root}/.state/mlflow/mlflow.db").search_runs(
         ["1"], query["filter"]
     )

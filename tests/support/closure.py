@@ -32,16 +32,24 @@ def closure(module: str) -> set[str]:
 def listed(stage: str) -> list[str]:
     """The closure of a stage as dvc.yaml lists it."""
     paths = closure(f"adapt.stages.{stage}")
-    for folder in {str(Path(path).parent) for path in paths} - {"adapt"}:
+    # A folder comes before those inside it, for which it then stands as well.
+    for folder in sorted({str(Path(path).parent) for path in paths} - {"adapt"}):
         if modules(folder) <= paths:
             paths = paths - modules(folder) | {folder}
     return sorted(paths)
 
 
 def modules(folder: str) -> set[str]:
-    """The modules of a folder, its name plate left out."""
+    """The modules of a folder that DVC sees, its name plate left out."""
     files = (ROOT / folder).rglob("*.py")
-    return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}
+    found = {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}
+    return found - ignored()
+
+
+def ignored() -> set[str]:
+    """The modules that `.dvcignore` names."""
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    return {line for line in lines if line.endswith(".py")}
 
 
 def _file(module: str) -> Path | None:

@@ -58,8 +58,13 @@ def table() -> str:
         for name, test in inspect.getmembers(module, inspect.isfunction):
             if one := getattr(test, "__fault__", None):
                 cells = [one.breaks, one.keeps, one.says, one.then, f"`{path.stem}.{name}`"]
-                lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+                lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     return HEAD + "".join(f"{line}\n" for line in sorted(lines))
+
+
+def _cell(text: str) -> str:
+    """As it stands: a page would take `|` for the end of the cell, and `<name>` for a tag."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":

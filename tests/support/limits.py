@@ -14,6 +14,8 @@ COMMAND_S = 600.0
 """A command that a test starts has ended."""
 STEP_S = 120.0
 """Something that takes a second or two on a quiet machine has happened."""
+ORPHANS_S = 60.0
+"""What a killed process has started, and its folders, are gone: within 30 s, as is promised."""
 RETRAINING_S = 1800.0
 """A whole retraining with the settings for tests has ended: a minute on a quiet machine."""
 WHOLE_TEST_S = 3600

@@ -30,6 +30,7 @@ ANCHOR = {"anchor_tokens": 3, "noise_images": 2}
 TRAIN = dict(
     workers=0,
     max_failures=1,
+    wait_minutes=1,
     batch_pairs=4,
     accumulation=1,
     steps=6,

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +128,29 @@ def processes(root: Path) -> list[str]:
     left.
     """
     lines = []
+    for process in found(root):
+        with suppress(psutil.NoSuchProcess):
+            lines.append(" ".join(process.cmdline()))
+    return lines
+
+
+def found(root: Path) -> list[psutil.Process]:
+    """Those processes, the oldest first."""
+    here = []
     for process in psutil.process_iter():
         try:
             words, folder = process.cmdline(), Path(process.cwd())
             named = any(str(root) in word for word in words) or folder.is_relative_to(root)
             if named and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                lines.append(" ".join(words))
+                here.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
             continue
-    return lines
+    return sorted(here, key=lambda process: process.create_time())
+
+
+def all_end(root: Path, seconds: float = limits.STEP_S) -> None:
+    """No process stays that works in `root`; the one that sends runs to MLflow takes seconds."""
+    limits.until(lambda: not processes(root), "end of all processes", seconds)
 
 
 def free_port() -> int:
