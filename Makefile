@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run example test lint serve serve-stop ui clean
+.PHONY: help env run example test lint serve serve-stop ui report clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ serve-stop: $(READY)  ## stop them
 
 ui: $(READY)  ## open the runs of all retrainings in MLflow's UI
 	@$(BIN)/python -m flows.serve ui
+
+report: $(READY)  ## one HTML file about the last retraining, to be mailed (ARGS="RUN RUN2" compares two)
+	@$(BIN)/python -m adapt.report $(or $(ARGS),last)
 
 clean:  ## remove caches of the tools; results, runs and registered models stay
 	rm -rf .mypy_cache .import_linter_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -12,7 +12,6 @@ above all, stays as it is.
 """
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -22,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from adapt import environment, launch, params
+from adapt import command, environment, launch, params
 from adapt.files import whole_file
 from adapt.params import InputError, require
 
@@ -47,15 +46,16 @@ def main() -> None:
     parser.add_argument("name", nargs="?", help="which recipe; without one they are listed")
     parser.add_argument("--dry-run", action="store_true", help="print the changes, write nothing")
     options = parser.parse_args()
-    try:
+
+    def work() -> None:
         if options.name is None:
             lines = [f"{name:16} {about}" for name, about in recipes(root).items()]
         else:
             lines = apply(root, options.name, options.dry_run)
-    except InputError as error:
-        print(f"adapt recipe: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print("\n".join(lines))
+        print("\n".join(lines))
+
+    if code := command.ended("adapt recipe", work):
+        raise SystemExit(code)
 
 
 def recipes(root: Path) -> dict[str, str]:
@@ -172,7 +172,7 @@ def _write(file: Path, text: str, wanted: Mapping[str, Any]) -> None:
             require(_read(partial) == wanted, str(file), problem)
             partial.chmod(file.stat().st_mode)
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from None
+        raise InputError(f"{file}: {command.advice(error)}") from None
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -1,13 +1,15 @@
-"""Pictures of the MLflow UI: the comparison page and the charts of the same runs.
+"""Pictures of the MLflow UI: the comparison page, the charts of the same runs, the table of all
+retrainings; and of the report about them, by day, by night and on a phone.
 
     pip install -e '.[docs]' && apt-get install chromium
     python docs/screenshot.py --tracking-uri sqlite:////abs/mlflow.db RUN_ID RUN_ID \
         --out docs/comparison.png
 
 writes `docs/comparison.png` (tables), `-pictures.png` (the same page with a picture that the runs
-share selected) and `-charts.png` (the charts page). A server is started on a free loopback port for
-a store that is a database, and stopped again whatever happens. The browser is the system's
-Chromium, driven by Playwright; CHROMIUM names another program.
+share selected), `-charts.png` (the charts page), `-table.png` (all retrainings), and `-report.png`,
+`-report-dark.png` and `-report-phone.png` (the report about the one or two runs). A server is
+started on a free loopback port for a store that is a database, and stopped again whatever happens.
+The browser is the system's Chromium, driven by Playwright; CHROMIUM names another program.
 """
 
 import argparse
@@ -24,12 +26,20 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 from adapt import environment
+from adapt.report import reading
+from adapt.report.__main__ import footer
+from adapt.report.page import render
+from adapt.tracking.presentation import retrainings_page
 from flows.process import child_environment, end
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PAGE_LIMIT_MS = 60_000
 FLAGS = (
@@ -113,10 +123,10 @@ def open_page(page: Page, address: str, shows: str, size: tuple[int, int]) -> No
     page.wait_for_timeout(2000)
 
 
-def save(page: Page, path: Path) -> None:
-    """What the window shows, as PNG."""
+def save(shown: Page | Locator, path: Path) -> None:
+    """What the window, or a part of it, shows, as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=path)
+    shown.screenshot(path=path)
     print(path)
 
 
@@ -148,6 +158,30 @@ def take(
     save(page, out.with_name(f"{out.stem}-charts.png"))
 
 
+def table(page: Page, base: str, experiment: str, out: Path) -> None:
+    """The retrainings of the experiment, in the columns that its own view has."""
+    open_page(page, f"{base}/{retrainings_page(experiment)}", "Run Name", (1900, 620))
+    save(page, out.with_name(f"{out.stem}-table.png"))
+
+
+def report(page: Page, client: "MlflowClient", runs: Sequence[str], out: Path) -> None:
+    """The report about the runs, as a file that nothing else belongs to."""
+    uri = client.tracking_uri
+    records = [reading.read(client, client.get_run(run), uri, "") for run in runs[:2]]
+    looks: dict[str, tuple[tuple[int, int], Literal["light", "dark"]]] = {
+        "report": ((1280, 1500), "light"),
+        "report-dark": ((1280, 1500), "dark"),
+        "report-phone": ((390, 1500), "light"),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "report.html")
+        file.write_text(render(records, footer(records[0].address)), encoding="utf-8")
+        for name, (size, colours) in looks.items():
+            page.emulate_media(color_scheme=colours)
+            open_page(page, file.as_uri(), "Before and after", size)
+            save(page, out.with_name(f"{out.stem}-{name}.png"))
+
+
 def main() -> None:
     """The command line; see the module docstring."""
     parser = argparse.ArgumentParser(
@@ -169,12 +203,15 @@ def main() -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    client = MlflowClient(given.tracking_uri)
     try:
-        experiment = MlflowClient(given.tracking_uri).get_run(given.runs[0]).info.experiment_id
+        experiment = client.get_run(given.runs[0]).info.experiment_id
     except MlflowException as error:
         raise SystemExit(f"screenshot: {error}") from None
     with environment.terminable(), server(given.tracking_uri) as base, browser() as page:
         take(page, base, given.runs, experiment, given.picture, given.out)
+        table(page, base, experiment, given.out)
+        report(page, client, given.runs, given.out)
 
 
 if __name__ == "__main__":

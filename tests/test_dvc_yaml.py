@@ -8,7 +8,7 @@ import yaml
 from adapt import params
 from adapt.launch import STAGES, configs, stage_module
 from tests.support import limits
-from tests.support.closure import ROOT, listed
+from tests.support.closure import ROOT, closure, ignored, listed
 from tests.support.unread import unread
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -23,6 +23,12 @@ def test_stages_are_the_launchers():
 def test_deps_are_the_import_closure(stage):
     deps = [dep for dep in GRAPH[stage]["deps"] if not dep.startswith("results/")]
     assert deps == listed(stage), "python -m tests.support.closure prints the lists"
+
+
+def test_what_dvc_does_not_see_is_there_and_in_no_closure():
+    assert all((ROOT / path).is_file() for path in ignored())
+    for stage in STAGES:
+        assert not closure(f"adapt.stages.{stage}") & ignored()
 
 
 @pytest.mark.parametrize("stage", STAGES)

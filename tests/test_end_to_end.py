@@ -33,8 +33,9 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A workspace in which the flow has run once."""
     root = workspace.copy(tmp_path_factory.mktemp("flow") / "ws")
     (root / "said.txt").write_text(command(root, "flows.retrain"))
+    workspace.all_end(root)
     yield root
-    assert workspace.processes(root) == []
+    workspace.all_end(root)
 
 
 @pytest.fixture
@@ -93,4 +94,4 @@ def test_the_train_stage_runs_on_a_ray_cluster(root: Path) -> None:
         command(root, "dvc", "repro", "--force", "--single-item", "train", env=head.env)
     assert (root / "results/train/model/model.safetensors").exists()
     assert outputs(root) == local, "the same loop on the same machine"
-    assert workspace.processes(root) == []
+    workspace.all_end(root)

@@ -48,7 +48,7 @@ def test_the_four_places_are_named():
     assert {
         "adapt/preference/losses.py",
         "adapt/generation/decoding/steer.py",
-        "flows/promote.py",
+        "flows/promote/deciding.py",
     } <= {path for path, _ in PLACES}
     assert "adapt/metrics/chair.py" in {path for path, _ in PLACES}
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adapt import environment, params
+from adapt import command, environment, params
 from adapt.data import exchange
 from adapt.data.check import benchmarks, sections
 from adapt.data.check.drawn import drawn
@@ -31,12 +31,11 @@ from adapt.data.export import EXPORTED
 from adapt.data.formats.detection import AUTO, NAMES
 from adapt.data.importing import build
 from adapt.data.settings import Config
-from adapt.environment import Parser, UsageError, number_of, piped
+from adapt.environment import Parser, number_of
 from adapt.files import whole_file
 from adapt.params import InputError, plain, require
 
 PARAMS = Path("params.yaml")
-INTERRUPTED = 130
 
 _EXAMPLES = {
     "check": """
@@ -89,16 +88,12 @@ pass are taken in when stage data runs again.""",
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, 1 where a check finds rows to reject, 2 a mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
+
+    def work() -> int:
         options = _parser().parse_args(arguments)
         return int(_COMMANDS[options.command](options))
-    except (InputError, UsageError) as error:
-        message = " ".join(plain(line) for line in str(error).split("\n"))
-        if "--json" in arguments:
-            print(json.dumps({"error": message}))
-        else:
-            print(f"adapt.data: {message}", file=sys.stderr)
-        return 2
+
+    return command.ended("adapt.data", work, in_json="--json" in arguments, stopped="")
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -164,7 +159,7 @@ def _write(path: Path, text: str) -> None:
         with whole_file(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{plain(str(path))}: {error.strerror}") from None
+        raise InputError(f"{plain(str(path))}: {command.advice(error)}") from None
 
 
 # ---- arguments -----------------------------------------------------------------------------------
@@ -223,12 +218,9 @@ def _benchmark(text: str) -> tuple[str, str]:
 
 
 def _run() -> int:
-    """`main`, for a shell: quiet where a reader leaves early, or somebody presses Ctrl-C."""
-    try:
-        with environment.terminable():
-            return piped(main)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    """`main`, for a shell, which may end it by SIGTERM or by closing the terminal."""
+    with environment.terminable():
+        return main()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What a full or read-only disk raises, in one line."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapt import command
 from adapt.params import InputError
 
 
@@ -14,5 +14,4 @@ def told(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"{error.filename or place}: {reason}") from None
+        raise InputError(f"{error.filename or place}: {command.advice(error)}") from None

@@ -15,6 +15,7 @@ import pandas as pd
 from adapt.evaluation.counts import Counted, counted
 from adapt.metrics.bootstrap import Interval, difference
 from adapt.metrics.headline import HEADLINES
+from adapt.names import figure_text
 
 FAR = 10.0  # points of mean Cover below the best arm's, beyond which an arm is off the chart
 COLUMNS = {
@@ -116,10 +117,12 @@ def chart(long: pd.DataFrame, path: Path) -> None:
         style: dict[str, Any] = {"color": f"C{i % 10}", "marker": "o" if i < 10 else "s"}
         label = f"{arm}: Hal {hal:.1f}, Cover {cover:.1f}"
         if cover < best - FAR:
-            axes.scatter([], [], s=90, label=f"{label}, off the chart", alpha=0.3, **style)
+            axes.scatter(
+                [], [], s=90, label=f"{figure_text(label)}, off the chart", alpha=0.3, **style
+            )
             continue
         axes.scatter(rows.hal, rows.cover, s=16, alpha=0.5, **style)
-        axes.scatter(hal, cover, s=90, label=label, edgecolors="white", **style)
+        axes.scatter(hal, cover, s=90, label=figure_text(label), edgecolors="white", **style)
     axes.set_xlabel("Hal, % of descriptions with a hallucinated object")
     axes.set_ylabel("Cover, % of true objects mentioned")
     axes.set_title("every arm on every seed; large: mean; upper left is best")

@@ -1,6 +1,5 @@
 """Panels: a row's pictures, where the model looked before and after, and what it said."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from adapt.evaluation import plots
 from adapt.evaluation.counts import sizes
 from adapt.metrics.headline import ARMS
 from adapt.metrics.split import FREE
+from adapt.names import file_name
 
 PANEL = ("base", "tuned")  # the arms of a panel
 
@@ -23,8 +23,8 @@ def write(
     by_id = judged.set_index(["id", "arm"])
     for identity, example in examples.items():
         rows = [_row(ARMS[arm], by_id.loc[(identity, arm)]) for arm in PANEL]
-        name = re.sub(r"[^\w.-]", "_", identity)
-        plots.panel(open_images(example), rows, folder / f"{prefix}{name}.png", example.question)
+        path = folder / f"{file_name(prefix + identity)}.png"
+        plots.panel(open_images(example), rows, path, example.question)
 
 
 def _row(title: str, row: Any) -> plots.PanelRow:

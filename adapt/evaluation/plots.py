@@ -21,6 +21,7 @@ from PIL import Image
 from adapt.evaluation.degradation import MIN_TOKENS
 from adapt.evaluation.heat_maps import HEAT, colour_scale, comparable, draw_heat, draw_pictures
 from adapt.metrics.headline import ARMS, HEADLINES
+from adapt.names import figure_text
 
 DPI = 110
 BEFORE, AFTER = "#D55E00", "#0072B2"
@@ -76,20 +77,21 @@ def curves_figure(curves: pd.DataFrame, relative: pd.DataFrame, signal: str) -> 
     for (every, kinds), (points, scale) in zip(table, scales, strict=True):
         rows = points[points["signal"] == signal]
         _overlay(every, kinds, rows)
-        every.set_ylabel(axis)
+        every.set_ylabel(figure_text(axis))
         for axes in (every, kinds):
-            axes.set_xlabel(f"position in the answer ({scale})")
+            axes.set_xlabel(f"position in the answer ({figure_text(scale)})")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
     for axes, name in zip(table[0], ("all tokens of the answer", "object words only"), strict=True):
-        axes.set_title(name)
+        axes.set_title(figure_text(name))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.lines:
             axes.legend(frameon=False, fontsize=9)
     for axes in table[1]:
         axes.set_xlim(0, 1)
     left_out = f"points of fewer than {MIN_TOKENS} tokens or answers left out"
-    figure.suptitle(f"{title} along the answer (mean and 95 % band; {left_out})", fontsize=12)
+    heading = f"{title} along the answer (mean and 95 % band; {left_out})"
+    figure.suptitle(figure_text(heading), fontsize=12)
     return figure
 
 
@@ -111,7 +113,7 @@ def _band(axes: Any, points: pd.DataFrame, label: str, **style: Any) -> None:
         return
     points = points.sort_values("position")
     position, low, high = points["position"], points["low"], points["high"]
-    axes.plot(position, points["mean"], label=label, lw=2, **style)
+    axes.plot(position, points["mean"], label=figure_text(label), lw=2, **style)
     shade = 0.07 if style["ls"] == ":" else 0.16  # few hallucinated words: wide bands
     axes.fill_between(position, low, high, color=style["color"], alpha=shade, lw=0)
 
@@ -125,7 +127,7 @@ def before_after_figure(metrics: Mapping[str, float]) -> Figure | None:
     there = [of for of in HEADLINES if any(f"{arm}/{of.key}" in metrics for arm in arms)]
     if not there:
         return None
-    names = [ARMS[arm].replace(", ", "\n") for arm in arms]
+    names = [figure_text(ARMS[arm].replace(", ", "\n")) for arm in arms]
     colours = [STYLES[arm][0] for arm in arms]
     figure = Figure(figsize=(3 * len(there), 3.9), layout="constrained")
     for axes, number in zip(figure.subplots(1, len(there), squeeze=False)[0], there, strict=True):
@@ -134,12 +136,12 @@ def before_after_figure(metrics: Mapping[str, float]) -> Figure | None:
         texts = ["" if np.isnan(value) else f"{value:.{number.digits}f}" for value in values]
         axes.bar_label(bars, texts, padding=2, fontsize=9)
         axes.set_xticks(range(len(arms)), names, fontsize=8)
-        axes.set_title(f"{number.name}\n({number.better} is better)", fontsize=11)
-        axes.set_ylabel(number.axis, fontsize=9)
+        axes.set_title(figure_text(f"{number.name}\n({number.better} is better)"), fontsize=11)
+        axes.set_ylabel(figure_text(number.axis), fontsize=9)
         axes.margins(y=0.15)
         axes.spines[["top", "right"]].set_visible(False)
     title = "Before and after the retraining, with and without steering, on the test images"
-    figure.suptitle(title if len(there) > 2 else "Before and after", fontsize=13)
+    figure.suptitle(figure_text(title if len(there) > 2 else "Before and after"), fontsize=13)
     return figure
 
 
@@ -174,11 +176,11 @@ def panel(
     scale = colour_scale(heats, 0.97)
     for column, row in enumerate(rows, start=1):
         axes = figure.add_subplot(grid[0, column])
-        axes.set_title(row.title, fontsize=11)
+        axes.set_title(figure_text(row.title), fontsize=11)
         draw_heat(axes, images, heats[column - 1], scale)
         _answer(figure.add_subplot(grid[1, column]), row.marked)
     _scale_bar(figure, figure.add_subplot(grid[0, -1]), scale, rows)
-    figure.suptitle(title or "Where the model looks", fontsize=12)
+    figure.suptitle(figure_text(title or "Where the model looks"), fontsize=12)
     save(figure, path)
 
 
@@ -186,7 +188,7 @@ def _scale_bar(figure: Figure, axes: Any, scale: Normalize, rows: Sequence[Panel
     shapes = {heat.shape for row in rows for heat in row.heats}
     unit = "on the patch" if len(shapes) == 1 else "per area (1: all of it, evenly)"
     bar = figure.colorbar(ScalarMappable(scale, HEAT), cax=axes, extend="max")
-    bar.set_label(f"attention {unit}", fontsize=9)
+    bar.set_label(figure_text(f"attention {unit}"), fontsize=9)
     bar.ax.tick_params(labelsize=8)
 
 
@@ -199,7 +201,8 @@ def _answer(axes: Any, marked: str, size: float = 10.5) -> None:
     for word, is_wrong, is_glued in _words(marked):
         x += 0 if is_glued or x == 0 else 0.3 * pixel / box.width
         style = {"color": WRONG, "weight": "bold"} if is_wrong else {"color": "black"}
-        text = axes.text(x, y, word, fontsize=size, va="top", transform=axes.transAxes, **style)
+        place = {"fontsize": size, "va": "top", "transform": axes.transAxes}
+        text = axes.text(x, y, figure_text(word), **place, **style)
         length = text.get_window_extent(renderer).width / box.width
         if x + length > 1 and not is_glued:
             x, y = 0.0, y - 1.4 * pixel / box.height

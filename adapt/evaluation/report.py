@@ -32,6 +32,7 @@ from adapt.evaluation.settings import Config
 from adapt.metrics.bootstrap import difference
 from adapt.metrics.headline import ARMS
 from adapt.metrics.measures import OBJECTS, unmeasured
+from adapt.names import one_line
 
 DIFFERENCES = ("hal", "cover", "chair_i")  # of tuned and base, with intervals
 
@@ -76,7 +77,7 @@ def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, f
     metrics = {f"{arm}/{key}": v for arm, one in arms.items() for key, v in one.metrics.items()}
     metrics |= differences(config, arms["tuned"].responses, arms["base"].responses)
     for need, missing in unmeasured(arms["base"].metrics).items():
-        print(f"without {', '.join(missing)}: the test split has no {need}", flush=True)
+        print(one_line(f"without {', '.join(missing)}: the test split has no {need}"), flush=True)
     metrics |= benchmarks.write(config, answers, out)
     # 2. Fit the early warning on validation words only, and judge it on the test split.
     detectors = _detectors(config, inputs, out)
@@ -133,7 +134,7 @@ def _detectors(config: Config, inputs: _Inputs, out: Path) -> dict[str, Detector
             "hallucinated": int(labels.sum()),
         }
     if problem:
-        print(f"no detector for the early warning: {problem}", flush=True)
+        print(one_line(f"no detector for the early warning: {problem}"), flush=True)
     detection.write(out / "detector.json", detectors, source, problem)
     return detectors
 
@@ -153,7 +154,7 @@ def _warning(
         if not reports[arm]:
             is_known = len(described(arms[arm].responses)) > 0
             problem = early_warning.problem(tokens) if is_known else f"no {OBJECTS}"
-            print(f"early warning not judged on {arm}: {problem}", flush=True)
+            print(one_line(f"early warning not judged on {arm}: {problem}"), flush=True)
         values = early_warning.metrics(reports[arm], calibrated[arm])
         metrics |= {prefix + key: value for key, value in values.items()}
     plots.csv(early_warning.table(reports), out / "detection.csv")

@@ -18,6 +18,7 @@ from adapt.evaluation import detection, early_warning
 from adapt.evaluation.degradation import LABELS
 from adapt.evaluation.heat_maps import colour_scale, comparable, draw_heat, draw_pictures
 from adapt.evaluation.plots import AFTER, BEFORE, WRONG
+from adapt.names import figure_text
 
 GREY = "#8A8A8A"
 SCORES = {  # name, colour
@@ -83,7 +84,7 @@ def warning_figure(
         axes.grid(alpha=0.25)
     title = "Early warning of hallucinated words, before the retraining, on the test images:"
     share = f"{labels.sum()} of {len(labels)} object words are hallucinated"
-    figure.suptitle(f"{title} {share}", fontsize=13)
+    figure.suptitle(figure_text(f"{title} {share}"), fontsize=13)
     return figure
 
 
@@ -98,10 +99,11 @@ def _bars(axes: Any, report: detection.Report) -> None:
     for y, value in enumerate(values):
         axes.text(value.high + 0.015, y, f"{value.point:.2f}", va="center", fontsize=9)
     axes.axvline(0.5, color="#222222", lw=0.8, ls=":")
-    axes.set_yticks(range(len(names)), [SCORES[name][0] for name in names], fontsize=9)
+    titles = [figure_text(SCORES[name][0]) for name in names]
+    axes.set_yticks(range(len(names)), titles, fontsize=9)
     axes.set(xlim=(0, 1.12), xticks=np.arange(0, 1.01, 0.25))
     meaning = "0.5: a coin;\nbelow: this signal shows the opposite here"
-    axes.set_xlabel(f"AUROC with 95 % interval ({meaning})")
+    axes.set_xlabel(figure_text(f"AUROC with 95 % interval ({meaning})"))
     axes.set_title("Telling hallucinated from grounded", fontsize=11)
 
 
@@ -111,14 +113,14 @@ def _caught(axes: Any, scores: Mapping[str, np.ndarray], labels: np.ndarray) -> 
         title, colour = SCORES[name]
         values = [100 * detection.caught(score, labels, share) for share in shares]
         label = f"{title.split(' (')[0]}: {100 * detection.caught(score, labels):.0f} %"
-        axes.plot(100 * shares, values, color=colour, lw=2, label=label)
+        axes.plot(100 * shares, values, color=colour, lw=2, label=figure_text(label))
     warned = 100 * detection.WARNED
     axes.axvline(warned, color="#222222", lw=0.8, ls=":")
     axes.set(xlim=(0, 50), ylim=(0, 102))
     axes.set(xlabel="object words warned at, %", ylabel="hallucinated words caught, %")
     axes.set_title("Caught by how many warnings", fontsize=11)
     legend = f"caught at {warned:.0f} %"
-    axes.legend(frameon=False, fontsize=8.5, loc="lower right", title=legend)
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right", title=figure_text(legend))
 
 
 def _calibration(axes: Any, calibrated: Mapping[str, detection.Calibration]) -> None:
@@ -126,7 +128,8 @@ def _calibration(axes: Any, calibrated: Mapping[str, detection.Calibration]) -> 
     for name, bins in calibrated.items():
         title, colour = SCORES[name]
         label = f"{title.split(' (')[0]}: mean gap {bins.error:.3f}"
-        axes.plot(bins.risk, bins.share, "o-", color=colour, lw=2, ms=4.5, label=label)
+        style = {"color": colour, "lw": 2, "ms": 4.5}
+        axes.plot(bins.risk, bins.share, "o-", label=figure_text(label), **style)
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that was hallucinated")
     axes.set_xlabel("risk that was told (bins of equally many words)")
     axes.set_title("Are the risks true?", fontsize=11)
@@ -174,8 +177,9 @@ def strip_figure(
         bars = "risk of being hallucinated, from attention alone (grey: not an object word)"
         legend += f"; bar: {bars}"
     top: dict[str, Any] = {"ha": "center", "va": "top"}
-    figure.text(0.5, 1 - 0.08 / height, heading, fontsize=12, **top)
-    figure.text(0.5, 1 - 0.36 / height, legend, fontsize=9.5, color="#444444", **top)
+    figure.text(0.5, 1 - 0.08 / height, figure_text(heading), fontsize=12, **top)
+    grey: dict[str, Any] = {"fontsize": 9.5, "color": "#444444"}
+    figure.text(0.5, 1 - 0.36 / height, figure_text(legend), **grey, **top)
     return figure
 
 
@@ -184,7 +188,7 @@ def _titled(axes: Any, trace: Trace, t: int) -> tuple[str, bool]:
     is_object = trace.labels[t] != LABELS[0]
     colour = {"hallucinated": WRONG, "grounded": AFTER}.get(trace.labels[t], "black")
     word, weight = trace.pieces[t].strip() or "·", "bold" if is_object else "normal"
-    axes.set_title(word, fontsize=11, color=colour, pad=4, fontweight=weight)
+    axes.set_title(figure_text(word), fontsize=11, color=colour, pad=4, fontweight=weight)
     return colour, is_object
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import adapt
-from adapt import environment, params
+from adapt import command, environment, params
 from adapt.benchmarks.settings import Benchmark, parsed, require_distinct
 from adapt.data.disk import told
-from adapt.environment import Parser, UsageError
+from adapt.environment import Parser
 from adapt.generation.settings import Config
+from adapt.names import one_line
 from adapt.params import InputError, require
 
 if TYPE_CHECKING:
@@ -59,17 +60,14 @@ Exit codes: 0 done, 2 a mistake in the arguments or files, 130 stopped.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    try:
+
+    def work() -> None:
         options = _parser().parse_args(argv)
         with environment.terminable():
             _answer(options)
-    except (InputError, UsageError) as error:
-        print(f"adapt.generation: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("adapt.generation: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+
+    stopped = "stopped; the same command goes on from here"
+    return command.ended("adapt.generation", work, stopped=stopped)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,7 +139,7 @@ def _write(
     table = bench.ask(arm, steered.steer if steered else None).responses
     answers = dict(zip(table.id, table.response, strict=True))
     registry.write_answers(file, suite, answers)
-    print(f"{suite.label}: {len(answers)} answers are in {file}")
+    print(one_line(f"{suite.label}: {len(answers)} answers are in {file}"))
     scoring = registry.scoring(benchmark, file)
     if benchmark.name == "mmhal" and benchmark.judge is not None:
         texts = judging.verdicts(benchmark, suite, answers, arm, state / "verdicts")
@@ -149,7 +147,7 @@ def _write(
         judged.write_text(judging.as_replies(texts, suite), encoding="utf-8")
         scoring = f"python -m adapt.score mmhal --responses {judged} --truth {file}"
     if scoring:
-        print(f"{suite.label}: {scoring}")
+        print(one_line(f"{suite.label}: {scoring}"))
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -19,6 +19,7 @@ from adapt.data.schema import Example, Preference, Turn, open_images
 from adapt.generation.answer import Answers, Decoding, answer
 from adapt.generation.settings import Batch
 from adapt.models.prompts import encode
+from adapt.names import one_line
 from adapt.params import InputError
 
 T = TypeVar("T")
@@ -90,7 +91,10 @@ def halved(
             advice = "lower max_new_tokens or take a larger machine"
             raise InputError(f"{key}: one question does not fit into the memory; {advice}")
         size = len(part) // 2
-        print(f"{key}: {len(part)} questions do not fit into the memory; {size}", file=sys.stderr)
+        print(
+            one_line(f"{key}: {len(part)} questions do not fit into the memory; {size}"),
+            file=sys.stderr,
+        )
 
 
 def _tried(work: Callable[[Sequence[T]], R], part: Sequence[T]) -> R | None:

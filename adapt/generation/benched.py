@@ -13,6 +13,7 @@ from adapt.generation import verdicts as judging
 from adapt.generation.bench import Bench, Tables
 from adapt.generation.settings import Config, SteerConfig
 from adapt.metrics.split import FREE
+from adapt.names import one_line
 from adapt.params import require
 
 COLUMNS = "arm steered benchmark id image_id kind question reference response tokens heats grids"
@@ -37,9 +38,9 @@ def suites(config: Config) -> list[Suite]:
 def announced(benchmark: Benchmark) -> Suite:
     """One benchmark's questions; its notes are printed."""
     suite = registry.read(benchmark)
-    print(f"{suite.label}: {len(suite.questions)} questions of {benchmark.path}")
+    print(one_line(f"{suite.label}: {len(suite.questions)} questions of {benchmark.path}"))
     for note in suite.notes:
-        print(f"{suite.label}: {note}")
+        print(one_line(f"{suite.label}: {note}"))
     return suite
 
 

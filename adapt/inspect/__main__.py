@@ -7,14 +7,12 @@ Torch and transformers are imported where they are used, so that `--help` is the
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapt import environment
+from adapt import command, environment
 from adapt.inspect.lines import lines
-from adapt.params import InputError
 
 NEEDED = ("capture", "steering", "training")  # for exit code 0
 PARAMS = Path("params.yaml")
@@ -55,17 +53,13 @@ Exit codes: 0 capture, steering and training work, 1 one of them does not (the l
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(argv)
-    try:
+
+    def work() -> int:
         facts = _facts(options)
-    except InputError as error:
-        message = " ".join(str(error).split())
-        if options.json:
-            print(json.dumps({"error": message}))
-        else:
-            print(f"adapt.inspect: {message}", file=sys.stderr)
-        return 2
-    print(json.dumps(facts, indent=2) if options.json else "\n".join(lines(facts)))
-    return 0 if all(facts[probe]["supported"] for probe in NEEDED) else 1
+        print(json.dumps(facts, indent=2) if options.json else "\n".join(lines(facts)))
+        return 0 if all(facts[probe]["supported"] for probe in NEEDED) else 1
+
+    return command.ended("adapt.inspect", work, in_json=options.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from adapt.generation.answer import Decoding, answer
 from adapt.generation.debias import Debias
 from adapt.inspect.probes import QUESTION, read_picture
 from adapt.models.load import load_model, load_processor
+from adapt.names import figure_text
 from adapt.params import InputError
 from adapt.preference.guide import enhanced
 
@@ -72,6 +73,6 @@ def _figure(image: Image.Image, faded: Image.Image, heat: np.ndarray, title: str
     draw_pictures(kept, [faded])
     names = {"picture": given, "visual anchor": anchor, "enhanced image (v+)": kept}
     for name, axes in names.items():
-        axes.set_title(name, fontsize=11)
-    figure.suptitle(title, fontsize=12)
+        axes.set_title(figure_text(name), fontsize=11)
+    figure.suptitle(figure_text(title), fontsize=12)
     return figure

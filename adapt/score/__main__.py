@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adapt.environment import Parser, UsageError, number_of, piped
-from adapt.params import InputError
+from adapt import command
+from adapt.environment import Parser, number_of
 from adapt.score import content, forms, pope, pope_builder, result
 
 _EXAMPLES = {
@@ -67,37 +67,24 @@ _EXAMPLES = {
     python -m adapt.score pope-questions --truth instances_val2014.json --mode strict""",
 }
 
-
-_LONGEST = 320  # characters of a message
+_LONGEST = 320  # characters of a message, whose middle may hold a path of any length
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, or 2 for a mistake in arguments or files."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     content.forget()
-    try:
-        options = _parser().parse_args(arguments)
-        if options.benchmark == "pope-questions":
-            pope_builder.write(options)
-            return 0
-        scores = _evaluate(options)
-    except (InputError, UsageError) as error:
-        message = _line(error)
-        if "--json" in arguments:
-            print(json.dumps({"error": message}))
-        else:
-            print(f"adapt.score: {message}", file=sys.stderr)
-        return 2
+    options: dict[str, Any] = {"in_json": "--json" in arguments, "longest": _LONGEST}
+    return command.ended("adapt.score", lambda: _score(arguments), **options)
+
+
+def _score(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    if options.benchmark == "pope-questions":
+        pope_builder.write(options)
+        return
+    scores = _evaluate(options)
     print(json.dumps(scores, indent=2) if options.json else result.table(scores))
-    return 0
-
-
-def _line(error: ValueError) -> str:
-    """One line, and a short one: its middle may hold a path, or an argument, of any length."""
-    message = " ".join(str(error).split())
-    if len(message) <= _LONGEST:
-        return message
-    return f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
@@ -149,9 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--parser", choices=pope.PARSERS, default="official", help=read_by)
     columns = "image_id, caption, extract_objs"
     objhal = _scoring(commands, "objhal", "Object HalBench", columns, objects)
-    for command in (chair, objhal):
+    for benchmark in (chair, objhal):
         listed = "an object a line: name, synonym, ... (without: our own)"
-        command.add_argument("--synonyms", type=Path, help=listed)
+        benchmark.add_argument("--synonyms", type=Path, help=listed)
     answers = "the answers, model_answer"
     _scoring(commands, "mmhal", "MMHal-Bench's judge", "choices, or texts", answers, needed=False)
     columns = "as HallusionBench.json has, and verdicts"
@@ -209,4 +196,4 @@ def _rename(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(piped(main))
+    sys.exit(main())

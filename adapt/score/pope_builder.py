@@ -31,6 +31,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from adapt import command
+from adapt.names import one_line
 from adapt.params import InputError
 from adapt.score import coco
 from adapt.score.scored import Mode
@@ -65,7 +67,10 @@ def write(options: argparse.Namespace) -> None:
         raise InputError(f"{options.truth}: no image has {options.per_image} objects")
     if len(rich) < len(images):
         few = f"{len(images) - len(rich)} of {len(images)} images"
-        print(f"{few} have fewer than {options.per_image} objects; left out", file=sys.stderr)
+        print(
+            one_line(f"{few} have fewer than {options.per_image} objects; left out"),
+            file=sys.stderr,
+        )
     lines = build(rich, options.strategy, options.per_image, options.seed, options.mode)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     if options.out is None:
@@ -74,7 +79,7 @@ def write(options: argparse.Namespace) -> None:
     try:
         options.out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{options.out}: {error.strerror}") from None
+        raise InputError(f"{options.out}: {command.advice(error)}") from None
 
 
 def build(

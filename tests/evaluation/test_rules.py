@@ -133,3 +133,13 @@ def test_the_schema_is_one_of_free_keys() -> None:
     schema = Rules.model_json_schema()
     assert schema["additionalProperties"] == {"$ref": "#/$defs/Rule"}
     json.dumps(schema)
+
+
+def test_a_person_may_have_to_approve_and_that_is_no_metric() -> None:
+    rule = {"hal": {"drop": 0.0}}
+    assert load(rule).approval == "none"
+    rules = load({"approval": "required", **rule})
+    assert (rules.approval, list(rules.named)) == ("required", ["hal"])
+    assert params.as_params("gate", rules) == {"gate": {"approval": "required", **rule}}
+    assert mistake({"approval": "required"}) == "gate: must have a rule for at least one metric"
+    assert "gate.approval: " in mistake({"approval": "maybe", **rule})

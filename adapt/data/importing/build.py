@@ -19,6 +19,7 @@ from adapt.data.importing.survey import VOCABULARY, Survey, open_source, survey
 from adapt.data.schema import SPLITS, write_vocabulary
 from adapt.data.settings import Config
 from adapt.data.tables import Writer
+from adapt.names import one_line
 from adapt.params import InputError
 from adapt.progress import track
 
@@ -34,7 +35,7 @@ def build(
     rejected = rejected or workspace / quarantine.FILE
     # 1. What the source is, and what each of its rows is.
     source, recognised = open_source(config, workspace)
-    print(f"adapt data: {source.named} has format {recognised.format}: {recognised.why}")
+    print(one_line(f"adapt data: {source.named} has format {recognised.format}: {recognised.why}"))
     # Before its rows are read: what is added meanwhile is for the next run.
     revision = source.fingerprint()
     found = survey(source, recognised)
@@ -117,7 +118,7 @@ def _limit(found: Survey, refused: Mapping[int, Refused], most: float, path: Pat
     message = f"{first}{others}, of {rows} rows; all in {path}"
     if len(refused) > most * rows:
         raise InputError(f"{message} (data.max_rejected is {most:g})")
-    print(f"adapt data: warning: left out {message}", file=sys.stderr)
+    print(one_line(f"adapt data: warning: left out {message}"), file=sys.stderr)
 
 
 # ---- what is written -----------------------------------------------------------------------------
@@ -159,13 +160,22 @@ def _tell(found: Survey, decided: Decided, rows: Sequence[Verdict]) -> None:
     print(f"adapt data: {len(rows):,} rows: {checked}")
     if left_out := found.checking.recognised.left_out:
         files = f"{left_out[0]}{f' and {len(left_out) - 1} more' if len(left_out) > 1 else ''}"
-        print(f"adapt data: warning: left out, of another format: {files}", file=sys.stderr)
+        print(
+            one_line(f"adapt data: warning: left out, of another format: {files}"), file=sys.stderr
+        )
     if decided.cut:
-        print(f"adapt data: {' and '.join(decided.cut)} cut from the training rows, by picture")
+        print(
+            one_line(
+                f"adapt data: {' and '.join(decided.cut)} cut from the training rows, by picture"
+            )
+        )
     if decided.leaks:
         others = f" and {len(decided.leaks) - 1} more" if len(decided.leaks) > 1 else ""
         where = f"{decided.leaks[0]}{others}"
-        print(f"adapt data: warning: pictures of two splits look alike: {where}", file=sys.stderr)
+        print(
+            one_line(f"adapt data: warning: pictures of two splits look alike: {where}"),
+            file=sys.stderr,
+        )
 
 
 def _about(

@@ -18,7 +18,6 @@ MAX_LINE = 16_384  # characters
 MAX_TEXT = 2_000  # characters of a text in it
 MAX_ITEMS = 50  # of a list, or keys of a mapping
 MAX_DEPTH = 6
-_BREAKS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}  # lines to some readers
 
 
 class Refused(NamedTuple):
@@ -64,9 +63,8 @@ def _line(one: Refused) -> str:
 
 def _dumped(one: Refused) -> str:
     text = json.dumps(one._asdict(), ensure_ascii=False, default=repr)
-    for character, escaped in _BREAKS.items():
-        text = text.replace(character, escaped)
-    return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair
+    # What does not print, line ends to some readers and half a surrogate pair among it.
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def _short(value: Any, depth: int = 0) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy
 import PIL
 
+from adapt import command
 from adapt.data import fingerprint, kinds, pictures, pixels, schema, texts, truth, validation
 from adapt.data.readers import record
 from adapt.params import InputError
@@ -101,10 +102,10 @@ class Verdicts:
             yield
         except sqlite3.DatabaseError as error:
             is_space = "full" in str(error) or "readonly" in str(error)
-            advice = "" if is_space else "; it may be deleted"
-            raise InputError(f"{self._path}: {error}{advice}") from None
+            advice = command.of_words(str(error)) if is_space else f"{error}; it may be deleted"
+            raise InputError(f"{self._path}: {advice}") from None
         except OSError as error:
-            raise InputError(f"{self._path}: {error.strerror}") from None
+            raise InputError(f"{self._path}: {command.advice(error)}") from None
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from adapt.models.prompts import end_tokens
+from adapt.names import one_line
 
 # Tokens that a model may never say, or not begin with: they belong to its vocabulary.
 KEPT = ("bos_token_id", "suppress_tokens", "begin_suppress_tokens")
@@ -88,4 +89,7 @@ def _say_dropped(model: Any) -> None:
     if values := dropped(model.generation_config):
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         why = "answers are greedy, or sampled at the temperature of params.yaml"
-        print(f"the model's generation_config has no effect here ({shown}): {why}", file=sys.stderr)
+        print(
+            one_line(f"the model's generation_config has no effect here ({shown}): {why}"),
+            file=sys.stderr,
+        )
