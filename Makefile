@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run example test lint serve serve-stop ui report clean
+.PHONY: help env run example test test-slow lint serve serve-stop ui report clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -19,9 +19,12 @@ run: $(READY)  ## retrain, evaluate and promote; only what has changed runs (ARG
 example: $(READY)  ## the same on preference data without any truth and a benchmark, both drawn, in example/
 	@$(BIN)/python -m flows.example $(ARGS)
 
-test: lint  ## lint, then all tests
+test: lint  ## lint, then all tests but the slow ones
 	# One thread each: two test processes with two threads of torch on two cores take many times longer.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: $(READY)  ## the tests that kill real servers, clusters and nights
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and that imports go one way
 	$(BIN)/ruff check .

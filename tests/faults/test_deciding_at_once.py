@@ -9,6 +9,8 @@ from adapt.tracking.store import Store
 from tests.support import deciders, tracked, versions
 from tests.support.faults import fault
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, TIMES = 8, 13  # 104 decisions
 
 

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from adapt.cluster import local
 from tests.support import limits
 from tests.support.faults import fault
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import os, signal, socket, sys, time

@@ -12,6 +12,8 @@ from tests.support import limits, mlflow_server, recording, tracked, workspace
 from tests.support.faults import fault
 from tests.support.recording import Training
 
+pytestmark = pytest.mark.slow
+
 
 @fault(
     "the MLflow server is away when a training begins, is killed in its middle, and stays away",

@@ -24,6 +24,8 @@ from tests.support import limits, tracked
 from tests.support.faults import fault
 from tests.support.preference_rows import settings
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["inputs"]  # a fixture
 
 HELD = (8, 14)  # steps

@@ -26,9 +26,12 @@ from tests.support.faults import fault
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 AWAY = "http://127.0.0.1:9"  # nobody listens there
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:dvc", "ignore:_NoneStep.value:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning:dvc", "ignore:_NoneStep.value:DeprecationWarning"
+    ),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

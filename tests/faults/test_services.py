@@ -13,7 +13,7 @@ from tests.support import limits, workspace
 from tests.support.faults import fault
 from tests.support.served import Served, served
 
-pytestmark = pytest.mark.timeout(limits.WHOLE_TEST_S)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(limits.WHOLE_TEST_S)]
 BACK_S = 120.0  # a server that was killed answers again: some 10 s on a quiet machine
 
 

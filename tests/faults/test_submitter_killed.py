@@ -17,6 +17,8 @@ from tests.support import limits
 from tests.support.faults import fault
 from tests.support.ray_head import RayHead, ray_head
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["workspace"]  # a fixture
 
 KILLED = """

@@ -17,6 +17,8 @@ import pytest
 from tests.support import limits, quick, workspace
 from tests.support.served import Inbox, Served, inbox, served
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"gate": {"approval": "required"}}
 
 
