@@ -65,6 +65,9 @@ class Trouble(InputError):
     """What the machine refuses: nothing was given wrongly, but a person has to do something."""
 
 
+TOLD = (InputError, environment.UsageError, BrokenPipeError, KeyboardInterrupt)
+
+
 def ended(
     name: str,
     work: Callable[[], int | None],
@@ -85,17 +88,38 @@ def ended(
             code = work() or DONE
             sys.stdout.flush()
             return code
-    except (InputError, environment.UsageError) as error:
-        tell(name, message(error, longest), in_json=in_json)
-        return MISTAKE
-    except BrokenPipeError:
+    except TOLD as error:
+        line = stopped if isinstance(error, KeyboardInterrupt) else message(error, longest)
+        return _answer(error, name, line, unread, in_json=in_json)
+
+
+@contextmanager
+def edge(name: str) -> Iterator[None]:
+    """The same around a block, which ends by `SystemExit`; output that nobody reads is no success.
+
+    A stage that cannot print has not finished: with 0, DVC would note what was there before it.
+    """
+    try:
+        with plainly():
+            yield
+            sys.stdout.flush()
+    except TOLD as error:
+        line = "stopped" if isinstance(error, KeyboardInterrupt) else message(error)
+        raise SystemExit(_answer(error, name, line, STOPPED)) from None
+
+
+def _answer(
+    error: BaseException, name: str, line: str, unread: int, *, in_json: bool = False
+) -> int:
+    """Say what has ended a command; returns its exit code."""
+    if isinstance(error, BrokenPipeError):
         if not _is_unread():  # another pipe: a worker or a server has gone
-            raise
+            raise error
         _close_output()
         return unread
-    except KeyboardInterrupt:
-        tell(name, stopped)
-        return STOPPED
+    is_stopped = isinstance(error, KeyboardInterrupt)
+    tell(name, line, in_json=in_json and not is_stopped)
+    return STOPPED if is_stopped else MISTAKE
 
 
 @contextmanager

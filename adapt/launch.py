@@ -53,25 +53,19 @@ def launch(stage: str) -> None:
     needs = f"`dvc repro {stage}` runs it after what it needs."
     parser = environment.parser(f"adapt.stages.{stage}", module.__doc__, f"{where} {needs}")
     parser.parse_args()
-    # A stage that cannot print has not finished: with 0, DVC would note what was there before it.
-    unread = command.STOPPED
-    if code := command.ended(f"adapt {stage}", lambda: _run(stage, module, root), unread=unread):
-        raise SystemExit(code)
-
-
-def _run(stage: str, module: ModuleType, root: Path) -> None:
-    loaded = configs(params.read(root / "params.yaml"))
-    sweep(root / RESULTS)  # what stages that were killed have left
-    store = Store(root, loaded["tracking"])
-    with environment.bound_to_dvc(), runs.stage_run(store, stage, loaded[stage]) as run:
-        # Inside the run, so that its tag says in words what the machine has refused.
-        with command.plainly(), whole_folder(root / RESULTS / stage) as out:
-            metrics = module.run(loaded[stage], root / RESULTS, out, run.log_step)
-            text = json.dumps(metrics, indent=2, sort_keys=True)
-            (out / "metrics.json").write_text(text + "\n")
-        run.log_results(root / RESULTS / stage)
-    shown = sorted(metrics.items())[:12]
-    print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in shown))
+    with command.edge(f"adapt {stage}"):
+        loaded = configs(params.read(root / "params.yaml"))
+        sweep(root / RESULTS)  # what stages that were killed have left
+        store = Store(root, loaded["tracking"])
+        with environment.bound_to_dvc(), runs.stage_run(store, stage, loaded[stage]) as run:
+            # Inside the run, so that its tag says in words what the machine has refused.
+            with command.plainly(), whole_folder(root / RESULTS / stage) as out:
+                metrics = module.run(loaded[stage], root / RESULTS, out, run.log_step)
+                text = json.dumps(metrics, indent=2, sort_keys=True)
+                (out / "metrics.json").write_text(text + "\n")
+            run.log_results(root / RESULTS / stage)
+        shown = sorted(metrics.items())[:12]
+        print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in shown))
 
 
 def configs(content: Content) -> dict[str, Any]:

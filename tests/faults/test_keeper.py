@@ -147,6 +147,7 @@ from flows.serve import __main__ as serve
 from flows.serve.services import Service
 serve.mlflow = lambda root: Service("mlflow", ("server",), "http://127.0.0.1", lambda: True, {port})
 serve.store.client = lambda root: None
+serve._retrainings = lambda root, server: ""
 raise SystemExit(serve.main(["ui"]))
 """
 

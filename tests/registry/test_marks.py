@@ -45,7 +45,7 @@ def test_a_mark_is_dead_when_its_process_is() -> None:
 
 
 def test_a_mark_of_another_machine_lasts_a_while() -> None:
-    other = replace(OURS, host="elsewhere", pid=2**30)
+    other = replace(OURS, host="elsewhere", pid=2**30, at=time.time())
     assert not other.is_dead
     assert replace(other, at=other.at - LASTS_S - 1).is_dead
 
