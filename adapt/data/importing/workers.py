@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -66,12 +67,8 @@ class _Pool(Generic[Piece, Part]):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
-        # Ctrl-C reaches the whole group, also a worker that has not come to ignore it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _undisturbed():
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._workers[ours] = process
         return ours
@@ -115,6 +112,30 @@ class _Pool(Generic[Piece, Part]):
             connection.close()
         for process in self._workers.values():
             process.join(_END_S)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Start a process whole: Ctrl-C is heard after the block.
+
+    It reaches the whole group, also a worker that has not come to ignore it: that one inherits the
+    mask. And it reaches any thread of ours, after which Python interrupts the main one, masked or
+    not: a worker would be left with half of what it is to do, and would say so by a traceback.
+    """
+    heard: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    if is_main and callable(handler):
+        signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_main and callable(handler):
+            signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _serve(connection: Connection, work: Work[Any, Any]) -> None:
