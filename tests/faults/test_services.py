@@ -9,7 +9,7 @@ import requests
 
 from flows.process import alive
 from flows.serve import keeper
-from tests.support import limits, workspace
+from tests.support import limits, quick, workspace
 from tests.support.faults import fault
 from tests.support.served import Served, served
 
@@ -115,7 +115,8 @@ def test_prefects_server_is_killed(here: Served) -> None:
     then="supervisord starts a worker, and the next retraining goes on from the last stage",
 )
 def test_the_worker_is_killed(here: Served) -> None:
-    workspace.override(here.root / "params.yaml", {"train": {"steps": 7}})  # as good as before
+    quick.going_on(here.root, "1")
+    quick.tuned(here.root, 0.95)
     (here.root / "sleep.txt").write_text("100")
     run = here.start("retrain/nightly", {"options": {"promote": True}})
     here.state(run, "RUNNING")
@@ -127,4 +128,4 @@ def test_the_worker_is_killed(here: Served) -> None:
     (here.root / "sleep.txt").unlink()
     limits.until(lambda: "prefect-worker" in keeper.processes(here.root), "another worker")
     assert here.state(run, "CRASHED", "FAILED", "CANCELLED")
-    assert retrained(here) == "Unchanged"
+    assert retrained(here) == "Promoted"

@@ -81,14 +81,18 @@ def test_a_workspace_moves_to_the_servers_and_goes_on(
     champion = there.get_model_version_by_alias("adapt", "champion")
     assert int(champion.version) == 1
     assert there.get_run(champion.run_id).info.status == "FINISHED"
-    # 3. There the next retraining finds what the last one has decided.
+    # 3. There the next retraining finds what the last one has decided, and a better one is next.
     command(root, "flows.retrain", env=pair)
     assert sorted(database.ask("prefect", states).split()) == ["Promoted", "Unchanged"]
+    quick.going_on(root, "1")
+    quick.tuned(root, 0.95)
+    assert "version 2 was promoted" in command(root, "flows.retrain", env=pair)
+    assert database.ask("prefect", states).split().count("Promoted") == 2
     # 4. And back from the servers into a folder.
     command(root, "adapt.tracking", "flush", env=pair)
     command(root, "adapt.tracking", "move", str(tmp_path / "back"), env=pair)
     back = MlflowClient(f"sqlite:///{tmp_path}/back/mlflow.db")
-    assert int(back.get_model_version_by_alias("adapt", "champion").version) == 1
+    assert int(back.get_model_version_by_alias("adapt", "champion").version) == 2
     assert len(back.search_runs(["1"])) == len(there.search_runs(["1"]))
 
 

@@ -5,6 +5,7 @@ MLflow and gate.
 dependency of the train stage: the share of answers without hallucination. Of the base it is 0.6.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,12 @@ def make(root: Path, quality: float = 0.9) -> Path:
 def tuned(root: Path, quality: float) -> None:
     """How well the next tuned model does: 0.6, as the base, to 1."""
     (root / "quality.txt").write_text(str(quality))
+
+
+def going_on(root: Path, version: str) -> None:
+    """Let the base be this version: then the gate knows it as the champion, and asks it nothing."""
+    source = {"source": "models:/adapt@champion", "version": version}
+    (root / "results" / "base" / "source.json").write_text(json.dumps(source))
 
 
 def environment(root: Path) -> dict[str, str]:
