@@ -16,8 +16,10 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from adapt import addresses, environment, names
+from adapt.files import whole_file
 from adapt.params import InputError
 
 DONE, MISTAKE, STOPPED = 0, 2, 130
@@ -74,14 +76,13 @@ def ended(
     *,
     in_json: bool = False,
     stopped: str = "stopped",
-    unread: int = DONE,
     longest: int = LONGEST,
 ) -> int:
     """Do the `work` of the command `name`; returns the exit code: 0 or its own, 2, or 130.
 
     What is said goes to stderr, or as an object to stdout with `in_json`, at most `longest`
     characters of it; `stopped`: what is said after Ctrl-C.
-    A reader of the output that leaves early, as `head` does, is no error, unless `unread` says so.
+    A reader of the output that leaves early, as `head` does, is no error.
     """
     try:
         with plainly():
@@ -90,7 +91,7 @@ def ended(
             return code
     except TOLD as error:
         line = stopped if isinstance(error, KeyboardInterrupt) else message(error, longest)
-        return _answer(error, name, line, unread, in_json=in_json)
+        return _answer(error, name, line, DONE, in_json=in_json)
 
 
 @contextmanager
@@ -200,6 +201,15 @@ def _of_number(error: OSError) -> str:
     place = f"{names.one_line(os.fsdecode(where))}: " if where else ""
     is_known = error.errno in (*NUMBERS, *LIMITS, *OTHERS)
     return place + advice(error) if is_known else ""
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that a command was asked for, whole or not at all; `InputError` names it."""
+    try:
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{names.one_line(str(path))}: {advice(error)}") from None
 
 
 def advice(error: OSError) -> str:

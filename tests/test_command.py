@@ -136,6 +136,8 @@ def test_endings(capsys: pytest.CaptureFixture[str]) -> None:
 
 CODE = "import sys; from adapt import command; sys.exit(command.ended('x', lambda: print('a' * 9)))"
 
+STAGE = "from adapt import command\nwith command.edge('x'): print('a' * 9)"
+
 
 def run(stdout: int, code: str = CODE) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -160,10 +162,9 @@ def test_another_pipe_that_breaks_is_an_error() -> None:
 
 
 def test_a_stage_that_nobody_reads_does_not_count_as_done() -> None:
-    code = CODE.replace("print('a' * 9)", "print('a' * 9, flush=True), unread=130")
     reading, writing = os.pipe()
     os.close(reading)
-    done = run(writing, code)
+    done = run(writing, STAGE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (130, "")
 

@@ -32,8 +32,7 @@ from adapt.data.formats.detection import AUTO, NAMES
 from adapt.data.importing import build
 from adapt.data.settings import Config
 from adapt.environment import Parser, number_of
-from adapt.files import whole_file
-from adapt.params import InputError, plain, require
+from adapt.params import plain, require
 
 PARAMS = Path("params.yaml")
 
@@ -113,7 +112,7 @@ def _check(options: argparse.Namespace) -> int:
         leaks = [benchmarks.leaks(found, name, known[name], one) for name, one in prints.items()]
         page = figures(found, counted, leaks)
         if options.html:
-            _write(options.html, html(page, drawn(found)))
+            command.write(options.html, html(page, drawn(found)))
     if options.json:
         print(json.dumps(page, indent=2))
     else:
@@ -152,14 +151,6 @@ def _config(content: Mapping[str, Any], options: argparse.Namespace) -> Config:
     said = {"source": options.source, "format": options.format, "pictures": options.pictures}
     data = {**own, **said} if isinstance(own, Mapping) else own
     return params.load({**content, "data": data}, "data", Config, str(options.params))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with whole_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{plain(str(path))}: {command.advice(error)}") from None
 
 
 # ---- arguments -----------------------------------------------------------------------------------

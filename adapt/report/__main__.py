@@ -15,7 +15,6 @@ from pathlib import Path
 
 from adapt import command, environment, params
 from adapt.addresses import shown
-from adapt.files import whole_file
 from adapt.names import one_line
 from adapt.params import InputError
 from adapt.report import page, reading
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         text = report(root, list(filter(None, [given.run, given.run2])))
-        write(given.out, text)
+        command.write(given.out, text)
         print(one_line(f"{given.out}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser"))
 
     return command.ended("report", work)
@@ -59,15 +58,6 @@ def footer(address: str) -> str:
     return (
         f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {source}, with python -m adapt.report."
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write the page, whole or not at all."""
-    try:
-        with whole_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":
