@@ -7,15 +7,13 @@ are linked by MLflow itself. Texts from outside go through `code` or `plain`, wh
 no HTML takes effect.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from adapt.metrics.headline import ARMS, HEADLINES
 from adapt.names import one_line, tag
 
-NOTE, KIND, VIEW = "mlflow.note.content", "mlflow.experimentKind", "mlflow.sharedViewState"
+NOTE = "mlflow.note.content"
 RETRAININGS = "retrainings"
 """Name of the table of retrainings: the page of an experiment with `?viewStateShareKey=...`."""
 
@@ -75,11 +73,11 @@ class Verdict:
 
 def retraining_note(model: str, version: str, verdict: Verdict, origin: Origin) -> str:
     """The description of a retraining's run: decision, figures, reasons, where to go from here."""
-    return _paragraphs(
+    return paragraphs(
         _headline(verdict),
         table(verdict.figures, verdict.digits),
         _bullets(map(plain, verdict.reasons)),
-        f"{_link(f'{model} version {version}', version_page(model, version))}. {_origin(origin)}",
+        f"{link(f'{model} version {version}', version_page(model, version))}. {_origin(origin)}",
     )
 
 
@@ -88,7 +86,7 @@ def version_note(model: str, version: str, verdict: Verdict | None, origin: Orig
 
     `verdict` is None for a version that nothing has been decided about yet.
     """
-    return _paragraphs(
+    return paragraphs(
         _headline(verdict) if verdict else "Nothing is decided yet.",
         table(verdict.figures, verdict.digits) if verdict else "",
         _bullets(map(plain, verdict.reasons)) if verdict else "",
@@ -122,7 +120,7 @@ def model_note(model: str) -> str:
         "rollback --why TEXT": "the champion before becomes champion again",
     }
     shown = [(f"python -m flows.promote {words}", what) for words, what in commands.items()]
-    return _paragraphs(
+    return paragraphs(
         "A vision-language model, retrained so that its attention stays on the picture and it "
         "hallucinates less (ADAPT). Each version is one set of weights; its description has the "
         "figures before and after, the data and the code that it comes from.",
@@ -219,52 +217,6 @@ def retrainings_page(experiment: str) -> str:
     return f"{page}?viewStateShareKey={RETRAININGS}&workflowType=machine_learning"
 
 
-# ---- the experiment ------------------------------------------------------------------------------
-
-
-def experiment_tags(experiment: str, model: str) -> dict[str, str]:
-    """Tags of an experiment: its kind, a description, and a table of retrainings alone.
-
-    MLflow keeps the columns that somebody chose in that person's browser. What a link can bring
-    along is a view that the experiment has as a tag.
-    """
-    every = _link("Retrainings, the main figures first", retrainings_page(experiment))
-    note = _paragraphs(
-        f"{every}, of the model {_link(model, model_page(model))}.",  # all that is seen at first
-        "Choose two and press Compare for their curves and pictures side by side. `python -m "
-        "adapt.report RUN RUN2` makes one file of the comparison, which can be mailed.",
-        "The run of a retraining has the runs of its stages as children.",
-    )
-    view = json.dumps(retrainings_view(), separators=(",", ":"))
-    return {NOTE: note, KIND: "custom_model_development", f"{VIEW}.{RETRAININGS}": view}
-
-
-def retrainings_view() -> dict[str, object]:
-    """The table of retrainings, as MLflow's page understands it: which runs, which columns."""
-    figures = [
-        f"metrics.`before_after/{number.key}_{ARMS[arm]}`"
-        for number in sorted(HEADLINES, key=lambda number: number.key != "hal")
-        for arm in ("base", "tuned")
-    ]
-    widths = {
-        "tags.`adapt.ending`": 110,
-        "tags.`adapt.model_version`": 150,
-        **dict.fromkeys(figures, 190),
-        "tags.`mlflow.source.git.commit`": 120,
-        "attributes.`Dataset`": 250,
-    }
-    columns = list(widths)
-    return {
-        "searchFilter": "tags.`adapt.kind` = 'retraining'",
-        "orderByKey": "attributes.start_time",
-        "orderByAsc": False,
-        "selectedColumns": columns,
-        "columnOrder": ["attributes.`Run Name`", "attributes.`Created`", *columns],
-        "columnWidths": {"attributes.`Run Name`": 250, **widths},
-        "runListHidden": False,
-    }
-
-
 # ---- texts ---------------------------------------------------------------------------------------
 
 
@@ -284,7 +236,8 @@ def code(text: str) -> str:
     return f"`{one_line(tag(text, 200), 200).replace('`', chr(39))}`"
 
 
-def _link(text: str, address: str) -> str:
+def link(text: str, address: str) -> str:
+    """A link, whatever its text."""
     return f"[{plain(text)}]({address})"
 
 
@@ -298,5 +251,6 @@ def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 
-def _paragraphs(*blocks: str) -> str:
+def paragraphs(*blocks: str) -> str:
+    """Those that are not empty, with a line between them."""
     return "\n\n".join(block for block in blocks if block)

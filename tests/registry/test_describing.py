@@ -22,12 +22,12 @@ def test_an_experiment_has_its_view_and_keeps_what_somebody_wrote(store: Store) 
     experiment.describe(store)
     tags = store.client.get_experiment(store.experiment_id).tags
     assert "mlflow.sharedViewState.retrainings" in tags
-    assert tags[presentation.KIND] == "custom_model_development"
+    assert tags[experiment.KIND] == "custom_model_development"
     store.client.set_experiment_tag(store.experiment_id, presentation.NOTE, "ours")
-    store.client.delete_experiment_tag(store.experiment_id, presentation.KIND)
+    store.client.delete_experiment_tag(store.experiment_id, experiment.KIND)
     experiment.describe(store)
     tags = store.client.get_experiment(store.experiment_id).tags
-    assert tags[presentation.NOTE] == "ours" and presentation.KIND in tags
+    assert tags[presentation.NOTE] == "ours" and experiment.KIND in tags
 
 
 def test_a_persons_decision_is_shown_with_the_gates_figures() -> None:

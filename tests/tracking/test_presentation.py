@@ -6,7 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from adapt.metrics.headline import HEADLINES
-from adapt.tracking import presentation
+from adapt.tracking import experiment, presentation
 from adapt.tracking.presentation import Origin, Verdict
 
 HOSTILE = (
@@ -49,7 +49,7 @@ def notes() -> dict[str, str]:
         "version": presentation.version_note("adapt", "2", VERDICT, ORIGIN),
         "undecided": presentation.version_note("adapt", "2", None, ORIGIN),
         "model": presentation.model_note("adapt"),
-        "experiment": presentation.experiment_tags("1", "adapt")[presentation.NOTE],
+        "experiment": experiment.tags("1", "adapt")[presentation.NOTE],
     }
 
 
@@ -93,8 +93,8 @@ def test_names_in_addresses_are_quoted():
 
 
 def test_the_table_of_retrainings_has_the_main_figures_first():
-    tags = presentation.experiment_tags("1", "adapt")
-    assert tags[presentation.KIND] == "custom_model_development"
+    tags = experiment.tags("1", "adapt")
+    assert tags[experiment.KIND] == "custom_model_development"
     view = json.loads(tags["mlflow.sharedViewState.retrainings"])
     metrics = [one for one in view["selectedColumns"] if one.startswith("metrics.")]
     assert metrics[:2] == [
