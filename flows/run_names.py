@@ -4,7 +4,6 @@ It is the same in Prefect and in MLflow. Which data it is from is known once sta
 date, so that a run may get the end of its name later.
 """
 
-import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from prefect.runtime import deployment, flow_run
 from adapt.tracking import lineage
 from flows import plan
 from flows.prefect_api import only_told
+from flows.promote.hand import person
 
 DATA, DIGITS = "results/data/splits", 6
 
@@ -44,7 +44,4 @@ def who() -> str:
     with only_told():  # the name of a deployment is asked of the server
         if name := deployment.name:
             return f"deployment {name}"
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in a container
-        return "unknown"
+    return person()
