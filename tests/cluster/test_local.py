@@ -79,5 +79,9 @@ def test_rays_token_in_the_home_folder_is_its_owners(monkeypatch, tmp_path):
 
 
 def test_a_folder_that_goes_while_it_is_looked_at_is_no_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(Path, "glob", lambda *_: iter([tmp_path / f"{local.PREFIX}gone"]))
+    (tmp_path / f"{local.PREFIX}left").mkdir()
+    os.utime(tmp_path / f"{local.PREFIX}left", (0, 0))
+    gone = [tmp_path / f"{local.PREFIX}{name}" for name in ("gone", "left")]
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(gone))
     local._sweep(tmp_path)
+    assert not gone[1].exists()

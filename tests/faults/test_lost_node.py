@@ -33,10 +33,12 @@ def test_a_wait_is_told_and_has_an_end(capsys):
         queue.look({"CPU": 1}, 1101.0)
 
 
-def test_a_wait_without_a_limit_goes_on():
+def test_a_wait_without_a_limit_goes_on(capsys):
     queue = waiting.Queue(0)
     queue.look({"GPU": 1}, 0.0)
     queue.look({"GPU": 1}, 1e9)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("train: waiting for 1 GPU since ")
 
 
 def test_what_is_missing_is_what_has_no_node():

@@ -6,7 +6,6 @@ process that loads its libraries.
 """
 
 import json
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -32,17 +31,8 @@ class Deployed:
     output: str
 
     def services(self, action: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "flows.serve", action],
-            cwd=self.root,
-            env=self.env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limits.COMMAND_S,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        python = [sys.executable, "-m", "flows.serve", action]
+        return workspace.output(python, self.env, self.root, limits.COMMAND_S)
 
     def prefect(self, path: str, body: object) -> list[dict[str, Any]]:
         return list(_post(f"http://127.0.0.1:{self.env['ADAPT_PREFECT_PORT']}/api/{path}", body))

@@ -41,16 +41,8 @@ class Postgres:
 
     def run(self, words: list[str], env: Mapping[str, str] | None = None) -> str:
         """Output of a program of Postgres's, or of a script that uses them; it must succeed."""
-        done = subprocess.run(
-            words,
-            env={**self.env, **(env or {})},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limits.COMMAND_S,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        given = {**self.env, **(env or {})}
+        return workspace.output(words, given, Path.cwd(), limits.COMMAND_S)
 
 
 def binaries() -> Path:

@@ -1,7 +1,6 @@
 """The quick workspace with its services running, and a small server that messages are sent to."""
 
 import json
-import subprocess
 import sys
 import threading
 import urllib.error
@@ -67,17 +66,8 @@ class Served:
 
     def command(self, *words: str) -> str:
         """Output of `python -m ...`, which must succeed."""
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            cwd=self.root,
-            env=self.env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limits.COMMAND_S,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        python = [sys.executable, "-m", *words]
+        return workspace.output(python, self.env, self.root, limits.COMMAND_S)
 
     def prefect(self, path: str, body: object = None) -> Any:
         """Ask Prefect's API, as its page does; without a body by GET."""

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -108,19 +108,25 @@ def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str,
     )
 
 
-def command(root: Path, *words: str, env: Mapping[str, str] | None = None) -> str:
-    """Output of `python -m ...` in a workspace; it must succeed."""
+def output(words: Sequence[str], env: Mapping[str, str], root: Path, limit: float) -> str:
+    """Output of a program, both streams in one; it must succeed."""
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        words,
         cwd=root,
-        env=environment(root, env),
+        env=env,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=limits.RETRAINING_S,
+        timeout=limit,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def command(root: Path, *words: str, env: Mapping[str, str] | None = None) -> str:
+    """Output of `python -m ...` in a workspace; it must succeed."""
+    python = [sys.executable, "-m", *words]
+    return output(python, environment(root, env), root, limits.RETRAINING_S)
 
 
 def processes(root: Path) -> list[str]:
