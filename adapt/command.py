@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from adapt.files import whole_file
 from adapt.params import InputError
 
 DONE, MISTAKE, STOPPED = 0, 2, 130
+SHELLS_OFFSET = 128  # what a shell adds to the number of the signal that has ended its command
 LONGEST = 1500  # characters of a message
 AGAIN = "run the same command again: what is finished is kept"
 FULL = f"the disk is full; make room and {AGAIN}"
@@ -92,6 +94,21 @@ def ended(
     except TOLD as error:
         line = stopped if isinstance(error, KeyboardInterrupt) else message(error, longest)
         return _answer(error, name, line, DONE, in_json=in_json)
+
+
+def of_code(code: int) -> str:
+    """How a process ended that did not end with 0, in words.
+
+    Minus a signal's number, as Python says it, and 128 plus that, as shells pass it on, are one
+    ending: which of them arrives depends on whether the shell in between has stayed.
+
+    >>> of_code(1), of_code(-9), of_code(137)
+    ('exit code 1', 'was killed by SIGKILL', 'was killed by SIGKILL')
+    """
+    number = -code if code < 0 else code - SHELLS_OFFSET
+    if number == signal.SIGINT or number not in set(signal.Signals):
+        return f"exit code {code}"
+    return f"was killed by {signal.Signals(number).name}"
 
 
 @contextmanager

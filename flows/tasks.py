@@ -7,6 +7,7 @@ output in the run's log line by line. Here is when a stage is skipped, retried o
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ _HINT = re.compile(
     r"To track the changes|To enable auto staging|\t(git add|dvc config)|Use `dvc push`"
     r"|(Updating|Generating) lock file"
 )
+
+# A shell's own line about a command that a signal has ended, which is no reason.
+_SHELLS_WORDS = {signal.strsignal(number) for number in signal.Signals}
 
 Kind = Literal["ran", "unchanged", "InputError", "Busy", "Failed"]
 
@@ -145,9 +149,10 @@ def explain(stage: str, last: list[str]) -> tuple[Kind, str]:
         return "InputError", f"{stage}: DVC: {_one_line(verdict[0])}"
     # 3. The stage has failed. Its exit code 2 is a user's mistake, which one line of its own names
     #    (`adapt.launch`); libraries may print more lines after that.
-    reason = before[-1] if before else "nothing said why"
+    said = [line for line in before if line not in _SHELLS_WORDS]
+    reason = said[-1] if said else "nothing said why"
     if code[1] != "2":
-        return "Failed", f"{stage}: exit code {code[1]}: {reason}"
+        return "Failed", f"{stage}: {command.of_code(int(code[1]))}: {reason}"
     mistakes = [line for line in before if line.startswith(f"adapt {stage}: ")]
     return "InputError", mistakes[-1] if mistakes else f"{stage}: {reason}"
 

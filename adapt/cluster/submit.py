@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from adapt import addresses, environment, params
+from adapt import addresses, command, environment, params
 from adapt.cluster import jobs, remains, remote, storage
 from adapt.cluster.followers import following
 from adapt.cluster.remote import StageJob
@@ -160,7 +160,8 @@ def _raise(job: StageJob, ended: jobs.EndedJob) -> NoReturn:
         raise InputError(mistakes[-1].removeprefix(prefix))
     if ended.status == "STOPPED":
         raise RuntimeError(f"{job.name} was stopped on the cluster")
-    failure = f"{job.name} failed on the cluster (exit code {ended.exit_code}), its last lines:"
+    how = "no exit code" if ended.exit_code is None else command.of_code(ended.exit_code)
+    failure = f"{job.name} failed on the cluster ({how}), its last lines:"
     raise RuntimeError("\n".join([failure, *ended.lines]))
 
 

@@ -107,3 +107,36 @@ def test_a_parent_that_is_ended_takes_its_workers_along(number: signal.Signals) 
         parent.wait(STEP_S)
         _, alive = psutil.wait_procs(workers, timeout=STEP_S)
     assert not alive
+
+
+FIRST = """
+import os, signal
+from adapt.data.importing.workers import parts
+from tests.data.test_importing_workers import squares
+if __name__ == "__main__":
+    started = []
+    def masked(*_):
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    from multiprocessing import util
+    spawn = util.spawnv_passfds
+    def watched(path, args, fds):
+        if any("spawn_main" in str(one) for one in args):
+            started.append(masked())
+        return spawn(path, args, fds)
+    util.spawnv_passfds = watched
+    list(parts(squares, range(4), 2))
+    assert not masked()
+    print(started)
+"""
+
+
+def test_also_the_first_worker_is_started_with_the_signal_held_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=STEP_S,
+    )
+    assert done.stdout == "[True, True]\n", done.stderr

@@ -50,14 +50,14 @@ def test_a_retraining_is_killed_at_each_stage(root: Path) -> None:
 @fault(
     "a stage is killed (SIGKILL, as when memory is full)",
     keeps="all stages that have ended",
-    says="data: exit code -9: sleeping",
+    says="data: was killed by SIGKILL: sleeping",
     then="goes on with that stage",
 )
 def test_a_stage_is_killed(root: Path) -> None:
     with retrainings.under_way(root, "data"):
         retrainings.kill(retrainings.stage(root))
         limits.until(lambda: "data: Failed" in said(root), "word about the stage")
-        assert "data: Failed data: exit code -9: sleeping" in said(root)
+        assert "data: Failed data: was killed by SIGKILL: sleeping" in said(root)
     assert retrainings.go_on(root, "data") == "ran"
 
 

@@ -12,10 +12,12 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from adapt import command
 from adapt.params import InputError
 
 Piece = TypeVar("Piece")
@@ -102,7 +104,7 @@ class _Pool(Generic[Piece, Part]):
         process = self._workers[connection]
         process.join(_END_S)
         code = process.exitcode or 0
-        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ended"
+        reason = command.of_code(code) if code else "ended"
         hint = "; is the memory enough?" if code == -signal.SIGKILL else ""
         raise InputError(f"a worker process {reason} while it checked rows{hint}")
 
@@ -122,6 +124,8 @@ def _undisturbed() -> Iterator[None]:
     mask. And it reaches any thread of ours, after which Python interrupts the main one, masked or
     not: a worker would be left with half of what it is to do, and would say so by a traceback.
     """
+    # The helper that multiprocessing starts beside its first process takes the mask away again.
+    resource_tracker.ensure_running()
     heard: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
