@@ -13,7 +13,6 @@ from typing import Any
 
 from adapt import environment
 from adapt.data.check.examined import Examined
-from adapt.data.importing.workers import parts
 from adapt.data.likeness import near
 from adapt.data.pictures import MAX_BYTES, PictureProblem, normalised
 from adapt.data.readers.kinds import ending
@@ -22,6 +21,7 @@ from adapt.data.readers.places import Stored as Document
 from adapt.data.readers.places import files_of, place_of
 from adapt.data.readers.record import Unreadable
 from adapt.data.sources import PICTURES, Chunk, File
+from adapt.data.workers import parts
 from adapt.params import InputError, plain
 from adapt.progress import track
 

@@ -13,11 +13,11 @@ from adapt.data.importing import gallery
 from adapt.data.importing.checking import PICTURES, STORE, Checking
 from adapt.data.importing.rows import Part, Piece, Verdict
 from adapt.data.importing.verdicts import Verdicts, code_version
-from adapt.data.importing.workers import parts
 from adapt.data.likeness import near
 from adapt.data.schema import vocabulary_of
 from adapt.data.settings import Config
 from adapt.data.sources import Chunk, File, Source
+from adapt.data.workers import parts
 from adapt.progress import track
 
 VOCABULARY = "vocabulary.json"

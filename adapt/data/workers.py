@@ -106,7 +106,7 @@ class _Pool(Generic[Piece, Part]):
         code = process.exitcode or 0
         reason = command.of_code(code) if code else "ended"
         hint = "; is the memory enough?" if code == -signal.SIGKILL else ""
-        raise InputError(f"a worker process {reason} while it checked rows{hint}")
+        raise InputError(f"a worker process {reason}{hint}")
 
     def _end(self) -> None:
         for connection, process in self._workers.items():

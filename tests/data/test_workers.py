@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from adapt.data.importing.workers import parts
+from adapt.data.workers import parts
 from adapt.params import InputError
 from tests.support.closure import ROOT
 from tests.support.limits import STEP_S
@@ -54,7 +54,7 @@ def test_each_piece_gives_its_parts_in_order(processes: int) -> None:
 
 
 def test_a_worker_that_dies_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"^a worker process was killed by SIGKILL .* memory"):
+    with pytest.raises(InputError, match=r"^a worker process was killed by SIGKILL; .* memory"):
         list(parts(dies, range(8), 2))
     assert not _workers()
 
@@ -84,8 +84,8 @@ def _workers() -> list[psutil.Process]:
 
 PARENT = """
 from adapt import environment
-from adapt.data.importing.workers import parts
-from tests.data.test_importing_workers import is_slow
+from adapt.data.workers import parts
+from tests.data.test_workers import is_slow
 if __name__ == "__main__":
     with environment.terminable():
         for _, worker in parts(is_slow, range(2), 2):
@@ -111,8 +111,8 @@ def test_a_parent_that_is_ended_takes_its_workers_along(number: signal.Signals) 
 
 FIRST = """
 import os, signal
-from adapt.data.importing.workers import parts
-from tests.data.test_importing_workers import squares
+from adapt.data.workers import parts
+from tests.data.test_workers import squares
 if __name__ == "__main__":
     started = []
     def masked(*_):
