@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapt import names
 from adapt.registry.ledger import Entry
-from adapt.registry.races import again
+from adapt.tracking.races import again
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from adapt.registry import entries
-from adapt.registry.races import again
+from adapt.tracking.races import again
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

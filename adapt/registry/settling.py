@@ -20,8 +20,8 @@ from adapt.params import InputError
 from adapt.registry import describing, entries, found, marks
 from adapt.registry.away import asks
 from adapt.registry.ledger import MOVES, Entry
-from adapt.registry.races import again
 from adapt.registry.standing import CHAMPION, Look, Standing, look
+from adapt.tracking.races import again
 from adapt.tracking.store import Store
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from adapt.tracking.presentation import (
     paragraphs,
     retrainings_page,
 )
+from adapt.tracking.races import again
 from adapt.tracking.store import Store
 
 KIND, VIEW = "mlflow.experimentKind", "mlflow.sharedViewState"
@@ -23,7 +24,8 @@ def describe(store: Store) -> None:
     there = store.client.get_experiment(identity).tags
     for key, text in tags(identity, store.config.model).items():
         if key not in there:
-            store.client.set_experiment_tag(identity, key, tag(text))
+            # Another process may have begun to describe it at the same moment.
+            again(store.client.set_experiment_tag, identity, key, tag(text))
 
 
 def tags(experiment: str, model: str) -> dict[str, str]:

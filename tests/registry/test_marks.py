@@ -12,9 +12,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
-from adapt.registry import races
 from adapt.registry.marks import KEY, LASTS_S, Mark, read
-from adapt.registry.races import again
+from adapt.tracking import races
+from adapt.tracking.races import again
 
 OURS = Mark(
     versions=("2", "3"),
