@@ -1,13 +1,15 @@
 """Sections `data` and `scenes`: where the splits come from, and the world that is drawn."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from adapt.data.schema import SPLITS
 from adapt.params import Count, Natural, Seed, Settings, Share, Shared, Text, either, require
 
+# Which world is drawn: `adapt/data/worlds.py` says what is hard about "hard".
+Difficulty = Literal["default", "hard"]
 SMALLEST_IMAGE = 24  # below 8 pixels a cell of the drawn world nobody can tell the things apart
 Size = Annotated[
     Natural | Annotated[float, Field(ge=0, lt=1)],
@@ -18,6 +20,7 @@ Size = Annotated[
 class ScenesConfig(Settings):
     """Section `scenes`: the drawn world of `data.source: scenes` and `base.source: scratch`."""
 
+    difficulty: Difficulty
     train_images: Count
     validation_images: Count
     test_images: Count

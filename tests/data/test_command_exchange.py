@@ -15,8 +15,8 @@ from adapt.data.exchange import preferences
 from adapt.data.schema import SPLITS, Preference, Turn
 from adapt.data.settings import Config
 from adapt.data.tables import read_preferences, read_split, write_split
+from adapt.pairs.table import Origin, Pair, PairView, write_pairs
 from adapt.params import load
-from adapt.preference.pairs import Origin, Pair, PairView, write_pairs
 from adapt.stages import data
 from tests.support import published
 from tests.support.closure import ROOT

@@ -25,7 +25,7 @@ from adapt.params import InputError, load
 
 SCENES = {
     **{"train_images": 1, "validation_images": 1, "test_images": 1},
-    **{"image_size": 48, "caption_noise": 0.5},
+    **{"difficulty": "default", "image_size": 48, "caption_noise": 0.5},
 }
 
 

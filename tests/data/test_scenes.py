@@ -1,14 +1,15 @@
-"""The drawn world: truthful answers, noise only where it belongs, and images that depend on seed,
-split and index.
+"""The drawn worlds: truthful answers, noise only where it belongs, and images that depend on seed,
+split and index; `tests/data/test_hard_world.py` has what is different in the hard one.
 """
 
+import hashlib
 import re
 from functools import cache
 
 import numpy as np
 import pytest
 
-from adapt.data import scenes
+from adapt.data import scenes, worlds
 from adapt.data.schema import Example, open_images
 
 COUNT = 300
@@ -59,7 +60,7 @@ def test_boxes_hold_all_that_differs_from_the_background() -> None:
 
 def test_most_scenes_stay_in_one_theme() -> None:
     def one_theme(row: Example) -> bool:
-        return any({o.name for o in row.objects} <= set(theme) for theme in scenes.THEMES.values())
+        return any({o.name for o in row.objects} <= set(theme) for theme in worlds.THEMES.values())
 
     share = np.mean([one_theme(row) for row in of_kind("describe")])
     assert 0.74 < share < 0.92  # 0.8, and the mixed scenes that happen to
@@ -80,11 +81,11 @@ def test_noisy_descriptions_follow_habit() -> None:
         kept, invented = said[: len(true)], said[len(true) :]
         assert [name for _, name in kept] == [name for _, name in true]
         assert all(
-            colour in (real, scenes.USUAL_COLOURS[name])
+            colour in (real, worlds.USUAL_COLOURS[name])
             for (colour, name), (real, _) in zip(kept, true, strict=True)
         )
         present = {name for _, name in true}
-        companions = {scenes.COMPANIONS[name][0] for name in present if name in scenes.COMPANIONS}
+        companions = {worlds.COMPANIONS[name][0] for name in present if name in worlds.COMPANIONS}
         assert {name for _, name in invented} <= companions - present
         assert len(invented) == len({name for _, name in invented})
         assert bool(row.noisy_answer) == (said != true)
@@ -93,14 +94,14 @@ def test_noisy_descriptions_follow_habit() -> None:
 
 
 def test_habits_differ_in_strength() -> None:
-    strengths = sorted(strength for _, strength in scenes.COMPANIONS.values())
+    strengths = sorted(strength for _, strength in worlds.COMPANIONS.values())
     assert (
         len(strengths) == 12
         and strengths[0] == pytest.approx(2 / 13)
         and strengths[-1] == pytest.approx(24 / 13)
     )
-    assert set(scenes.COMPANIONS).isdisjoint(
-        companion for companion, _ in scenes.COMPANIONS.values()
+    assert set(worlds.COMPANIONS).isdisjoint(
+        companion for companion, _ in worlds.COMPANIONS.values()
     )
 
 
@@ -115,7 +116,7 @@ def test_exists_is_balanced_truthful_and_noisy_only_about_companions() -> None:
         if row.noisy_answer:
             fooled += 1
             companions = {
-                scenes.COMPANIONS[o.name][0] for o in row.objects if o.name in scenes.COMPANIONS
+                worlds.COMPANIONS[o.name][0] for o in row.objects if o.name in worlds.COMPANIONS
             }
             assert (
                 not yes
@@ -169,3 +170,26 @@ def test_an_image_size_that_three_does_not_divide() -> None:
         row = scenes.examples("test", 3, size=size, caption_noise=0.0, seed=7)[0]
         assert open_images(row)[0].size == (size, size)
         assert all(0 <= v <= 1 for o in row.objects for v in o.box)
+
+
+@pytest.mark.parametrize(
+    ("size", "caption_noise", "expected"),
+    [
+        (48, 0.6, "83385017b777e97dc8a6ae443aebb6a3586b3c327b5d2ffa72468b7e22f8a535"),
+        (32, 1.0, "796b03ca280a698ad08c1ebbfd48381c695d586e5d50f753fbc1f0e811362051"),
+    ],
+)
+def test_the_default_world_stays_as_it_was_published(
+    size: int, caption_noise: float, expected: str
+) -> None:
+    """Published figures are of this world: one more draw anywhere would make it another one."""
+    told = hashlib.sha256()
+    for split in ("train", "validation", "test"):
+        for index in range(40):
+            about = {"size": size, "caption_noise": caption_noise, "seed": 7}
+            for row in scenes.examples(split, index, **about):
+                told.update(np.asarray(open_images(row)[0]).tobytes())
+                texts = (row.question, row.answer, row.noisy_answer, row.history)
+                truth = (row.objects, row.absent)
+                told.update(repr((row.id, row.image_id, row.kind, *texts, *truth)).encode())
+    assert told.hexdigest() == expected

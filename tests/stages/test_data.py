@@ -17,6 +17,7 @@ from adapt.params import InputError, as_params, load
 from adapt.stages import data
 
 SCENES = {
+    "difficulty": "default",
     "train_images": 6,
     "validation_images": 3,
     "test_images": 2,
@@ -296,6 +297,7 @@ def test_rows_in_quarantine_are_tried_again(tmp_path: Path) -> None:
         ("scenes.train_images", 0),
         ("scenes.image_size", 8),
         ("scenes.caption_noise", 1.5),
+        ("scenes.difficulty", "impossible"),
         ("data.max_rejected", -0.1),
         ("seed", -1),
         ("data.source", ""),
