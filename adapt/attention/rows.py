@@ -49,27 +49,38 @@ def attention_at(
         return _AttentionAt.apply(query_BHRD, key_BKSD, mask, rows_BR, columns_BN, scaling)
 
 
-def last_at(
-    query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, columns_BN: Tensor, scaling: float
-) -> Tensor:
-    """The exact softmax of the last query at the columns, per head: [B, H, N] fp32, 0 at padding.
+def last_row(query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """The exact softmax of the last query over all keys, per head: [B, H, S] fp32.
 
-    For a step of generation: one pass over the keys, no gradient. On CUDA, half-precision keys are
-    multiplied as they are and summed in fp32; elsewhere they are converted first, which costs less
-    there than SDPA's own pass.
+    For a step of generation: one pass over the keys, no gradient.
     """
     B, H, _, D = query_BHSD.shape
     K, S = key_BKSD.shape[1:3]
     q = query_BHSD[:, :, -1].reshape(B * K, H // K, D).transpose(1, 2)
-    k = key_BKSD.reshape(B * K, S, D)
-    with torch.autocast(q.device.type, enabled=False):
-        is_half = q.is_cuda and q.dtype != torch.float32
-        # Keys on the left: a CPU then reads them in their order, up to three times as fast.
-        s = torch.bmm(k, q, out_dtype=torch.float32) if is_half else k.float() @ q.float()
+    s = products(key_BKSD.reshape(B * K, S, D), q)
     s_BH1S = s.transpose(1, 2).reshape(B, H, 1, S).mul_(scaling)
     s_BH1S = masked_(s_BH1S, None if mask is None else mask[:, :, -1:, :S])
-    index = columns_BN.clamp_min(0)[:, None].expand(-1, H, -1)
-    return s_BH1S[:, :, 0].softmax(-1).gather(-1, index) * (columns_BN >= 0)[:, None]
+    return s_BH1S[:, :, 0].softmax(-1)
+
+
+def products(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix product in fp32.
+
+    On CUDA, halves are multiplied as they are and summed in fp32; elsewhere they are converted
+    first, which costs less there than SDPA's own pass. What is long belongs on the left: a CPU then
+    reads it in its order, up to three times as fast.
+    """
+    with torch.autocast(left.device.type, enabled=False):
+        is_half = left.is_cuda and left.dtype != torch.float32
+        if is_half:
+            return torch.bmm(left, right, out_dtype=torch.float32)
+        return left.float() @ right.float()
+
+
+def columns_of(row_BHS: Tensor, columns_BN: Tensor) -> Tensor:
+    """A row at its columns, [B, H, N]; 0 at padding."""
+    index = columns_BN.clamp_min(0)[:, None].expand(-1, row_BHS.shape[1], -1)
+    return row_BHS.gather(-1, index) * (columns_BN >= 0)[:, None]
 
 
 class _AttentionAt(torch.autograd.Function):

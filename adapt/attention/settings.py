@@ -12,6 +12,13 @@ from adapt.params import Count, Natural, Settings, either
 SIGNALS = ("mass", "focus", "amc", "responsiveness", "drift")
 """The degradation signals, one value per generated token: docs/method.md, section 1."""
 
+PRELIM = ("pas", "prelim")
+"""Attention to the answer's own tokens so far: of the first layer, and mean over layers."""
+PLACES = ("middle", "last")
+MEASURES = ("nearest", "overall")
+"""Of similarity with the image tokens, `adapt/attention/similarity.py`: where, and how."""
+SIMILARITY = tuple(f"{measure}_{place}" for place in PLACES for measure in MEASURES)
+
 
 _Listed = Annotated[tuple[Natural, ...], Field(min_length=1)]
 Layers = Annotated[Literal["all"] | _Listed, either("all, or layers counted from 0 such as [0, 1]")]

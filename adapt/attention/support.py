@@ -39,7 +39,7 @@ def support_maps(
         places: of the prompt's pictures, `places_of`.
     """
     values_N = _array(anchor_N)
-    return [_scaled(values_N, pairs) for pairs in _by_picture(views, places)]
+    return [_scaled(values_N, pairs) for pairs in by_picture(views, places)]
 
 
 def picture_map(
@@ -56,7 +56,7 @@ def picture_map(
     """
     values = _array(values)
     maps = []
-    for pairs in _by_picture(views, places):
+    for pairs in by_picture(views, places):
         (view, place), *others = pairs
         if not others and place.is_whole():
             maps.append((values[..., list(view.slots)], view.grid))
@@ -71,7 +71,7 @@ def _array(values: Any) -> np.ndarray:
     return torch.as_tensor(values).detach().float().cpu().numpy()
 
 
-def _by_picture(
+def by_picture(
     views: Sequence[View], places: Sequence[Sequence[Place]]
 ) -> Iterator[list[tuple[View, Place]]]:
     """Each picture's views with their places: both come in the order of the prompt's tokens."""

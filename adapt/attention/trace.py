@@ -2,7 +2,7 @@
 
 A map for every token and layer, [B, T, L, N], is the largest thing that decoding would ever make:
 36 GB for 64 answers of 512 tokens to pictures of 2,880 tokens. The signals of docs/method.md,
-section 1, need four numbers for every token and layer, and one map over all layers. Only the maps
+section 1, need five numbers for every token and layer, and one map over all layers. Only the maps
 of the first K tokens are kept as they are: the anchor is read from them.
 
 All layers of a step are reduced at once, when the step is over, so that a step costs a handful of
@@ -30,6 +30,7 @@ class Attention:
     `first_BKLN`: maps of the first K tokens (fewer where all answers are shorter). `heat_BTN`: the
     map of each token, mean over layers. `mass_BTL`, `entropy_BTL` (nats, of the map as a
     distribution) and `amc_BTL` (S_AMC with the anchor, `anchor_BN`) of each token and layer;
+    `prelim_BTL`: attention to the answer's own tokens so far (mean over heads), 0 for the first;
     `fired_BTL`: where steering stepped in. What stands behind the end of an answer is void.
     """
 
@@ -38,6 +39,7 @@ class Attention:
     mass_BTL: Tensor
     entropy_BTL: Tensor
     amc_BTL: Tensor
+    prelim_BTL: Tensor
     fired_BTL: Tensor
     anchor_BN: Tensor
 
@@ -66,8 +68,8 @@ def mean_of_first(first_BKLN: Tensor, mask_BT: Tensor) -> Tensor:
 class Trace:
     """Recorder of one generation.
 
-    Every step begins with `begin`, fills `map_at` and `fired_at` for each layer in turn, and is
-    reduced when the next one begins; `finish` ends the last.
+    Every step begins with `begin`, fills `map_at`, `prelim_at` and `fired_at` for each layer in
+    turn, and is reduced when the next one begins; `finish` ends the last.
 
     Args:
         patches, debias: of the anchor, as `adapt.attention.anchor.anchors` takes them.
@@ -87,10 +89,10 @@ class Trace:
         device = patches[0].sample_V.device
         self._first_KLBN = torch.zeros(anchor_tokens, *shape, device=device)
         self._later_LBN = torch.zeros(shape, device=device)
-        self._heat = _Series((B, N), torch.float32, device)
+        self._heat = Series((B, N), torch.float32, device)
         of_layers = ((B, layers), torch.float32, device)
-        self._mass, self._entropy, self._amc = (_Series(*of_layers) for _ in range(3))
-        self._fired = _Series((B, layers), torch.bool, device)
+        self._mass, self._entropy, self._amc, self._prelim = (Series(*of_layers) for _ in range(4))
+        self._fired = Series((B, layers), torch.bool, device)
         self._step, self._layers = -1, 0
         self._anchor_BN: Tensor | None = None
 
@@ -98,13 +100,18 @@ class Trace:
         """The next step of the generation."""
         self._reduce()
         self._step += 1
-        for series in (self._heat, self._mass, self._entropy, self._amc, self._fired):
+        every = (self._heat, self._mass, self._entropy, self._amc, self._prelim, self._fired)
+        for series in every:
             series.reach(self._step)
 
     def map_at(self, layer: int) -> Tensor:
         """The place of this step's map of a layer, [B, N], to be filled."""
         self._layers = max(self._layers, layer + 1)
         return self._maps_LBN()[layer]
+
+    def prelim_at(self, layer: int) -> Tensor:
+        """The place of a layer's attention to the answer so far, [B], to be filled."""
+        return self._prelim.at(self._step)[:, layer]
 
     def fired_at(self, layer: int) -> Tensor:
         """The place of whether this step was steered in a layer, [B], to be filled."""
@@ -141,6 +148,7 @@ class Trace:
             mass_BTL=self._mass.stacked(steps)[:, :, :L],
             entropy_BTL=self._entropy.stacked(steps)[:, :, :L],
             amc_BTL=amc_BTL,
+            prelim_BTL=self._prelim.stacked(steps)[:, :, :L],
             fired_BTL=self._fired.stacked(steps)[:, :, :L],
             anchor_BN=anchor_BN,
         )
@@ -161,7 +169,7 @@ class Trace:
             self._amc.at(step)[:, :L] = amc(a_LBN, self.anchor()).T
 
 
-class _Series:
+class Series:
     """One value per step, in blocks of some steps.
 
     Many small tensors that stay would lie between the blocks of memory which a growing cache takes

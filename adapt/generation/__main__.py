@@ -18,7 +18,7 @@ from adapt import command, environment, params
 from adapt.benchmarks.settings import Benchmark, parsed, require_distinct
 from adapt.data.disk import told
 from adapt.environment import Parser
-from adapt.generation.settings import Config
+from adapt.generation.settings import Config, SteerConfig
 from adapt.names import one_line
 from adapt.params import InputError, require
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer(options: argparse.Namespace) -> None:
-    from adapt.generation import benched
+    from adapt.generation import benched, chosen
 
     # 1. Everything that can be wrong, before a model is loaded.
     config = _config(options)
@@ -99,6 +99,9 @@ def _answer(options: argparse.Namespace) -> None:
         raise InputError(f"--benchmark: {error}, as in other:{benchmarks[0].name}=...") from None
     files = [_file(options.out, one, len(benchmarks)) for one in benchmarks]
     suites = [benched.announced(one) for one in benchmarks]
+    answers = _params(options).parent / "results" / "answer"
+    if options.steer:
+        chosen.require_choice(config.steer, answers)
     # 2. The answers.
     state = Path(f"{options.out}.kept")
     with told(state):  # a place where nothing can be written
@@ -106,7 +109,8 @@ def _answer(options: argparse.Namespace) -> None:
     bench: Bench | None = None
     for benchmark, suite, file in zip(benchmarks, suites, files, strict=True):
         bench = _bench(options.model, suite, config, state, bench)
-        _write(bench, benchmark, suite, file, config if options.steer else None, state)
+        rule = chosen.rule_of(bench.weights(), config.steer, answers) if options.steer else None
+        _write(bench, benchmark, suite, file, rule, state)
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -128,15 +132,15 @@ def _write(
     benchmark: Benchmark,
     suite: "Suite",
     file: Path,
-    steered: Config | None,
+    rule: SteerConfig | None,
     state: Path,
 ) -> None:
     """Ask, write the answers, and the judge's verdicts where there are such."""
     from adapt.benchmarks import registry
     from adapt.generation import verdicts as judging
 
-    arm = "steered" if steered else "plain"
-    table = bench.ask(arm, steered.steer if steered else None).responses
+    arm = "steered" if rule else "plain"
+    table = bench.ask(arm, rule).responses
     answers = dict(zip(table.id, table.response, strict=True))
     registry.write_answers(file, suite, answers)
     print(one_line(f"{suite.label}: {len(answers)} answers are in {file}"))
@@ -150,9 +154,13 @@ def _write(
         print(one_line(f"{suite.label}: {scoring}"))
 
 
-def _config(options: argparse.Namespace) -> Config:
+def _params(options: argparse.Namespace) -> Path:
     own = Path(adapt.__file__).parents[1] / PARAMS
-    file = options.params or (PARAMS if PARAMS.exists() or not own.exists() else own)
+    return options.params or (PARAMS if PARAMS.exists() or not own.exists() else own)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    file = _params(options)
     config = params.load(params.read(file), "answer", Config, str(file))
     if options.batch is None:
         return config

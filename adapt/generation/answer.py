@@ -1,6 +1,7 @@
 """Batched answers of a vision-language model, with its attention to the image from the same pass.
 
-Shapes: R rows, B answers (rows times samples), T generated tokens, L layers, N image tokens.
+Shapes: R rows, B answers (rows times samples), T generated tokens, L layers, N image tokens,
+P places and M measures of similarity (`adapt/attention/similarity.py`).
 """
 
 import dataclasses
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 from adapt.attention.anchor import anchors, by_grid
 from adapt.attention.capture import observed
 from adapt.attention.layout import Grid, Layout, layout_of
+from adapt.attention.settings import PLACES
+from adapt.attention.similarity import PatchSimilarity
 from adapt.attention.trace import Attention, mean_of_first
-from adapt.generation.decoding.confidence import Confidence
-from adapt.generation.decoding.config import own_config
-from adapt.generation.decoding.sampling import Gumbel, seed_of
-from adapt.generation.decoding.steer import DecodeObserver
+from adapt.generation.begun import beginning_tokens, behind, room
+from adapt.generation.confidence import Confidence
+from adapt.generation.own_config import own_config
+from adapt.generation.sampling import Gumbel, seed_of
 from adapt.generation.settings import SteerConfig
-from adapt.models.prompts import Histories, Pictures, prompt_inputs
+from adapt.generation.steer import DecodeObserver
+from adapt.models.prompts import Histories, Pictures, encode, place_of
 
 
 class DebiasMasks(Protocol):
@@ -35,7 +39,8 @@ class Decoding:
 
     `anchor_tokens` is K, the tokens after which steering starts. `debias` has a mask for each grid
     and `steer` the rule; None does without. At `temperature` 0 decoding is greedy; above, `samples`
-    answers to each prompt are drawn, which depend on `seed` and the row's id alone.
+    answers to each prompt are drawn, which depend on `seed` and the row's id alone. `similarity`:
+    whether each token's hidden state is compared with the picture's.
     """
 
     anchor_tokens: int
@@ -45,6 +50,7 @@ class Decoding:
     samples: int = 1
     temperature: float = 0.0
     seed: int = 0
+    similarity: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,12 +60,15 @@ class Answers(Attention):
     `mask_BT` is true for an answer's tokens, false from its end token on. `layout` is that of the R
     prompts, `sizes` the (width, height) of their pictures; `samples` answers to one prompt stand
     side by side. `logprob_BT`: how probable the model held each token (nats, before temperature).
+    `similarity_BTPM`: of each token's hidden state with the picture's; no place without it. Where
+    an answer was begun, its text is whole, and all else is of the tokens behind the beginning.
     """
 
     texts: list[str]
     tokens_BT: Tensor
     mask_BT: Tensor
     logprob_BT: Tensor
+    similarity_BTPM: Tensor
     layout: Layout
     sizes: list[list[tuple[int, int]]]
     samples: int
@@ -74,45 +83,74 @@ def answer(
     decoding: Decoding,
     ids: Sequence[str] | None = None,
     histories: Histories | None = None,
+    beginnings: Sequence[str] | None = None,
 ) -> Answers:
     """Generate answers to the (pictures, question) rows of one batch, B = rows * samples.
 
     `ids` name the rows, so that what a row samples does not depend on the others; by default a row
-    is its number in the batch. `histories`: the turns before each question. Raises InputError where
-    the model cannot be observed.
+    is its number in the batch. `histories`: the turns before each question. `beginnings`: what each
+    answer goes on from (`adapt/generation/begun.py`). Raises InputError where the model cannot be
+    observed.
     """
     d = decoding
     # 1. Where the images stand in the prompts, so that attention to them can be read.
-    inputs = prompt_inputs(model, processor, images, questions, histories)
+    begun = beginning_tokens(model, processor, beginnings or [""] * len(questions))
+    prompts = encode(processor, images, questions, histories=histories)
+    inputs = behind(processor, prompts, begun).to(*place_of(model))
     layout, start = layout_of(model, inputs), inputs["input_ids"].shape[1]
     debias = d.debias.covering(layout, images) if d.debias is not None else None
-    # 2. The samples of a prompt are rows of their own: the whole batch, once for each sample, is
-    # right whatever a processor's tensors look like.
-    many, of_all = dict(inputs), layout
-    if d.samples > 1:
-        many = {name: torch.cat([value] * d.samples) for name, value in inputs.items()}
-        of_all = layout_of(model, many)
-    # 3. One generation: the observer reads attention and steers, `Confidence` reads probabilities.
+    # 2. The samples of a prompt are rows of their own.
+    many = _repeated(inputs, d.samples)
+    of_all = layout if d.samples == 1 else layout_of(model, many)
+    # 3. One generation: attention is read and steered, probabilities and hidden states are read.
     observer = DecodeObserver(of_all, d.anchor_tokens, debias, d.steer)
     confidence, named = Confidence(), ids or [str(row) for row in range(len(questions))]
-    processors: list[Any] = [confidence]
-    if d.temperature > 0:
-        seeds = [seed_of(d.seed, name, n) for n in range(d.samples) for name in named]
-        processors.append(Gumbel(seeds, d.temperature, many["input_ids"].device))
-    with own_config(model, processor, d.max_new_tokens) as config, observed(model, observer):
+    likeness = PatchSimilarity(of_all, PLACES if d.similarity else ())
+    processors = [confidence, *_sampling(d, named, many["input_ids"].device)]
+    rest = room(begun, d.max_new_tokens)
+    longest = own_config(model, processor, max(rest))
+    with longest as config, observed(model, observer), likeness.watching(model):
         sequences = model.generate(**many, generation_config=config, logits_processor=processors)
-    # 4. What belongs to an answer: all before its first end token.
+    # 4. What belongs to an answer: all before its first end token, as far as it may go.
     tokens_BT = sequences[:, start:]
-    ends = torch.tensor(config.eos_token_id, device=tokens_BT.device)
-    mask_BT = torch.isin(tokens_BT, ends).cumsum(1) == 0
+    mask_BT = _is_said(tokens_BT, config.eos_token_id, rest * d.samples)
     kept = {"tokens_BT": tokens_BT, "mask_BT": mask_BT, **vars(observer.attention(mask_BT))}
     kept["logprob_BT"] = confidence.logprobs(sequences, start)
+    kept["similarity_BTPM"] = likeness.of(mask_BT.shape[1])
     # 5. The answers to one prompt side by side.
     if d.samples > 1:
         kept = {name: _side_by_side(value, d.samples) for name, value in kept.items()}
-    texts = _texts(processor, kept["tokens_BT"], kept["mask_BT"])
+    texts = _texts(processor, begun, kept["tokens_BT"], kept["mask_BT"])
     sizes = [[image.size for image in row] for row in images]
     return Answers(**kept, texts=texts, layout=layout, sizes=sizes, samples=d.samples)
+
+
+def _repeated(inputs: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+    """The whole batch, once for each sample: right whatever a processor's tensors look like."""
+    if samples == 1:
+        return dict(inputs)
+    return {name: torch.cat([value] * samples) for name, value in inputs.items()}
+
+
+def _sampling(d: Decoding, names: Sequence[str], device: torch.device) -> list[Any]:
+    """What draws the tokens of rows with these names; nothing at temperature 0."""
+    if d.temperature == 0:
+        return []
+    seeds = [seed_of(d.seed, name, n) for n in range(d.samples) for name in names]
+    return [Gumbel(seeds, d.temperature, device)]
+
+
+def _is_said(tokens_BT: Tensor, ends: Sequence[int], room: Sequence[int]) -> Tensor:
+    """Where the tokens of answers are, before the first end token, `room` at most.
+
+    >>> _is_said(torch.tensor([[5, 1, 5], [5, 5, 5]]), ends=[1], room=[3, 2]).int()
+    tensor([[1, 0, 0],
+            [1, 1, 0]], dtype=torch.int32)
+    """
+    is_end_BT = torch.isin(tokens_BT, torch.tensor(ends, device=tokens_BT.device))
+    step_BT = torch.ones_like(tokens_BT).cumsum(1)
+    room_B1 = torch.tensor(room, device=tokens_BT.device)[:, None]
+    return (is_end_BT.cumsum(1) == 0) & (step_BT <= room_B1)
 
 
 def _side_by_side(values: Tensor, samples: int) -> Tensor:
@@ -124,9 +162,15 @@ def _side_by_side(values: Tensor, samples: int) -> Tensor:
     return values.unflatten(0, (samples, -1)).transpose(0, 1).flatten(0, 1)
 
 
-def _texts(processor: Any, tokens_BT: Tensor, mask_BT: Tensor) -> list[str]:
-    lengths = mask_BT.sum(1).tolist()
-    rows = [row[:n] for row, n in zip(tokens_BT.tolist(), lengths, strict=True)]
+def _texts(
+    processor: Any, begun: Sequence[Sequence[int]], tokens_BT: Tensor, mask_BT: Tensor
+) -> list[str]:
+    """The texts of whole answers, with what they go on from; the samples of a row side by side."""
+    samples, lengths = len(tokens_BT) // len(begun), mask_BT.sum(1).tolist()
+    rows = [
+        [*begun[b // samples], *row[:n]]
+        for b, (row, n) in enumerate(zip(tokens_BT.tolist(), lengths, strict=True))
+    ]
     return processor.batch_decode(rows, skip_special_tokens=True)
 
 

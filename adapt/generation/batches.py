@@ -15,8 +15,10 @@ from PIL import Image
 from torch import nn
 
 from adapt.attention.layout import image_columns
+from adapt.attention.settings import PLACES
 from adapt.data.schema import Example, Preference, Turn, open_images
 from adapt.generation.answer import Answers, Decoding, answer
+from adapt.generation.begun import beginning_tokens, behind
 from adapt.generation.settings import Batch
 from adapt.models.prompts import encode
 from adapt.names import one_line
@@ -30,12 +32,16 @@ SHARE = 0.5  # of the free memory: the rest is for the tower, and for what a pas
 
 
 class Prompt(NamedTuple):
-    """A question about pictures, after earlier turns; `id` names what it samples."""
+    """A question about pictures, after earlier turns; `id` names what it samples.
+
+    `beginning`: what its answers go on from.
+    """
 
     id: str
     images: Sequence[Image.Image]
     question: str
     history: Sequence[Turn] = ()
+    beginning: str = ""
 
 
 def prompt_of(example: Example | Preference) -> Prompt:
@@ -63,8 +69,8 @@ def answered(
         size = fitting(model, processor, [prompt(row) for row in rows[::step]], decoding)
 
     def asked(part: Sequence[T]) -> Answers:
-        ids, images, questions, histories = zip(*map(prompt, part), strict=True)
-        return answer(model, processor, images, questions, decoding, ids, histories)
+        ids, images, questions, *others = zip(*map(prompt, part), strict=True)
+        return answer(model, processor, images, questions, decoding, ids, *others)
 
     yield from halved(rows, size, asked, key)
 
@@ -113,7 +119,8 @@ def fitting(model: nn.Module, processor: Any, prompts: Sequence[Prompt], decodin
     lengths, images = [], []
     for one in prompts:
         batch = encode(processor, [one.images], [one.question], histories=[one.history])
-        ids_1S = batch["input_ids"]
+        begun = beginning_tokens(model, processor, [one.beginning])
+        ids_1S = behind(processor, batch, begun)["input_ids"]
         lengths.append(ids_1S.shape[1])
         images.append(image_columns(ids_1S, model.config.image_token_id).shape[1])
     each = answer_bytes(model, max(lengths), max(images), decoding)
@@ -150,8 +157,10 @@ def answer_bytes(model: Any, prompt: int, image_tokens: int, decoding: Decoding)
     scores = text.vocab_size * (4 * 4 + 8 * (decoding.temperature > 0))
     # 4. What the observer keeps: maps of the first K tokens, of one step, and sums.
     maps = 4 * image_tokens * L * (decoding.anchor_tokens + 4)
-    sums = 4 * tokens * (2 * image_tokens + 5 * L)
-    return cache + reading + scores + maps + sums
+    sums = 4 * tokens * (2 * image_tokens + 6 * L)
+    # 5. Hidden states of the picture at each place of similarity, in fp32 at most.
+    states = 4 * image_tokens * width * len(PLACES) * decoding.similarity
+    return cache + reading + scores + maps + sums + states
 
 
 def free_memory(device: torch.device) -> int:

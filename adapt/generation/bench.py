@@ -9,7 +9,9 @@ these tables alone (`adapt/evaluation`), so that a changed metric or plot costs 
     tokens      a row per generated token of a description or another free answer: arm, split, id,
                 image_id, position, relative (0 first, 1 last), length (of its answer, in tokens),
                 end (where it ends in the answer, in characters), fired (share of layers that were
-                steered), the degradation signals, svar and logprob (nats)
+                steered), the degradation signals, svar and logprob (nats), pas and prelim
+                (attention to the answer so far: first layer, mean over layers), and similarity
+                with the image tokens (`nearest_middle`, ...: `adapt/attention/similarity.py`)
     traces      a row per token of the longest descriptions: id, position, heats (as above, of one
                 token)
 
@@ -29,8 +31,8 @@ from adapt.data.schema import KINDS, Example
 from adapt.generation.answer import Answers, Decoding
 from adapt.generation.batches import Prompt, answered, prompt_of
 from adapt.generation.debias import Debias
-from adapt.generation.decoding.config import deciding
 from adapt.generation.kept import VERSION, Kept, question_key
+from adapt.generation.own_config import deciding
 from adapt.generation.said import Listener, Said, response_row, token_table
 from adapt.generation.settings import Config, SteerConfig
 from adapt.metrics.split import FREE
@@ -201,6 +203,7 @@ class Bench:
             max_new_tokens=self._longest[kind],
             debias=self.debias,
             steer=steer,
+            similarity=kind in FREE,
         )
         asked = (decoding, self.config.batch, _prompt, "answer.batch")
         return answered(self.model, self.processor, rows, *asked)
@@ -209,6 +212,7 @@ class Bench:
         """Where answers are kept that this model gives in this way."""
         if self._state is None:
             return Kept(None)
+        steer = steer if steer is not None and steer.acts else None  # plain, whatever it is called
         weights = (self.weights(), str(self.model.dtype), str(self.model.device.type))
         asked = (self.prompt(), self._asked_of_noise, self.config.anchor, self.config.seed)
         ends = deciding(self.model, self.processor)

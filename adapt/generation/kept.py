@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from adapt.data.schema import Example
 from adapt.generation.said import Said
 
-VERSION = 1  # of what a line holds
+VERSION = 2  # of what a line holds
 DAYS = 14  # that a file is left in the folder after its last use
 
 

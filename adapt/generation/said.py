@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adapt.attention.layout import Grid
 from adapt.attention.places import places_of
-from adapt.attention.settings import SIGNALS
+from adapt.attention.settings import PRELIM, SIGNALS, SIMILARITY
 from adapt.attention.support import picture_map
 from adapt.data.schema import Example
 from adapt.generation.answer import Answers
@@ -26,7 +26,7 @@ from adapt.metrics.split import FREE
 
 _COLUMNS = {
     **{"position": np.int64, "relative": np.float64, "length": np.int64, "end": np.int64},
-    **dict.fromkeys((*SIGNALS, "fired", "svar", "logprob"), np.float32),
+    **dict.fromkeys((*SIGNALS, "fired", "svar", "logprob", *PRELIM, *SIMILARITY), np.float32),
 }
 Sizes = tuple[tuple[int, int], ...]  # (width, height) of the pictures of one prompt
 Maps = list[list[NDArray[Any]]]  # of each token, a map [M] of each picture
@@ -92,10 +92,16 @@ class Listener:
     def columns(self, answers: Answers) -> list[dict[str, NDArray[Any]]]:
         """The columns of the token table, for each answer of the batch."""
         counts_B = answers.layout.counts_B
+        assert answers.similarity_BTPM.shape[2], "decoded with similarity"
+        # Places one after the other, the measures of each side by side: as in the names.
+        similarity_FBT = answers.similarity_BTPM.flatten(2).movedim(2, 0)
         values_BT = answers.signals(counts_B, answers.mask_BT, self._K) | {
             "fired": answers.fired_BTL.float().mean(2),
             "svar": svar(answers.mass_BTL),
             "logprob": answers.logprob_BT,
+            "pas": answers.prelim_BTL[:, :, 0],
+            "prelim": answers.prelim_BTL.mean(2),
+            **dict(zip(SIMILARITY, similarity_FBT, strict=True)),
         }
         values = {name: value_BT.float().cpu().numpy() for name, value_BT in values_BT.items()}
         every = []

@@ -16,9 +16,10 @@ from adapt.models.template import prompt_version, rendered, turn
 from adapt.params import InputError
 
 __all__ = ["answer_tokens", "chat_prompts", "encode", "end_tokens", "prompt_inputs"]
-__all__ += ["place_of", "prompt_version"]
+__all__ += ["located_tokens", "place_of", "prompt_version", "token_ranges"]
 Pictures = Sequence[Sequence[Image.Image]]  # those of each prompt
 Histories = Sequence[Sequence[Turn]]  # the earlier turns of each
+Range = tuple[int, int]  # characters [start, end) of a text
 
 # ---- the prompt --------------------------------------------------------------------------------
 
@@ -191,6 +192,31 @@ def answer_tokens(processor: Any, answers: Sequence[str], ends: Sequence[int]) -
     _refuse_specials(processor, "answer", answers)
     end = turn_end(processor, ends)
     return [[*processor.tokenizer(a, add_special_tokens=False)["input_ids"], end] for a in answers]
+
+
+def located_tokens(
+    processor: Any, answers: Sequence[str], ends: Sequence[int]
+) -> tuple[list[list[int]], list[list[Range]]]:
+    """`answer_tokens`, and the characters of the answer that each of them stands for.
+
+    The end token has none, (n, n) behind an answer of n characters.
+    """
+    tokens, tokenizer = answer_tokens(processor, answers, ends), processor.tokenizer
+    return tokens, [[*token_ranges(tokenizer, a), (len(a), len(a))] for a in answers]
+
+
+def token_ranges(tokenizer: Any, text: str) -> list[Range]:
+    """The characters that each token of a text stands for.
+
+    A token of a word may hold the white space before it, and several tokens may share a character,
+    as the bytes of a rare one do. Raises InputError for a tokenizer that does not know.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        name = type(tokenizer).__name__
+        problem = "does not say which characters its tokens stand for; save it as tokenizer.json"
+        raise InputError(f"tokenizer {name} {problem}")
+    made = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return [(start, end) for start, end in made["offset_mapping"]]
 
 
 def turn_end(processor: Any, ends: Sequence[int]) -> int:

@@ -2,12 +2,15 @@
 
 Of the two stages after training this one loads models; `evaluate` judges what it wrote.
 The base model also describes the validation split, on which the detectors of the early warning are
-fitted. All arms answer the questions of `answer.benchmarks` as well. Writes
+fitted. Where a key of `steer` is `auto`, its value is chosen on that split first, for each model.
+All arms answer the questions of `answer.benchmarks` as well. Writes
 
     responses.parquet         every answer to a split's questions
     tokens.parquet            attention at every token of the descriptions
     traces.parquet            all of it for the longest ones
     models.json               which weights answered
+    steering.csv              the rules that each model could be steered by, and their figures
+    steering.json             the rule by which each model is steered
     benchmarks.parquet        every answer to a benchmark's, with the verdict of a judge if there is
     benchmark_tokens.parquet  attention at every token of the free answers among them
     benchmarks.json           what was read of each benchmark, which lies outside DVC's graph
@@ -28,30 +31,35 @@ from adapt.progress import Log
 if TYPE_CHECKING:
     from adapt.data.schema import Example
     from adapt.generation.bench import Bench, Tables
+    from adapt.generation.chosen import Known
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
-    from adapt.generation import benched
+    from adapt.generation import benched, chosen
     from adapt.generation.bench import Tables
     from adapt.generation.kept import forget
 
-    # 1. The benchmarks are read before a model is: a missing picture is told at once.
+    # 1. What is asked is read before a model is: a missing picture is told at once.
     suites = benched.suites(config)
     splits, parts, models = results / "data" / "splits", [], dict[str, str]()
-    extra: list[Tables] = []
+    known = chosen.Known.of(splits)
+    chosen.require_known(config.steer, known)
+    extra, choices = list[Tables](), dict[str, chosen.Choice]()
     # 2. One model after the other.
     for arm, stage in (("base", "base"), ("tuned", "train")):
         bench = open_bench(config, results / stage / "model", splits, "test")
         models |= {arm: bench.weights(), f"{arm}_prompt": bench.prompt()}
         parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
-        parts.append(bench.ask(f"{arm}_steered", config.steer))
+        choices[arm] = chosen.choose(bench, arm, config, known)
+        parts.append(bench.ask(f"{arm}_steered", choices[arm].rule))
         if arm == "base":
-            parts += _validation(bench, config, splits)
-        extra += benched.asked(bench, suites, arm, config.steer)
+            parts += _validation(bench, config, known)
+        extra += benched.asked(bench, suites, arm, choices[arm].rule)
     # 3. The tables.
     tables = Tables.joined(parts)
     tables.write(out)
+    chosen.write(out, choices)
     (out / "models.json").write_text(json.dumps(models, indent=2) + "\n")
     state = state_dir(splits.parents[2])
     benched.write(out, config, suites, extra, state / "verdicts")
@@ -80,13 +88,9 @@ def _asked(config: Config, rows: "Sequence[Example]") -> "Sequence[Example]":
     return drawn(rows, limit, config.seed) if 0 < limit < len(rows) else rows
 
 
-def _validation(base: "Bench", config: Config, splits: Path) -> "list[Tables]":
+def _validation(base: "Bench", config: Config, known: "Known") -> "list[Tables]":
     """The base model's descriptions of what is known in the validation split; none of nothing."""
-    from adapt.data.tables import read_split
-
-    rows = read_split(splits / "validation.parquet")
-    describe = [row for row in rows if row.kind == "describe" and row.objects is not None]
-    asked = _asked(config, describe)
+    asked = _asked(config, known.rows)
     return [base.turned_to("validation", asked).ask("base", None)] if asked else []
 
 

@@ -10,8 +10,8 @@ from adapt.attention import anchor, signals
 from adapt.attention.layout import Layout, View
 from adapt.attention.settings import SIGNALS, AnchorConfig
 from adapt.attention.trace import Attention
+from adapt.generation import steer
 from adapt.generation.answer import Decoding, answer
-from adapt.generation.decoding import steer
 from adapt.generation.settings import SteerConfig
 from adapt.params import InputError, load
 from tests.support import tiny_world
@@ -37,6 +37,7 @@ def of_maps(maps_BTLN, anchor_BN, anchor_tokens, mask_BT=None):
         mass_BTL=maps_BTLN.sum(-1),
         entropy_BTL=signals.entropy(signals.normalised(maps_BTLN)),
         amc_BTL=signals.amc(maps_BTLN, anchor_BN[:, None, None]),
+        prelim_BTL=torch.zeros(maps_BTLN.shape[:3]),
         fired_BTL=torch.zeros(maps_BTLN.shape[:3], dtype=torch.bool),
         anchor_BN=anchor_BN,
     )

@@ -190,7 +190,7 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, side):
 def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
     model, processor = built(name)
     pictures = [[picture(size, seed)] for seed, size in enumerate(CASES[name].views)][:2]
-    decoding = Decoding(anchor_tokens=5, max_new_tokens=5)
+    decoding = Decoding(anchor_tokens=5, max_new_tokens=5, similarity=True)
     answers = answer(model, processor, pictures, families.QUESTIONS, decoding)
     batch = prompt_inputs(model, processor, pictures, families.QUESTIONS)
     start = batch["input_ids"].shape[1]
@@ -202,11 +202,35 @@ def test_decoding_equals_teacher_forced_eager_with_one_step_a_token(name):
         if key in batch:
             generated = torch.full_like(answers.tokens_BT, name == "paligemma")
             batch[key] = torch.cat([batch[key], generated], 1)
-    reference = eager_maps(name, {k: v for k, v in batch.items() if k != "labels"})[0]
+    whole = {k: v for k, v in batch.items() if k != "labels"}
+    reference, twin = eager_maps(name, whole)
     assert answers.first_BKLN.shape[1] == answers.tokens_BT.shape[1]
     for b, row in enumerate(answers.layout.columns_BN):
         wanted = reference[b][:, start - 1 : -1][:, :, row[row >= 0]].transpose(0, 1)
         torch.testing.assert_close(answers.first_BKLN[b][:, :, row >= 0], wanted, **TOLERANCE)
+    own = reference[:, :, start - 1 : -1, start:].sum(-1).transpose(1, 2)
+    torch.testing.assert_close(answers.prelim_BTL, own, **TOLERANCE)
+    assert not answers.prelim_BTL[:, 0].any() and answers.prelim_BTL[:, 1:].gt(0).all()
+    with torch.no_grad():
+        states = twin(**whole, output_hidden_states=True).hidden_states
+    wanted = similarities(states, answers.layout, start)
+    torch.testing.assert_close(answers.similarity_BTPM, wanted, **TOLERANCE)
+
+
+def similarities(states, layout, start):
+    """Of `output_hidden_states`, patch by patch: [B, T, places, measures]."""
+    found = []
+    for b in range(len(layout.columns_BN)):
+        patches = [column for view in layout.of(b) for column in view.columns]
+        for at in (len(states) // 2, -1):
+            here = states[at][b]
+            cosines = torch.stack(
+                [torch.cosine_similarity(here[start - 1 : -1], here[i], dim=-1) for i in patches], 1
+            )
+            nearest = cosines.sort(1, descending=True).values[:, :5]
+            found.append(torch.stack([nearest.mean(1), cosines.mean(1)], 1))
+    T, P = found[0].shape[0], 2
+    return torch.stack(found).view(-1, P, T, 2).transpose(1, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,10 +7,10 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from adapt.attention.anchor import visual_anchor
 from adapt.attention.capture import Call, observed
 from adapt.attention.layout import Layout, View, layout_of
-from adapt.attention.rows import last_at
+from adapt.attention.rows import columns_of, last_row
 from adapt.generation.answer import Decoding, answer, answer_anchors, first_maps
-from adapt.generation.decoding.steer import DecodeObserver, _reweighted, _with_bias
 from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias
 from adapt.models.prompts import prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
@@ -74,10 +74,13 @@ def test_windows_and_caches_equal_eager(window, padded, cache):
     model.set_attn_implementation("eager")
     mask = torch.cat([inputs["attention_mask"], torch.ones(2, 8, dtype=torch.long)], 1)
     out = model(tokens, attention_mask=mask, output_attentions=True, use_cache=False)
-    want = torch.stack(out.attentions, 1).mean(2)[:, :, 11:-1, 3:7].transpose(1, 2)
-    maps = observer.attention(torch.ones(2, 8, dtype=torch.bool)).first_BKLN
-    torch.testing.assert_close(maps, want, atol=1e-5, rtol=1e-4)
+    rows = torch.stack(out.attentions, 1).mean(2)[:, :, 11:-1].transpose(1, 2)
+    seen = observer.attention(torch.ones(2, 8, dtype=torch.bool))
+    maps, close = seen.first_BKLN, {"atol": 1e-5, "rtol": 1e-4}
+    torch.testing.assert_close(maps, rows[..., 3:7], **close)
+    torch.testing.assert_close(seen.prelim_BTL, rows[..., 12:].sum(-1), **close)
     if window == 6:
+        assert seen.prelim_BTL[:, 6:, 0].gt(1 - 1e-5).all(), "there is nothing else in the window"
         assert maps[:, 5:, 0].eq(0).all(), "the image has left the window of the first layer"
         assert maps[:, :, 1].gt(0).all()
 
@@ -106,8 +109,10 @@ def test_the_bias_is_added_before_the_softmax(kind):
     torch.testing.assert_close(
         out.transpose(1, 2), want @ value.repeat_interleave(2, 1), atol=1e-5, rtol=1e-5
     )
-    p_BHN = last_at(query, key, masks[kind], columns, 0.5)
-    after = _reweighted(p_BHN, bias * (columns >= 0))
+    p_BHS = last_row(query, key, masks[kind], 0.5)
+    p_BHN, own_BH = columns_of(p_BHS, columns), p_BHS[:, :, 8:].sum(-1)
+    after, own = _reweighted(p_BHN, own_BH, bias * (columns >= 0))
+    torch.testing.assert_close(own, want[:, :, 0, 8:].sum(-1).mean(1), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(after[0, :2], want[0, :, 0, [1, 4]].mean(0), atol=1e-6, rtol=1e-5)
     assert torch.equal(after[1], p_BHN[1].mean(0)) and after[0, 2] == 0, (
         "without a bias nothing changes"

@@ -10,26 +10,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapt.attention.settings import AnchorConfig
+from adapt.attention.settings import MEASURES, PLACES, PRELIM, SIMILARITY, AnchorConfig
 from adapt.attention.signals import visual_mass
 from adapt.data import scenes
 from adapt.generation import batches as batching
 from adapt.generation.answer import Decoding, answer
 from adapt.generation.bench import Bench, Tables
 from adapt.generation.said import Listener, svar, token_ends
-from adapt.generation.settings import Config, SteerConfig
+from adapt.generation.settings import Config, SteerConfig, SteerGrid, Steering
 from adapt.models.load import save
 from adapt.params import InputError
 from tests.support import tiny_world
 
 STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers="all")
+GRID = SteerGrid(alpha=(0.0,), tau=(0.9,), layers=("all",), descriptions=0)
 CONFIG = Config(
     batch=2,
     traces=1,
     questions=0,
     benchmarks=(),
     anchor=AnchorConfig(anchor_tokens=3, noise_images=2),
-    steer=STEER,
+    steer=Steering(**STEER.model_dump(), grid=GRID),
     device="cpu",
     max_new_tokens=9,
     seed=0,
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 def answers():
     """As generated, but with words that one can read: an untrained model says nothing."""
     model, processor = tiny_world.model(), tiny_world.processor()
-    decoding = Decoding(anchor_tokens=3, max_new_tokens=9)
+    decoding = Decoding(anchor_tokens=3, max_new_tokens=9, similarity=True)
     generated = answer(model, processor, IMAGES, tiny_world.QUESTIONS, decoding)
     tokenizer = processor.tokenizer
     padded = tokenizer(
@@ -74,6 +75,11 @@ def test_a_row_per_token_with_what_was_recorded():
     assert lengths == [7, 7] and not rows.isna().any().any()
     assert rows.groupby("id").size().tolist() == lengths
     recorded = {"logprob": generated.logprob_BT, "svar": svar(generated.mass_BTL)}
+    recorded |= {"pas": generated.prelim_BTL[:, :, 0], "prelim": generated.prelim_BTL.mean(2)}
+    for p, place in enumerate(PLACES):
+        for m, measure in enumerate(MEASURES):
+            recorded[f"{measure}_{place}"] = generated.similarity_BTPM[:, :, p, m]
+    assert set(recorded) == {"logprob", "svar", *PRELIM, *SIMILARITY}
     for column, values in recorded.items():
         want = np.concatenate([values[b, :n].numpy() for b, n in enumerate(lengths)])
         np.testing.assert_allclose(rows[column], want)

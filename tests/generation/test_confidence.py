@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adapt.generation.answer import Decoding, answer
-from adapt.generation.decoding.confidence import Confidence
+from adapt.generation.confidence import Confidence
 from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 

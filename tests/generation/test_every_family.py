@@ -12,7 +12,7 @@ from tests.support.families import CASES, built, picture
 # PaliGemma's processor warns.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 NAMES = list(CASES)
-DECODING = Decoding(anchor_tokens=3, max_new_tokens=10)
+DECODING = Decoding(anchor_tokens=3, max_new_tokens=10, similarity=True)
 
 
 def rows(name):
@@ -62,6 +62,9 @@ def test_one_batch_of_eight_equals_eight_of_one(family, decoding):
         torch.testing.assert_close(alone.logprob_BT[0, :n], whole.logprob_BT[b, :n], **close)
         torch.testing.assert_close(alone.heat_BTN[0, :n], whole.heat_BTN[b, :n, :N], **close)
         torch.testing.assert_close(alone.anchor_BN[0], whole.anchor_BN[b, :N], **close)
+        for field in ("prelim_BTL", "similarity_BTPM"):
+            ours, theirs = (getattr(part, field) for part in (alone, whole))
+            torch.testing.assert_close(ours[0, :n], theirs[b, :n], atol=1e-5, rtol=1e-4)
         assert not whole.heat_BTN[b, :n, N:].any(), "nothing at padding"
 
 

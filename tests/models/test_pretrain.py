@@ -11,7 +11,12 @@ from adapt.params import InputError
 
 ROWS = [e for i in range(8) for e in scenes.examples("train", i, size=24, caption_noise=1, seed=7)]
 WORLD = ScenesConfig(
-    train_images=8, validation_images=1, test_images=1, image_size=24, caption_noise=1.0
+    difficulty="default",
+    train_images=8,
+    validation_images=1,
+    test_images=1,
+    image_size=24,
+    caption_noise=1.0,
 )
 STEPS = 20
 

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import GenerationConfig, LlamaConfig
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from adapt.data.schema import Turn
-from adapt.models.prompts import answer_tokens, chat_prompts, encode, end_tokens, prompt_inputs
+from adapt.models import prompts
+from adapt.models.prompts import (
+    answer_tokens,
+    chat_prompts,
+    encode,
+    end_tokens,
+    located_tokens,
+    prompt_inputs,
+    token_ranges,
+)
 from adapt.params import InputError
 from tests.support import families, templates, tiny_world
 
@@ -97,6 +107,53 @@ def test_an_answer_ends_as_the_template_ends_a_turn(style):
     first, second = answer_tokens(processor, ["a dog.", "no"], ends)
     want = {"gemma": "<end_of_turn>"}.get(style, names[0])
     assert tokenizer.decode(first) == "a dog." + want and tokenizer.decode(second) == "no" + want
+
+
+ANSWERS = ["A red car, naïve 🚗 and\n  “two” red cars.", "", " é"]
+
+
+def published_tokenizer(kind):
+    """How the published tokenizers cut texts: bytes (Qwen, Llama 3), or pieces (Llama 2, Gemma)."""
+    made = Tokenizer(models.BPE(byte_fallback=kind == "pieces", unk_token="<unk>"))
+    alphabet = [f"<0x{byte:02X}>" for byte in range(256)]
+    if kind == "bytes":
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.post_processor = processors.ByteLevel(trim_offsets=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    specials = ["<unk>", "</s>", *(alphabet if kind == "pieces" else ())]
+    letters = alphabet if kind == "bytes" else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=letters, show_progress=False
+    )
+    made.train_from_iterator(["a", "red", "car", "and", "cars"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", ["words", "bytes", "pieces"])
+def test_tokens_know_the_characters_that_they_stand_for(kind, monkeypatch):
+    processor = SimpleNamespace(
+        tokenizer=tiny_world.processor().tokenizer if kind == "words" else published_tokenizer(kind)
+    )
+    monkeypatch.setattr(prompts, "turn_end", lambda *_: 1)
+    tokens, ranges = located_tokens(processor, ANSWERS, [1])
+    assert tokens == answer_tokens(processor, ANSWERS, [1])
+    for text, ids, places in zip(ANSWERS, tokens, ranges, strict=True):
+        assert len(ids) == len(places) and places[-1] == (len(text), len(text))
+        covered = {at for start, end in places for at in range(start, end)}
+        assert {at for at in range(len(text)) if not text[at].isspace()} <= covered
+    words = [ANSWERS[0][start:end].strip() for start, end in ranges[0]]
+    for word in ("red", "car") if kind == "words" else ("red", "car", "🚗"):
+        assert word in words, words
+
+
+def test_a_tokenizer_that_cannot_say_where_is_named():
+    tokenizer = SimpleNamespace(is_fast=False)
+    with pytest.raises(
+        InputError, match=r"tokenizer SimpleNamespace does not say .*tokenizer.json"
+    ):
+        token_ranges(tokenizer, "a dog.")
 
 
 def test_end_tokens_are_those_that_generate_takes():

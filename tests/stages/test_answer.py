@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from adapt.attention.settings import SIGNALS, AnchorConfig
+from adapt.attention.settings import PRELIM, SIGNALS, SIMILARITY, AnchorConfig
 from adapt.benchmarks import registry
 from adapt.evaluation.judge import judge_split
 from adapt.evaluation.settings import Config as EvaluateConfig
@@ -49,7 +49,7 @@ def test_every_file_with_the_documented_columns(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == names
     responses, tokens, traces = tables(folder)
     assert set(responses) == RESPONSES | {"response", "tokens", "heats", "grids"}
-    assert set(tokens) == TOKENS | {*SIGNALS, "svar", "logprob"}
+    assert set(tokens) == TOKENS | {*SIGNALS, "svar", "logprob", *PRELIM, *SIMILARITY}
     assert set(traces) == {"id", "position", "heats"}
     assert not tokens.isna().any().any()
 
@@ -94,7 +94,7 @@ def test_steered_arms_differ_only_after_the_anchor(folder: Path) -> None:
         # A floor that nothing reaches: it fires in the two steered layers of three, and always.
         assert after.fired[after.position >= K].sub(2 / 3).abs().lt(1e-6).all()
         first = [part[part.position < K].set_index(["id", "position"]) for part in (before, after)]
-        values = ["mass", "focus", "responsiveness", "svar", "logprob", "end"]
+        values = ["mass", "focus", "responsiveness", "svar", "logprob", "end", *PRELIM, *SIMILARITY]
         pd.testing.assert_frame_equal(first[0][values], first[1][values])
         later = [part[part.position == K].set_index("id").mass for part in (before, after)]
         assert not later[0].equals(later[1])

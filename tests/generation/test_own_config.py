@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from adapt.generation import own_config as configs
 from adapt.generation.answer import Decoding, answer
-from adapt.generation.decoding import config
 from adapt.params import InputError
 from tests.support import tiny_world
 
@@ -64,7 +64,7 @@ def test_what_is_dropped_is_said_once_in_one_line(capsys):
 def test_the_models_config_comes_back_after_an_error():
     model = tiny_world.model()
     before = model.generation_config
-    with pytest.raises(RuntimeError), config.own_config(model, tiny_world.processor(), 4) as own:
+    with pytest.raises(RuntimeError), configs.own_config(model, tiny_world.processor(), 4) as own:
         assert model.generation_config is own
         raise RuntimeError
     assert model.generation_config is before
@@ -94,13 +94,13 @@ def test_any_of_the_end_tokens_ends_an_answer_and_stays_out_of_its_text():
 
 def test_a_pad_token_exists_in_any_case():
     model, processor = tiny_world.model(), tiny_world.processor()
-    assert config.pad_token(model, processor, (3, 8)) == processor.tokenizer.pad_token_id
+    assert configs.pad_token(model, processor, (3, 8)) == processor.tokenizer.pad_token_id
     model.generation_config.pad_token_id = -1  # as early LLaMA checkpoints have it
-    assert config.pad_token(model, processor, (3, 8)) == processor.tokenizer.pad_token_id
+    assert configs.pad_token(model, processor, (3, 8)) == processor.tokenizer.pad_token_id
     model.generation_config.pad_token_id = 10**9
-    assert config.pad_token(model, processor, (3, 8)) == processor.tokenizer.pad_token_id
+    assert configs.pad_token(model, processor, (3, 8)) == processor.tokenizer.pad_token_id
     model.generation_config.pad_token_id = 5
-    assert config.pad_token(model, processor, (3, 8)) == 5
+    assert configs.pad_token(model, processor, (3, 8)) == 5
 
 
 def test_no_end_token_is_one_line():

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from adapt.attention.anchor import by_grid, inside
 from adapt.attention.capture import Call, Observer, layer_count
 from adapt.attention.layout import Grid, Layout
-from adapt.attention.rows import last_at
+from adapt.attention.rows import columns_of, last_row
 from adapt.attention.settings import beyond, includes
 from adapt.attention.signals import amc
 from adapt.attention.trace import Attention, Trace
@@ -108,6 +108,8 @@ class DecodeObserver(Observer):
         self._trace: Trace | None = None
         self._rule: _Rule | None = None
         self._layers = self._steps = 0
+        # Where the answers begin, which is one column for all prompts of a padded batch.
+        self._start = 0
         # Positions that have been through the model, also those that a window has dropped.
         self._length = 0
         # Of the latest call: how many layers came before it in its step, and its index.
@@ -127,20 +129,33 @@ class DecodeObserver(Observer):
         self._layer, self._slot = call.layer, self._slot + 1
         # 1. The token's attention to the image, exact, before any steering.
         keys = call.attended_keys()
-        columns_BN = _in_window(self.columns_BN, self._length - keys.shape[2])
-        p_BHN = last_at(call.query_BHSD, keys, call.mask, columns_BN, call.scaling)
+        dropped = self._length - keys.shape[2]
+        columns_BN = _in_window(self.columns_BN, dropped)
+        p_BHS = last_row(call.query_BHSD, keys, call.mask, call.scaling)
+        p_BHN, own_BH = columns_of(p_BHS, columns_BN), self._own(p_BHS, dropped)
         trace, rule = self.trace, self._rule
-        a_BN = trace.map_at(self._slot)
+        a_BN, prelim_B = trace.map_at(self._slot), trace.prelim_at(self._slot)
         torch.mean(p_BHN, 1, out=a_BN)
         if rule is None:
+            torch.mean(own_BH, 1, out=prelim_B)
             return call.attend()
         # 2. Has it decayed below this layer's floor?
         floor_B, fired_B = rule.floor_BL[:, self._slot], trace.fired_at(self._slot)
         fired_B.copy_(fires(a_BN, rule.anchor_BN, floor_B, rule.trigger))
         # 3. The bias where it has; what is recorded is the attention that SDPA then has.
         bias_BN = rule.bias_BN * fired_B[:, None]
-        a_BN.copy_(_reweighted(p_BHN, bias_BN))
+        after_BN, own_B = _reweighted(p_BHN, own_BH, bias_BN)
+        a_BN.copy_(after_BN)
+        prelim_B.copy_(own_B)
         return call.attend(_with_bias(call, columns_BN, bias_BN))
+
+    def _own(self, p_BHS: Tensor, dropped: int) -> Tensor:
+        """Attention to the answer's own tokens, that of the query among them: [B, H].
+
+        `dropped`: positions that a window has left behind, of the prompt first.
+        """
+        start = max(self._start - max(dropped, 0), 0)
+        return p_BHS[:, :, start:].sum(-1)
 
     def _start_step(self, call: Call) -> None:
         B, _, length, _ = call.query_BHSD.shape
@@ -153,6 +168,7 @@ class DecodeObserver(Observer):
             problem = f"generation takes a step of {length} tokens"
             raise InputError(f"{problem}: {kinds} cannot be observed")
         if self._trace is None:
+            self._start = length
             shape = (self._layers, *self.columns_BN.shape)
             self._trace = Trace(self.patches, self.debias, shape, self.anchor_tokens)
         self._trace.begin()
@@ -188,15 +204,17 @@ def _in_window(columns_BN: Tensor, dropped: int) -> Tensor:
     return columns_BN if dropped <= 0 else (columns_BN - dropped).clamp_min(-1)
 
 
-def _reweighted(p_BHN: Tensor, bias_BN: Tensor) -> Tensor:
-    """Mean over heads of the softmax with `bias_BN` on its logits, from the one without: [B, N].
+def _reweighted(p_BHN: Tensor, own_BH: Tensor, bias_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over heads of the softmax with `bias_BN` on its logits, from the one without.
 
     softmax(s + b)_i = p_i e^{b_i} / sum_j p_j e^{b_j}, and the sum is 1 + sum_j p_j (e^{b_j} - 1),
-    which needs the image tokens alone.
+    which needs the image tokens alone. Returns that of the image tokens, [B, N], and the sum of
+    that of the answer's own tokens, whose b is 0, [B].
     """
     gain_B1N = bias_BN.expm1()[:, None]
     total_BH1 = 1 + (p_BHN * gain_B1N).sum(-1, keepdim=True)
-    return (p_BHN * (1 + gain_B1N) / total_BH1).mean(1)
+    after_BN = (p_BHN * (1 + gain_B1N) / total_BH1).mean(1)
+    return after_BN, (own_BH / total_BH1[:, :, 0]).mean(1)
 
 
 def _with_bias(call: Call, columns_BN: Tensor, bias_BN: Tensor) -> Tensor:
