@@ -4,19 +4,20 @@ Given pairs are those of preference data: only the anchor is computed, from a pa
 tokens of the chosen answer. Own ones are sampled: for a random part of the training images several
 answers to every question; ground truth ranks them, the best and the worst are kept when they differ
 enough, and the anchor is read from the first K tokens of the same samples. What was worked out
-before for the same model, settings and row is not worked out again. Writes `pairs.parquet`, and
-`report.json`, which says what may spoil a training on them.
+before for the same model, settings and row is not worked out again. Writes `pairs.parquet`,
+`plain.parquet`, the rows with one answer that training may rehearse beside them (`pairs.keep`;
+none unless asked for), and `report.json`, which says what may spoil a training on the pairs.
 """
 
 from pathlib import Path
 
-from adapt.preference.settings import PairsConfig as Config
+from adapt.pairs.settings import PairsConfig as Config
 from adapt.progress import Log
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Make the pairs; see the module docstring."""
-    from adapt.preference.make import make_pairs
+    from adapt.pairs.make import make_pairs
 
     splits, base = results / "data" / "splits", results / "base" / "model"
     return make_pairs(config, splits, base, out, log)

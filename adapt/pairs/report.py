@@ -6,11 +6,12 @@ Counted while the pairs are written, from digests of their texts and pictures.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from adapt.preference.likelihood import Likelihood
-from adapt.preference.pairs import Pair
+from adapt.pairs.annotate import Reason
+from adapt.pairs.likelihood import Likelihood
+from adapt.pairs.table import Pair, Span
 
 BIASED = 0.8  # share of pairs in which one side is the longer one: it can be told by length alone
 
@@ -20,16 +21,25 @@ class Tally:
 
     Args:
         tokens: how many tokens an answer has.
+        inside: how many of them stand for characters of spans; None where it cannot be told.
     """
 
-    def __init__(self, tokens: Callable[[str], int]) -> None:
-        self._tokens = tokens
+    def __init__(
+        self,
+        tokens: Callable[[str], int],
+        inside: Callable[[str, Sequence[Span]], int | None],
+    ) -> None:
+        self._tokens, self._inside = tokens, inside
         self.pairs = self.known_scores = self.not_higher = 0
         self.duplicates = self.equal = self.contradictory = 0
         self.chosen_longer = self.rejected_longer = self.more_tokens = 0
         self.more_words = 0  # pairs whose rejected answer has more words
         self.gap = 0.0
+        self.begun = self.begun_tokens = 0  # pairs with a prefix, and its tokens
+        self.left = Counter[Reason]()  # rows without a pair, by the key that took them
         self.kinds, self.sources = Counter[str](), Counter[str]()
+        self._all, self._deciding = Counter[str](), Counter[str]()  # tokens of each side
+        self.mentions = self.placed = self.placed_pairs = 0
         self._pictures = Counter[bytes]()
         self._seen: set[tuple[bytes, bytes, bytes]] = set()
 
@@ -49,12 +59,24 @@ class Tally:
         self.chosen_longer += more > 0
         self.rejected_longer += more < 0
         self.more_words += len(pair.rejected.split()) > len(pair.chosen.split())
-        # 2. Scores, where somebody gave some.
+        self.begun += bool(pair.prefix)
+        self.begun_tokens += self._tokens(pair.prefix) if pair.prefix else 0
+        # 2. What decides, in tokens.
+        for side in ("chosen", "rejected"):
+            text, spans = getattr(pair, side), getattr(pair, f"{side}_spans")
+            if (deciding := self._inside(text, spans)) is not None:
+                self._all[side] += self._tokens(text)
+                self._deciding[side] += deciding
+        # 3. Where the things are that the chosen answer names.
+        placed = sum(bool(place.boxes) for place in pair.places)
+        self.mentions, self.placed = self.mentions + len(pair.places), self.placed + placed
+        self.placed_pairs += placed > 0
+        # 4. Scores, where somebody gave some.
         if pair.chosen_score is not None and pair.rejected_score is not None:
             self.known_scores += 1
             self.gap += pair.chosen_score - pair.rejected_score
             self.not_higher += pair.chosen_score <= pair.rejected_score
-        # 3. The same twice, the other way round, and twice the same answer.
+        # 5. The same twice, the other way round, and twice the same answer.
         pictures = _digest(*pair.images)
         self._pictures[pictures] += 1
         asked = _digest(pictures, repr((pair.history, pair.question)).encode())
@@ -65,6 +87,11 @@ class Tally:
         self.contradictory += chosen != rejected and (asked, rejected, chosen) in self._seen
         self._seen.add((asked, chosen, rejected))
 
+    def inside(self) -> dict[str, float]:
+        """The share of tokens of each side that decide; nothing where it cannot be told."""
+        shares = {side: self._deciding[side] / max(n, 1) for side, n in self._all.items()}
+        return {f"{side}_inside": share for side, share in shares.items()}
+
     def content(self) -> dict[str, Any]:
         """The figures, for `report.json`."""
         n = max(self.pairs, 1)
@@ -73,6 +100,8 @@ class Tally:
             scores["mean_gap"] = self.gap / self.known_scores
         return {
             "pairs": self.pairs,
+            "yield": self.pairs / max(self.pairs + self.left.total(), 1),
+            "left_out": dict(sorted(self.left.items())),
             "sources": dict(self.sources),
             "kinds": dict(self.kinds),
             "pictures": {
@@ -84,6 +113,13 @@ class Tally:
                 "chosen_longer": self.chosen_longer / n,
                 "rejected_longer": self.rejected_longer / n,
                 "chosen_minus_rejected_tokens": self.more_tokens / n,
+            },
+            "deciding_tokens": self.inside(),
+            "prefix": {"pairs": self.begun / n, "tokens": self.begun_tokens / n},
+            "places": {
+                "mentions": self.mentions,
+                "with_boxes": self.placed,
+                "pairs_with_boxes": self.placed_pairs / n,
             },
             "duplicates": self.duplicates,
             "equal_answers": self.equal,
@@ -126,6 +162,17 @@ def lines(content: dict[str, Any]) -> list[str]:
     said = [
         f"{content['pairs']} pairs on {pictures['different']} pictures ({each}); {longer}, {more}"
     ]
+    if inside := content["deciding_tokens"]:
+        shares = [
+            f"{inside[f'{side}_inside']:.0%} of the {side}" for side in ("chosen", "rejected")
+        ]
+        said.append(f"what decides is {' and '.join(shares)} answers' tokens")
+    if left := content["left_out"]:
+        took = ", ".join(f"{count} by pairs.{reason}" for reason, count in left.items())
+        said.append(f"rows without a pair: {took}")
+    if share := content["prefix"]["pairs"]:
+        tokens = f"{content['prefix']['tokens']:.1f} tokens of a pair"
+        said.append(f"{share:.0%} begin alike; what is shared, {tokens}, is not trained on")
     said += [content["meaning"]] if "meaning" in content else []
     return said + [f"warning: {warning}" for warning in content["warnings"]]
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from adapt.data.schema import Example, SceneObject, Vocabulary
-from adapt.preference.rank import best_and_worst, score, unrankable
+from adapt.pairs.rank import best_and_worst, score, unrankable
 
 VOCABULARY = Vocabulary(
     objects={w: (w,) for w in ("house", "tree", "car")}, colours=("red", "green", "blue")

@@ -7,9 +7,8 @@ import torch
 
 from adapt.data.schema import Preference
 from adapt.generation.answer import Decoding
-from adapt.generation.batches import answered
-from adapt.preference.given import prompt_of
-from adapt.preference.likelihood import Likelihood, measured, token_log_probs
+from adapt.generation.batches import answered, prompt_of
+from adapt.pairs.likelihood import Likelihood, measured, token_log_probs
 from tests.support import tiny_world
 from tests.support.families import CASES, QUESTIONS, built
 from tests.support.preferences import config, preference

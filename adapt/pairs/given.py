@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from adapt.attention.anchor import anchors, by_grid
@@ -22,10 +21,12 @@ from adapt.attention.trace import mean_of_first
 from adapt.data.schema import Preference
 from adapt.generation.answer import DebiasMasks, Decoding
 from adapt.generation.batches import MEASURED, Prompt, fitting, halved, prompt_of
-from adapt.models.prompts import answer_tokens, encode, end_tokens, place_of
-from adapt.preference.annotate import Found, annotation
-from adapt.preference.collate import continued, divided, response_rows
-from adapt.preference.settings import PairsConfig
+from adapt.models.continued import response_rows
+from adapt.pairs.annotate import Answers, Found, Outcome, annotation
+from adapt.pairs.beginning import given_beginning
+from adapt.pairs.filters import Filters
+from adapt.pairs.forced import sequences, spoken
+from adapt.pairs.settings import PairsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Given:
 
     def found(
         self, rows: Sequence[Preference]
-    ) -> Iterator[tuple[Sequence[Preference], Sequence[Found]]]:
+    ) -> Iterator[tuple[Sequence[Preference], Sequence[Outcome]]]:
         """The rows in order, in parts that fit into the memory, with what was found for each."""
         size = self.config.batch if isinstance(self.config.batch, int) else 0
         if rows and not size:
@@ -49,7 +50,25 @@ class Given:
             size = fitting(self.model, self.processor, some, decoding)
         yield from halved(rows, size, self._annotated, "pairs.batch")
 
-    def _annotated(self, rows: Sequence[Preference]) -> list[Found]:
+    def _annotated(self, rows: Sequence[Preference]) -> list[Outcome]:
+        # Anchors are read for what is worth training on alone.
+        filters = Filters(self.config, self.model, self.processor)
+        left = [filters.left_out(row, self._answers(row)) for row in rows]
+        passed = [row for row, reason in zip(rows, left, strict=True) if reason is None]
+        found = iter(self._anchors(passed) if passed else [])
+        return [reason or next(found) for reason in left]
+
+    def _answers(self, row: Preference) -> Answers:
+        is_parted = self.config.unit == "continuation"
+        return Answers(
+            chosen=row.chosen,
+            rejected=row.rejected,
+            chosen_score=row.chosen_score,
+            rejected_score=row.rejected_score,
+            prefix=given_beginning(row) if is_parted else "",
+        )
+
+    def _anchors(self, rows: Sequence[Preference]) -> list[Found]:
         prompts, model, processor = [prompt_of(row) for row in rows], self.model, self.processor
         chosen, K = [row.chosen for row in rows], self.config.anchor.anchor_tokens
         anchor_BN, layout = forced_anchors(model, processor, prompts, chosen, K, self.debias)
@@ -88,28 +107,3 @@ def forced_anchors(
     masks = debias.covering(layout, images) if debias is not None else None
     maps_BLN = mean_of_first(capture.stacked().transpose(1, 2), rows_BK >= 0)
     return anchors(maps_BLN, by_grid(layout), masks), layout
-
-
-def spoken(model: nn.Module, processor: Any, answers: Sequence[str]) -> list[list[int]]:
-    """The tokens of each answer without its end token, which belongs to none.
-
-    An answer without any, some white space, is the step that ends it, as in generation.
-    """
-    tokens = answer_tokens(processor, answers, end_tokens(model, processor))
-    return [one[:-1] or one for one in tokens]
-
-
-def sequences(
-    model: nn.Module, processor: Any, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]]
-) -> tuple[dict[str, Tensor], list[Sequence[Image.Image]]]:
-    """The model's inputs for prompts and the tokens behind them, and the prompts' pictures.
-
-    Padded on the right, with `completion_mask`, which is 1 at the tokens.
-    """
-    images = [prompt.images for prompt in prompts]
-    questions, histories = [p.question for p in prompts], [p.history for p in prompts]
-    made = divided(encode(processor, images, questions, "right", histories))
-    batch = continued(made.tokens, tokens, processor.tokenizer.pad_token_id) | made.pictures
-    device, dtype = place_of(model)
-    cast = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in batch.items()}
-    return cast, images

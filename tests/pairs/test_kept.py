@@ -1,15 +1,16 @@
 """Outcomes of rows come back as they were put; what is too much goes, oldest first."""
 
+import dataclasses
 import sqlite3
 import time
 
 import pytest
 
 from adapt.attention.support import SIDE
+from adapt.pairs.annotate import Annotation, Answers, Found, LeftOut
+from adapt.pairs.kept import kept, row_key
+from adapt.pairs.table import PairView
 from adapt.params import InputError
-from adapt.preference.annotate import Annotation, Answers, Found
-from adapt.preference.kept import kept, row_key
-from adapt.preference.pairs import PairView
 from tests.support.preferences import preference
 
 WHERE = Annotation(
@@ -18,14 +19,22 @@ WHERE = Annotation(
     support=(bytes(SIDE**2), bytes([7]) * SIDE**2),
 )
 SAID = Answers(chosen="a car", rejected="a bus", chosen_score=1.0, rejected_score=None)
-FOUND = {b"a": Found(annotation=WHERE), b"b": Found(annotation=WHERE, answers=SAID), b"c": None}
+BEGUN = dataclasses.replace(SAID, prefix="a ")
+FOUND = {
+    **{
+        b"a": Found(annotation=WHERE),
+        b"b": Found(annotation=WHERE, answers=SAID),
+        b"c": LeftOut("min_gap"),
+    },
+    b"e": Found(annotation=WHERE, answers=BEGUN),
+}
 
 
 def test_what_is_put_comes_back(tmp_path):
     with kept(tmp_path) as store:
         store.put(FOUND)
     with kept(tmp_path) as store:
-        assert store.known([b"a", b"b", b"c", b"d", b"a"]) == {b"a", b"b", b"c"}
+        assert store.known([*FOUND, b"d", b"a"]) == {*FOUND}
         assert {key: store.get(key) for key in FOUND} == FOUND
 
 

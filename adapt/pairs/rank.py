@@ -41,16 +41,17 @@ def score(answer: str, example: Example, vocabulary: Vocabulary | None) -> float
     #    what it makes up.
     counts = count(answer, example, vocabulary)
     coverage = len(counts.covered) / max(len(counts.truth), 1)
-    errors = len(counts.hallucinated) + 0.5 * _wrong_colours(answer, example, counts.mentions)
+    wrong = wrongly_coloured(answer, example, counts.mentions)
+    errors = len(counts.hallucinated) + 0.5 * len(wrong)
     return coverage - errors / max(len(counts.mentioned), 1)
 
 
-def _wrong_colours(answer: str, example: Example, mentions: Sequence[Mention]) -> int:
+def wrongly_coloured(answer: str, example: Example, mentions: Sequence[Mention]) -> list[Mention]:
     """Mentions of true objects whose colour is known and is not the word right before them."""
     colour = {o.name: o.colour for o in example.objects or () if o.colour}
     known = [m for m in mentions if m.name in colour]
     before = [(answer[: m.start].lower().split() or [""])[-1] for m in known]
-    return sum(word != colour[m.name] for m, word in zip(known, before, strict=True))
+    return [m for m, word in zip(known, before, strict=True) if word != colour[m.name]]
 
 
 def best_and_worst(

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from adapt.attention.support import SIDE
+from adapt.pairs.annotate import Annotation, Answers, Found, LeftOut, Outcome
+from adapt.pairs.table import PairView
 from adapt.params import InputError
-from adapt.preference.annotate import Annotation, Answers, Found
-from adapt.preference.pairs import PairView
 
 VERSION = 1  # of what is worked out, and how: another number makes everything new
 MOST_BYTES = 4 << 30
@@ -65,18 +65,18 @@ class Kept:
                     found.add(key)
         return found
 
-    def get(self, key: bytes) -> Found | None:
+    def get(self, key: bytes) -> Outcome:
         """The outcome of a row that is known or was put."""
         query = "SELECT facts, anchor, support FROM found WHERE key = ?"
         facts, anchor, support = self._connection.execute(query, (key,)).fetchone()
-        return None if facts is None else _unpacked(json.loads(facts), anchor, support)
+        return _unpacked(json.loads(facts), anchor, support)
 
-    def put(self, outcomes: Mapping[bytes, Found | None]) -> None:
+    def put(self, outcomes: Mapping[bytes, Outcome]) -> None:
         """Keep the outcomes of a batch, all of them or none."""
         rows = []
         for key, found in outcomes.items():
-            facts, anchor, support = _packed(found) if found else (None, b"", b"")
-            size = len(key) + len(facts or "") + len(anchor) + len(support)
+            facts, anchor, support = _packed(found)
+            size = len(key) + len(facts) + len(anchor) + len(support)
             rows.append((key, time.time(), size, facts, anchor, support))
         with self._connection as connection:
             command = "INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?, ?)"
@@ -120,7 +120,9 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _packed(found: Found) -> tuple[str, bytes, bytes]:
+def _packed(found: Outcome) -> tuple[str, bytes, bytes]:
+    if isinstance(found, LeftOut):
+        return json.dumps({"left_out": found.reason}), b"", b""
     where = found.annotation
     facts: dict[str, Any] = {"views": [dataclasses.asdict(view) for view in where.views]}
     if found.answers is not None:
@@ -129,7 +131,9 @@ def _packed(found: Found) -> tuple[str, bytes, bytes]:
     return json.dumps(facts), anchor, b"".join(where.support)
 
 
-def _unpacked(facts: dict[str, Any], anchor: bytes, support: bytes) -> Found:
+def _unpacked(facts: dict[str, Any], anchor: bytes, support: bytes) -> Outcome:
+    if "left_out" in facts:
+        return LeftOut(facts["left_out"])
     maps = [support[at : at + SIDE**2] for at in range(0, len(support), SIDE**2)]
     where = Annotation(
         anchor=tuple(np.frombuffer(anchor, np.float32).tolist()),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +14,10 @@ from adapt.data.schema import Turn
 from adapt.params import require
 
 PairSource = Literal["given", "sampled"]
+Span = tuple[int, int]
+"""Characters [start, end) of a text."""
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in 0..1 of a picture."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,24 @@ class PairView:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PairPlace:
+    """A mention in the chosen answer, its characters [start, end), and where its things are.
+
+    `image` counts pictures from 0; no boxes: what is mentioned is nowhere.
+    """
+
+    start: int
+    end: int
+    image: int
+    boxes: tuple[Box, ...]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "PairPlace":
+        """From the values of a file, in which boxes are lists."""
+        return cls(**{**values, "boxes": tuple(map(tuple, values["boxes"]))})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
     """One preference: two answers to a question about pictures, and where these support them.
 
@@ -45,6 +67,10 @@ class Pair:
     SIDE x SIDE bytes, row by row. `history` are earlier turns; `rejected_images` what the rejected
     answer is seen with, () for the same pictures. A score is None where nobody gave one. `source`
     says whether the answers were given or are the model's own.
+
+    `prefix` is what both answers begin with and are not trained on. `chosen_spans` and
+    `rejected_spans` are the characters of each answer that decide the preference, in order and
+    apart; `places` say where the things that the chosen answer mentions are.
     """
 
     id: str
@@ -61,6 +87,10 @@ class Pair:
     history: tuple[Turn, ...] = ()
     rejected_images: tuple[bytes, ...] = ()
     source: PairSource = "sampled"
+    prefix: str = ""
+    chosen_spans: tuple[Span, ...] = ()
+    rejected_spans: tuple[Span, ...] = ()
+    places: tuple[PairPlace, ...] = ()
 
     def size(self) -> int:
         """About how many bytes of a file it takes."""
@@ -92,10 +122,46 @@ def checked(where: str, row: dict[str, Any]) -> Pair:
     is_turn = all(turn and turn["question"] and turn["answer"] for turn in row["history"])
     require(is_turn, where, "history: a turn without its question or its answer")
     _check_anchor(where, row)
+    _check_parts(where, row)
     fields = {key: tuple(row[key]) for key in ("images", "rejected_images", "anchor", "support")}
-    views = tuple(PairView(**view) for view in row["views"])
-    history = tuple(Turn(**turn) for turn in row["history"])
-    return Pair(**{**row, **fields, "views": views, "history": history})
+    fields |= {key: tuple(map(tuple, row[key])) for key in ("chosen_spans", "rejected_spans")}
+    fields |= {
+        "views": tuple(PairView(**view) for view in row["views"]),
+        "history": tuple(Turn(**turn) for turn in row["history"]),
+        "places": tuple(map(PairPlace.of, row["places"])),
+    }
+    return Pair(**row | fields)
+
+
+def _check_parts(where: str, row: Mapping[str, Any]) -> None:
+    """That prefix, spans and places are parts of the answers."""
+    for side in ("chosen", "rejected"):
+        begins = row[side].startswith(row["prefix"])
+        require(begins, where, f"prefix: the {side} answer does not begin with it")
+        spans, length, last = row[f"{side}_spans"], len(row[side]), 0
+        for span in spans:
+            problem = f"{span} is no part of {length} characters, behind the one before"
+            require(_is_span(span, last, length), where, f"{side}_spans: {problem}")
+            last = span[1]
+    for place in row["places"]:
+        problem = f"places: {place} is none"
+        require(place is not None, where, problem)
+        is_span = _is_span((place["start"], place["end"]), 0, len(row["chosen"]))
+        image, boxes = place["image"], place["boxes"]
+        is_image = image is not None and 0 <= image < len(row["images"])
+        is_place = is_span and is_image and boxes is not None and all(map(_is_box, boxes))
+        require(is_place, where, f"{problem}; a box is x0 < x1, y0 < y1 in 0..1")
+
+
+def _is_span(span: Sequence[Any] | None, low: int, high: int) -> bool:
+    return span is not None and None not in span and low <= span[0] < span[1] <= high
+
+
+def _is_box(box: Sequence[Any] | None) -> bool:
+    if box is None or None in box:
+        return False
+    x0, y0, x1, y1 = box
+    return 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
 
 
 def _check_anchor(where: str, row: Mapping[str, Any]) -> None:

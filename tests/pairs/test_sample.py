@@ -12,13 +12,14 @@ from adapt.attention.support import support_maps
 from adapt.data.pictures import open_picture
 from adapt.data.schema import Example, SceneObject, Vocabulary
 from adapt.generation.debias import Debias
+from adapt.metrics.mentions import find
 from adapt.models.prompts import encode, prompt_version
+from adapt.pairs.annotate import Found, sampled_pair
+from adapt.pairs.sample import Sampler
+from adapt.pairs.settings import PairsConfig
+from adapt.pairs.table import Origin, Pair, read_pairs, write_pairs
 from adapt.params import load
-from adapt.preference.annotate import sampled_pair
 from adapt.preference.checks import check_rows
-from adapt.preference.pairs import Origin, Pair, read_pairs, write_pairs
-from adapt.preference.sample import Sampler
-from adapt.preference.settings import PairsConfig
 from tests.support.families import CASES, QUESTIONS, built, mixed
 from tests.support.preference_rows import ANCHOR, png
 
@@ -34,7 +35,15 @@ SETTINGS = {
     "samples": 6,
     "temperature": 1.0,
 }
-SETTINGS |= {"min_gap": 1e-3, "batch": 2}
+SETTINGS |= {
+    "min_gap": 1e-3,
+    "unit": "answer",
+    "min_best": "any",
+    "likelihood": "any",
+    "repeats": "keep",
+    "batch": 2,
+    "keep": {"kinds": ["exists"], "images": 0, "path": ""},
+}
 SHARED = {"anchor": ANCHOR, "device": "cpu", "max_new_tokens": 6, "seed": 1}
 
 
@@ -74,7 +83,11 @@ def sampled(name: str, batch: int) -> list[Pair]:
         for part, outcome in sampler.found(rows)
         for row, found in zip(part, outcome, strict=True)
     ]
-    return [sampled_pair(row, found, row.id) for row, found in outcomes if found is not None]
+    return [
+        sampled_pair(row, found, row.id, WORDS)
+        for row, found in outcomes
+        if isinstance(found, Found)
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,6 +110,8 @@ def test_pairs_fit_the_model_that_made_them(name, tmp_path):
         )
         assert pair.support == tuple(one.tobytes() for one in maps)
         assert len(pair.support) == len(pair.images)
+        named = [pair.chosen[place.start : place.end] for place in pair.places]
+        assert named == [mention.name for mention in find(pair.chosen, WORDS.objects)]
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "smolvlm"])

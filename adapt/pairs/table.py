@@ -1,6 +1,6 @@
 """The pair file: one preference pair a row, with the visual anchor of its pictures and question.
 
-It is written as pairs come and read as they are asked for (`adapt/preference/groups.py`), so that
+It is written as pairs come and read as they are asked for (`adapt/pairs/groups.py`), so that
 its pictures need not fit into the memory.
 
 The anchor is kept twice: over the image tokens of the model that made it, for attention
@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adapt.data.columns import cast
+from adapt.pairs.groups import GROUP_BYTES, GROUP_ROWS, RowGroups, opened, read_group
+from adapt.pairs.record import Pair, PairPlace, PairView, Span, checked
 from adapt.params import InputError, require
-from adapt.preference.groups import GROUP_BYTES, GROUP_ROWS, RowGroups, opened, read_group
-from adapt.preference.record import Pair, PairView, checked
 
-__all__ = ["Origin", "Pair", "PairView", "read_ids", "read_origin", "read_pairs", "write_pairs"]
+__all__ = ["Origin", "Pair", "PairPlace", "PairView", "Span"]
+__all__ += ["read_ids", "read_origin", "read_pairs", "write_pairs"]
 REMAKE = "run the pairs stage again (dvc repro pairs)"
 
 
@@ -40,6 +41,13 @@ _VIEW = pa.struct(
     {"image": pa.int32(), "kind": pa.string(), "rows": pa.int32(), "columns": pa.int32()}
 )
 _TURN = pa.struct({"question": pa.string(), "answer": pa.string()})
+_SPANS = pa.list_(pa.list_(pa.int32(), 2))
+_PLACE = pa.struct(
+    {
+        **dict.fromkeys(("start", "end", "image"), pa.int32()),
+        "boxes": pa.list_(pa.list_(pa.float64(), 4)),
+    }
+)
 SCHEMA = pa.schema(
     {
         **dict.fromkeys(("id", "kind", "source"), pa.string()),
@@ -51,6 +59,9 @@ SCHEMA = pa.schema(
         "anchor": pa.list_(pa.float32()),
         "views": pa.list_(_VIEW),
         "support": pa.list_(pa.binary()),
+        "prefix": pa.string(),
+        **dict.fromkeys(("chosen_spans", "rejected_spans"), _SPANS),
+        "places": pa.list_(_PLACE),
     }
 )
 

@@ -9,10 +9,10 @@ from typing import Any
 from adapt.data.schema import Example, Vocabulary
 from adapt.data.tables import kind_of_file, read_preferences, read_split
 from adapt.names import one_line
+from adapt.pairs.rank import unrankable
+from adapt.pairs.sample import chosen_rows
+from adapt.pairs.settings import PairsConfig
 from adapt.params import InputError
-from adapt.preference.rank import unrankable
-from adapt.preference.sample import chosen_rows
-from adapt.preference.settings import PairsConfig
 
 
 def decided(config: PairsConfig, train: Path) -> str:
@@ -36,12 +36,13 @@ def given_rows(config: PairsConfig, train: Path) -> Sequence[Any]:
         say(f"all {len(rows)} given pairs")
         return rows
     ids = [row.id for row in rows]
-    drawn = sorted(range(len(ids)), key=lambda i: _drawn(config.seed, ids[i]))[: config.limit]
+    drawn = sorted(range(len(ids)), key=lambda i: lot(config.seed, ids[i]))[: config.limit]
     say(f"{config.limit} of {len(rows)} given pairs, drawn at random (pairs.limit)")
     return Some(rows, sorted(drawn))
 
 
-def _drawn(seed: int, identity: str) -> bytes:
+def lot(seed: int, identity: str) -> bytes:
+    """The place of a row or a picture in a random order, which others do not change."""
     return hashlib.sha256(f"{seed} {identity}".encode()).digest()
 
 

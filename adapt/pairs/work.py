@@ -6,6 +6,7 @@ is known says a digest of everything that the outcome depends on.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,18 +19,29 @@ from adapt.generation.debias import Debias
 from adapt.models.device import generation_dtype, resolve
 from adapt.models.identity import content_key
 from adapt.models.load import load_model, load_processor
-from adapt.models.prompts import prompt_version
-from adapt.preference.annotate import Found, given_pair, sampled_pair
-from adapt.preference.given import Given
-from adapt.preference.kept import VERSION, Kept, row_key
-from adapt.preference.pairs import Origin, Pair
-from adapt.preference.sample import Sampler
-from adapt.preference.selected import Some, say
-from adapt.preference.settings import PairsConfig
+from adapt.models.prompts import prompt_version, token_ranges
+from adapt.pairs.annotate import (
+    Found,
+    LeftOut,
+    Outcome,
+    Reason,
+    given_pair,
+    sampled_pair,
+)
+from adapt.pairs.beginning import given_beginning
+from adapt.pairs.deciding import inside
+from adapt.pairs.filters import OFF, active
+from adapt.pairs.given import Given
+from adapt.pairs.kept import VERSION, Kept, row_key
+from adapt.pairs.sample import Sampler
+from adapt.pairs.selected import Some, say
+from adapt.pairs.settings import PairsConfig
+from adapt.pairs.table import Origin, Pair, Span
 from adapt.progress import Log, track
 
 # What the outcome of a row depends on, its pictures aside.
 GIVEN_BY = ("history", "question", "chosen")
+FILTERED_BY = ("rejected", "rejected_images", "chosen_score")
 SAMPLED_BY = ("id", "kind", "history", "question", "answer", "objects", "absent")
 # What noise is asked for the debias masks. Descriptions look at all of an image. Masks that hung on
 # the questions of the data would be others, and with them every anchor, with each new question.
@@ -41,7 +53,7 @@ class Work:
     """Rows of one kind: how they are worked out, and what an outcome becomes."""
 
     rows: Sequence[Any]
-    found: Callable[[Sequence[Any]], Iterator[tuple[Sequence[Any], Sequence[Found | None]]]]
+    found: Callable[[Sequence[Any]], Iterator[tuple[Sequence[Any], Sequence[Outcome]]]]
     key: Callable[[Any], bytes]
     pair: Callable[[Any, Found], Pair]
     label: str
@@ -54,22 +66,29 @@ class Work:
         if known:
             same = "with these weights, settings and contents"
             say(f"{len(keys) - len(places)} of {len(keys)} rows are known, {same}")
-        pairs = sum(store.get(key) is not None for key in keys if key in known)
+        pairs = _count([store.get(key) for key in keys if key in known])
         start, new = 0, Some(self.rows, places)
         parts = track(self.found(new), self.label, len(new), lambda part: len(part[0]))
         for step, (part, outcomes) in enumerate(parts, 1):
             named = [keys[place] for place in places[start : start + len(part)]]
             store.put(dict(zip(named, outcomes, strict=True)))
-            start, pairs = start + len(part), pairs + sum(one is not None for one in outcomes)
+            start, pairs = start + len(part), pairs + _count(outcomes)
             log(step, {"pairs": pairs})
         return keys
 
-    def pairs(self, store: Kept, keys: Sequence[bytes]) -> Iterator[Pair]:
-        """The pairs in the order of the rows; a row without one is passed over."""
+    def pairs(self, store: Kept, keys: Sequence[bytes], left: Counter[Reason]) -> Iterator[Pair]:
+        """The pairs in the order of the rows; a row without one is counted in `left`."""
         for row, key in zip(self.rows, keys, strict=True):
             found = store.get(key)
-            if found is not None:
+            if isinstance(found, LeftOut):
+                left[found.reason] += 1
+            else:
                 yield self.pair(row, found)
+
+
+def _count(outcomes: Sequence[Outcome]) -> int:
+    """How many are pairs."""
+    return sum(isinstance(one, Found) for one in outcomes)
 
 
 @dataclass(frozen=True)
@@ -98,17 +117,29 @@ class Loaded:
         """How many tokens an answer has."""
         return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def given(self, rows: Sequence[Any]) -> Work:
+    def inside(self, text: str, spans: Sequence[Span]) -> int | None:
+        """How many of them stand for characters of the spans; None where it cannot be told."""
+        tokenizer = self.processor.tokenizer
+        return sum(inside(token_ranges(tokenizer, text), spans)) if tokenizer.is_fast else None
+
+    def given(self, rows: Sequence[Any], vocabulary: Vocabulary | None) -> Work:
         """Of given answers: their anchors."""
-        maker = Given(self.config, self.model, self.processor, self._debias())
-        base = self._base("given")
-        return Work(
-            rows,
-            maker.found,
-            lambda row: row_key(base, row, GIVEN_BY),
-            given_pair,
-            "anchors of given answers",
-        )
+        config = self.config
+        maker = Given(config, self.model, self.processor, self._debias())
+        what = ["given"]
+        names: tuple[str, ...] = GIVEN_BY
+        # An anchor hangs on the chosen answer alone; whether a pair passes, on all of it.
+        if filters := active(config):
+            names, what = (*GIVEN_BY, *FILTERED_BY), ["given", config.unit, repr(filters)]
+        base = self._base(*what)
+        is_parted = config.unit == "continuation"
+
+        def pair(row: Any, found: Found) -> Pair:
+            prefix = given_beginning(row) if is_parted else ""
+            return given_pair(row, found, vocabulary, prefix)
+
+        label = "anchors of given answers"
+        return Work(rows, maker.found, lambda row: row_key(base, row, names), pair, label)
 
     def sampled(
         self, rows: Sequence[Example], vocabulary: Vocabulary | None, *, also_given: bool
@@ -116,7 +147,7 @@ class Loaded:
         """Of questions: answers of the model's own, ranked, and their anchors."""
         debias = self._debias()
         maker = Sampler(self.config, self.model, self.processor, vocabulary, debias)
-        names = ("samples", "temperature", "min_gap", "max_new_tokens")
+        names = ("samples", "temperature", "min_gap", "max_new_tokens", "unit", *OFF)
         settings = [getattr(self.config, name) for name in names]
         base = self._base("sampled", repr(vocabulary), *settings)
         # A question whose given answers are a pair as well needs a name of its own.
@@ -125,7 +156,7 @@ class Loaded:
             rows,
             maker.found,
             lambda row: row_key(base, row, SAMPLED_BY),
-            lambda row, found: sampled_pair(row, found, row.id + suffix),
+            lambda row, found: sampled_pair(row, found, row.id + suffix, vocabulary),
             "sampling answers",
         )
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from adapt.data.schema import Preference
+from adapt.data.schema import Example, Preference
 from adapt.generation.answer import Decoding
 from adapt.generation.batches import Prompt, answered, prompt_of
-from adapt.preference.given import sequences, spoken
-from adapt.preference.settings import PairsConfig
+from adapt.pairs.forced import log_probs_of, spoken
+from adapt.pairs.settings import PairsConfig
 from adapt.progress import track
 
 ROWS = 64  # of which the given answers are read
@@ -71,7 +71,7 @@ def measured(
     sides: dict[str, list[float]] = {"chosen": [], "rejected": []}
     for row in track(some, "how likely the base finds the answers"):
         for side, values in sides.items():
-            logprob_T = token_log_probs(model, processor, _prompt(row, side), getattr(row, side))
+            logprob_T = token_log_probs(model, processor, prompt_for(row, side), getattr(row, side))
             values.append(float(logprob_T.mean()))
     own = some[:: -(-len(some) // OWN)]
     said = _own(config, model, processor, own)
@@ -79,22 +79,17 @@ def measured(
     return Likelihood(**means, own=sum(said) / len(said), rows=len(some), own_rows=len(own))
 
 
-def _prompt(row: Preference, side: str) -> Prompt:
+def prompt_for(row: Example | Preference, side: str) -> Prompt:
     """What an answer is about: a rejected one may have pictures of its own."""
-    if side == "rejected" and row.rejected_images:
+    if side == "rejected" and isinstance(row, Preference) and row.rejected_images:
         row = dataclasses.replace(row, images=row.rejected_images)
     return prompt_of(row)
 
 
-@torch.no_grad()
 def token_log_probs(model: Any, processor: Any, prompt: Prompt, answer: str) -> torch.Tensor:
     """How probable the model holds each token of an answer, [T], in nats."""
-    batch, _ = sequences(model, processor, [prompt], spoken(model, processor, [answer]))
-    count = int(batch.pop("completion_mask").sum())
-    # The logits of the tokens and of the one before, which is all that produces them.
-    logits_1TV = model(**batch, use_cache=False, logits_to_keep=count + 1).logits
-    logprob_TV = logits_1TV[0, -count - 1 : -1].float().log_softmax(-1)
-    return logprob_TV.gather(1, batch["input_ids"][0, -count:, None])[:, 0]
+    (tokens,) = spoken(model, processor, [answer])
+    return log_probs_of(model, processor, prompt, tokens)
 
 
 def _own(

@@ -8,8 +8,8 @@ from adapt.generation.answer import Decoding, answer, answer_anchors
 from adapt.generation.batches import Prompt
 from adapt.generation.debias import Debias
 from adapt.models.prompts import answer_tokens, end_tokens
-from adapt.preference.given import forced_anchors
-from tests.preference.test_sample import config
+from adapt.pairs.given import forced_anchors
+from tests.pairs.test_sample import config
 from tests.support.families import CASES, QUESTIONS, built, mixed
 from tests.support.preference_rows import ANCHOR
 
@@ -30,7 +30,7 @@ def test_a_given_answer_has_the_anchor_of_the_same_answer_generated(name):
     model, processor = built(name)
     asked, settings = prompts(name), config()
     debias = Debias(model, processor, QUESTIONS[:1], settings.anchor, settings.seed)
-    ids, images, questions, histories = zip(*asked, strict=True)
+    ids, images, questions, histories, _ = zip(*asked, strict=True)
     decoding = Decoding(
         anchor_tokens=K, max_new_tokens=2 * K, debias=debias, temperature=1.0, seed=3
     )

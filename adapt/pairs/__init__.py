@@ -1,0 +1,1 @@
+"""Preference pairs: which answers to prefer, why, and where in the picture; stage `pairs`."""
