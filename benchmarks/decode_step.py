@@ -9,6 +9,7 @@ are measured. Sides, by turns:
 
 * plain: `model.generate`;
 * capture: the same with a `DecodeObserver` that only watches;
+* similarity: capture, and each hidden state compared with those of the picture, at two places;
 * steer: with steering at alpha 0.5 and tau 1, where it fires often; the work is the same whether or
   not it does.
 
@@ -29,14 +30,16 @@ from torch import Tensor
 
 from adapt.attention.capture import observed
 from adapt.attention.layout import layout_of
-from adapt.generation.decoding.steer import DecodeObserver
+from adapt.attention.similarity import PatchSimilarity
 from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver
 from benchmarks.sides import arguments, progress, ratios, spread, table, write
 
 ANCHOR_TOKENS = 5  # K
 SIDES = {
     "plain": None,
     "capture": None,
+    "similarity": None,
     "steer": SteerConfig(alpha=0.5, tau=1.0, trigger="mass", anchor_share=0.1, layers="all"),
 }
 
@@ -157,12 +160,15 @@ class Side(threading.Thread):
 
         torch.set_num_threads(self.options.threads)
         watch: AbstractContextManager[None] = nullcontext()
+        compare: AbstractContextManager[None] = nullcontext()
         if self.name != "plain":
             layout = layout_of(self.model, self.inputs)
             observer = DecodeObserver(layout, ANCHOR_TOKENS, steer=SIDES[self.name])
             watch = observed(self.model, observer)
+            if self.name == "similarity":
+                compare = PatchSimilarity(layout).watching(self.model)
         try:
-            with watch, torch.inference_mode():
+            with watch, compare, torch.inference_mode():
                 self.model.generate(
                     **self.inputs,
                     max_new_tokens=self.options.tokens,

@@ -38,8 +38,8 @@ from adapt.models.device import generation_dtype
 from adapt.models.load import save
 from adapt.models.prompts import prompt_inputs, prompt_version
 from adapt.models.tiny import build_model, build_processor, build_tokenizer
+from adapt.pairs.table import Origin, Pair, PairView, write_pairs
 from adapt.preference.build import build_trainer
-from adapt.preference.pairs import Origin, Pair, PairView, write_pairs
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
 from benchmarks.shapes import shape
@@ -103,7 +103,7 @@ def decode(size: str, device: str) -> dict[str, int]:
     model, processor = built(size)
     model = model.to(device, generation_dtype(device))
     images, questions = [[picture(size)]] * ROWS, [QUESTION] * ROWS
-    decoding = Decoding(anchor_tokens=ANCHOR_TOKENS, max_new_tokens=ANSWER)
+    decoding = Decoding(anchor_tokens=ANCHOR_TOKENS, max_new_tokens=ANSWER, similarity=True)
     answers = answer(model, processor, images, questions, decoding)
     assert answers.tokens_BT.shape == (ROWS, ANSWER), "answers of full length"
     plan = memory.Decoding(

@@ -13,6 +13,7 @@ size, h width, i inner width, V vocabulary, W weights, b bytes of a number.
 import dataclasses
 from collections.abc import Mapping
 
+from adapt.attention.settings import PLACES
 from adapt.inspect.sizes import Sizes, Stack
 
 FP32 = 4
@@ -57,14 +58,17 @@ def cache(sizes: Sizes, rows: int, length: int, each: int) -> int:
 
 
 def capture(sizes: Sizes, plan: Decoding) -> int:
-    """4 R (L N (K + 4) + T (2 N + 5 L)): see adapt/attention/trace.py.
+    """4 R (L N (K + 4) + T (2 N + 6 L), and 2 N h where answers are not sampled).
 
     Maps of the first K tokens, and those of one step with what is worked out from them; the mean
-    map of each token, copied once at the end; four signals and a mark for each token and layer.
+    map of each token, copied once at the end; five signals and a mark for each token and layer
+    (adapt/attention/trace.py). Hidden states of the picture at two places, in fp32 at most, for the
+    answers of the tables (adapt/attention/similarity.py).
     """
     layers, image = len(sizes.windows), sizes.image_tokens
     maps = layers * image * (min(plan.anchor_tokens, plan.answer) + 4)
-    return FP32 * plan.rows * (maps + plan.answer * (2 * image + 5 * layers))
+    states = 0 if plan.is_sampled else len(PLACES) * image * sizes.decoder.width
+    return FP32 * plan.rows * (maps + plan.answer * (2 * image + 6 * layers) + states)
 
 
 def logits(sizes: Sizes, plan: Decoding) -> int:

@@ -15,7 +15,8 @@ from adapt.inspect import memory, training
 from adapt.inspect.estimate import Estimate, Subject
 from adapt.inspect.machine import Machine
 from adapt.inspect.train_plan import pass_of, train_estimate
-from adapt.preference.settings import Config, PairsConfig
+from adapt.pairs.settings import PairsConfig
+from adapt.preference.settings import Config
 
 SAVED = {"fp32": 4, "bf16": 2, "fp16": 2}
 

@@ -13,6 +13,7 @@ from adapt.inspect.estimate import Estimate, Subject
 from adapt.inspect.machine import Machine
 from adapt.models.roles import ROLES, Role, linear_layers
 from adapt.preference.adapters import adapted_layers
+from adapt.preference.losses import Weights
 from adapt.preference.settings import Config
 
 NF4 = 0.516  # bytes of a weight: 4 bits, and its share of the twice quantised scales
@@ -66,7 +67,7 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
     free = roles["projector"] + roles["decoder"]
     free += roles["tower"] if config.tower == "full" else 0
     layers = [n for n in range(len(sizes.windows)) if includes(config.attn_layers, n)]
-    is_plain = config.w_dpo + config.w_sft + config.w_attn > 0
+    passes = Weights.of(config).passes()
     return training.Pass(
         pairs=config.pass_pairs,
         answer=answer,
@@ -76,11 +77,11 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         layers=len(layers) if config.w_attn > 0 else 0,
         stored=_stored(subject, config, is_bf16),
         each=2 if is_bf16 else memory.FP32,
-        passes=config.accumulation * (is_plain + (config.w_vag > 0)),
+        passes=config.accumulation * len(passes),
         processes=config.processes,
         checkpointing=config.gradient_checkpointing,
         shares=config.w_dpo > 0 and subject.shares(sizes.prompt + answer),
-        guided=config.w_vag > 0,
+        guided="guided" in passes,
         trains_head=not is_lora,
         trains_tower=config.tower != "frozen",
     )

@@ -22,10 +22,10 @@ from adapt.generation.answer import Decoding, answer
 from adapt.models.checkpoint.folder import foreign
 from adapt.models.prompts import end_tokens, prompt_inputs
 from adapt.models.roles import Role, role_of_parameters
+from adapt.pairs.table import Pair, PairView
 from adapt.params import InputError
 from adapt.preference.collate import GuidedCollator
 from adapt.preference.dataset import dataset
-from adapt.preference.pairs import Pair, PairView
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights
 
@@ -145,7 +145,7 @@ def _trainer(model: Any, processor: Any, pairs: Sequence[Pair], folder: Path) ->
         data_collator=GuidedCollator(processor=processor, ends=ends, noise=NOISE),
         train_dataset=dataset(pairs, [pair.id for pair in pairs]),
         processing_class=processor,
-        weights=Weights(vag=1.0, dpo=1.0, sft=1.0, attn=1.0),
+        weights=Weights(vag=1.0, dpo=1.0, sft=1.0, anchor=1.0, attn=1.0),
         anchor_tokens=ANCHOR_TOKENS,
         attn_layers="all",
         cache=ReferenceCache(uri=str(folder / "reference"), base="tried"),

@@ -10,16 +10,19 @@ from trl import DPOConfig
 from trl.trainer.utils import disable_dropout_in_model
 
 from adapt import environment
+from adapt.data.tables import read_split
 from adapt.models.load import load_model, load_processor
 from adapt.models.prompts import end_tokens
 from adapt.models.roles import Role, role_of_parameters
+from adapt.pairs.table import read_ids, read_pairs
 from adapt.preference import adapters, parts
 from adapt.preference.collate import GuidedCollator
 from adapt.preference.dataset import dataset
-from adapt.preference.pairs import read_ids, read_pairs
 from adapt.preference.precision import base_dtype, computes_in_bf16
 from adapt.preference.reference import ReferenceCache
+from adapt.preference.rehearsal import PlainCollator, Rehearsal
 from adapt.preference.settings import Config
+from adapt.preference.targets import BoxTargets
 from adapt.preference.trainer import AdaptTrainer, Weights
 
 
@@ -30,14 +33,26 @@ def build_trainer(
     pairs: Path,
     cache: ReferenceCache,
     output: Path,
+    plain: Path | None = None,
 ) -> tuple[AdaptTrainer, parts.Parts]:
-    """Model, data, collator, reference and TRL configuration of one worker; and what it trains."""
+    """Model, data, collator, reference and TRL configuration of one worker; and what it trains.
+
+    `plain` is the file of plain rows, needed where `w_keep` is above 0.
+    """
     logging.disable_progress_bar()
     if device.type == "cpu":
         torch.set_num_threads(max(1, environment.cpus() // config.processes))
     model, processor = _load(config, base, device), load_processor(base)
-    ends, guide = end_tokens(model, processor), config.w_vag > 0
-    collator = GuidedCollator(processor=processor, ends=ends, noise=config.noise, guide=guide)
+    weights, ends = Weights.of(config), end_tokens(model, processor)
+    collator = GuidedCollator(
+        processor=processor,
+        ends=ends,
+        noise=config.noise,
+        guide="guided" in weights.passes(),
+        form=config.vag_form,
+        span_weight=config.span_weight,
+        aim=_aim(config, model, processor, ends),
+    )
     roles, lora = _prepare(config, model)
     trainer = AdaptTrainer(
         model=model,
@@ -46,15 +61,40 @@ def build_trainer(
         train_dataset=dataset(read_pairs(pairs), read_ids(pairs)),
         processing_class=processor,
         peft_config=lora,
-        weights=Weights(vag=config.w_vag, dpo=config.w_dpo, sft=config.w_sft, attn=config.w_attn),
+        weights=weights,
+        rehearsal=_rehearsal(config, processor, ends, plain),
         anchor_tokens=config.anchor.anchor_tokens,
         attn_layers=config.attn_layers,
+        attn_target=config.attn_target,
         cache=cache,
     )
     adapters.hold_in_float32(trainer.model)
     # It prints a dict of thirty metrics a step; `ReportCallback` prints what matters.
     trainer.remove_callback(PrinterCallback)
     return trainer, parts.describe(trainer, roles, config)
+
+
+def _rehearsal(
+    config: Config, processor: Any, ends: tuple[int, ...], plain: Path | None
+) -> Rehearsal | None:
+    """The plain rows of a run that keeps what the base knew."""
+    if config.w_keep == 0:
+        return None
+    assert plain is not None, "w_keep is above 0"
+    return Rehearsal(
+        rows=read_split(plain),
+        collate=PlainCollator(processor=processor, ends=ends),
+        count=config.keep_rows,
+        seed=config.seed,
+        form=config.keep_form,
+    )
+
+
+def _aim(config: Config, model: Any, processor: Any, ends: tuple[int, ...]) -> BoxTargets | None:
+    """What makes targets of boxes, where these supervise attention."""
+    if config.attn_target != "boxes" or config.w_attn == 0:
+        return None
+    return BoxTargets(config=model.config, processor=processor, ends=ends)
 
 
 def _load(config: Config, base: Path, device: torch.device) -> Any:
@@ -86,7 +126,8 @@ def arguments(config: Config, device: torch.device, output: Path) -> DPOConfig:
         lr_scheduler_type="cosine",
         warmup_steps=max(1, config.steps // 20),
         beta=config.beta,
-        loss_type=[config.loss_type],
+        loss_type=[*config.loss_mix],
+        loss_weights=[*config.loss_mix.values()],
         max_length=None,
         # It would switch the adapters' off too; `_load` has done it for the rest.
         disable_dropout=False,

@@ -1,10 +1,10 @@
 """Batches of preference pairs: tokens of both answers, pictures once, and guided pictures beside.
 
 The processor takes prompt and pictures and the tokenizer the answer, with the token that ends it
-and nothing after, so that training sees what decoding sees. Guided pictures, v+ for the chosen
-answer and v- for the rejected one, are made before the processor: they have the size of the
-picture, so the tokens stay and only what the processor makes of pictures differs. The noise of a
-pair depends on its id alone: a resumed run sees what an uninterrupted one would have seen.
+and nothing after, so that training sees what decoding sees. Guided pictures, v+ and v-, are made
+before the processor: they have the size of the picture, so the tokens stay and only what the
+processor makes of pictures differs. The noise of a pair depends on its id alone: a resumed run sees
+what an uninterrupted one would have seen.
 
 Shapes: B pairs, S sequence, R response tokens, N image tokens of a prompt.
 """
@@ -13,29 +13,30 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adapt.attention.support import SIDE
 from adapt.data.pictures import open_picture
-from adapt.models.prompts import Pictures, answer_tokens, encode
-from adapt.preference.guide import enhanced, noise_injected
-from adapt.preference.prefix import APART, is_per_token
+from adapt.models.continued import Prompts, continued, divided, is_per_token
+from adapt.models.prompts import Pictures, answer_tokens, encode, located_tokens
+from adapt.pairs.beginning import begun_tokens
+from adapt.preference.guide import Opened, Row, halves
+from adapt.preference.prefix import APART
+from adapt.preference.settings import VagForm
+from adapt.preference.spans import token_weights
+from adapt.preference.targets import PRODUCERS, TARGETS, BoxTargets
 
 GUIDED = "guided_"
-Opened = list[Image.Image]
 ANCHOR = "anchor"
 FLAT = "flat"
 IDS = "ids"
 PASS = "pass"  # of a step: "plain" or "guided"; see `adapt/preference/trainer.py`
 # TRL's names for reference log-probabilities that were computed before.
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
-OURS = (ANCHOR, FLAT, IDS, PASS)
-
-Row = Mapping[str, Any]  # the fields of a `Pair`, and columns of `REFERENCE`
+OURS = (ANCHOR, FLAT, IDS, PASS, PRODUCERS, TARGETS)
+TOKEN_WEIGHTS = "token_weights"
+NOT_INPUTS = ("completion_mask", TOKEN_WEIGHTS, *REFERENCE)  # of the model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,17 @@ class GuidedCollator:
     """A batch of rows, padded on the right, under the names that TRL's loss knows.
 
     * `input_ids`, `attention_mask`, `completion_mask` and token types [2B, S], all chosen answers
-      first, then all rejected ones.
+      first, then all rejected ones. The mask is 0 at what both answers of a pair begin with, which
+      so is part of the prompt: `adapt/pairs/beginning.py`.
+    * `token_weights` [2B, S], with a `span_weight` other than 1: adapt/preference/spans.py.
     * what the processor makes of the pictures, of B prompts; under `apart_*` of 2B, chosen and
       rejected ones, where a rejected answer has pictures of its own; and under `guided_*`, with
-      `guide` alone, of 2B: v+ of all pairs, then v- of all.
+      `guide` alone, of 2B, as `form` says: v+ of all pairs, then v- of all (paper); the plain ones,
+      then v- (same_text), with the chosen answers in both halves under `guided_input_ids` and its
+      like; or v- twice (same_image).
     * `ids`: the rows' ids; `anchor` [B, N], 0 behind the image tokens of a prompt; `flat` [B], true
       for an anchor that supports no place more than another, whose v+ tells nothing.
+    * with `aim` alone, `producers` [B, M] and `targets` [B, M, N]: see `BoxTargets`.
     * reference log-probabilities [B] each, where the rows have them: `ref_chosen_logps`,
       `ref_rejected_logps`, and under guided pictures `guided_ref_chosen_logps`,
       `guided_ref_rejected_logps`.
@@ -58,12 +64,18 @@ class GuidedCollator:
         ends: the tokens that end an answer, see `adapt.models.prompts.end_tokens`.
         noise: share of noise power in v-.
         guide: whether to make guided pictures.
+        form: what guidance compares.
+        aim: makes the targets of attention where boxes supervise it.
+        span_weight: of tokens inside the spans that decide; 1 weighs nothing.
     """
 
     processor: Any
     ends: tuple[int, ...]
     noise: float
     guide: bool = True
+    form: VagForm = "paper"
+    aim: BoxTargets | None = None
+    span_weight: float = 1.0
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The batch of these rows; InputError for a text with a special token of the model's."""
@@ -72,18 +84,17 @@ class GuidedCollator:
         # 1. The prompts, once for both answers unless these are about different pictures.
         prompts = self._prompts(rows, own)
         batch = prompts.pictures
+        if self.aim is not None:
+            batch |= self.aim(rows, own, prompts.tokens | batch)
         if any(others):
             other = [pictures or same for pictures, same in zip(others, own, strict=True)]
             prompts = self._prompts([*rows, *rows], own + other)
             batch |= {APART + name: value for name, value in prompts.pictures.items()}
-        batch |= self._sequences(prompts.tokens, rows)
+        batch |= self._sequences(prompts.tokens, rows, ("chosen", "rejected"))
         # 2. Guided pictures stand in the same prompts.
         if self.guide:
-            twice = self._prompts([*rows, *rows], self._guided(rows, own, others))
-            ids = prompts.tokens["input_ids"]
-            same = ids.repeat(2 * len(rows) // len(ids), 1).equal(twice.tokens["input_ids"])
-            assert same, "guided pictures have the tokens of plain ones"
-            batch |= {GUIDED + name: value for name, value in twice.pictures.items()}
+            guided = self._guided(prompts.tokens, rows, own, others)
+            batch |= {GUIDED + name: value for name, value in guided.items()}
         # 3. What belongs to the rows.
         anchors = [torch.tensor(row["anchor"], dtype=torch.float32) for row in rows]
         flat = [all(len({*one}) == 1 for one in row["support"]) for row in rows]
@@ -93,31 +104,52 @@ class GuidedCollator:
         kept = [name for name in names if name in rows[0]]
         return batch | {name: torch.tensor([row[name] for row in rows]) for name in kept}
 
-    def _prompts(self, rows: Sequence[Row], pictures: Pictures) -> "Prompts":
+    def _prompts(self, rows: Sequence[Row], pictures: Pictures) -> Prompts:
         questions, histories = [r["question"] for r in rows], [r.get("history", ()) for r in rows]
         return divided(encode(self.processor, pictures, questions, "right", histories))
 
-    def _sequences(self, prompts: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Prompts, B or 2B, and answers as one sequence each, [2B, S]."""
-        texts = [row[side] for side in ("chosen", "rejected") for row in rows]
+    def _sequences(
+        self, prompts: Mapping[str, Tensor], rows: Sequence[Row], sides: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Prompts, B or 2B, and the answers of all rows side by side as one sequence each, [2B, S].
+
+        Whatever has a value for each token of an answer is made here.
+        """
+        texts = [row[side] for side in sides for row in rows]
         answers = answer_tokens(self.processor, texts, self.ends)
-        return continued(prompts, answers, self.processor.tokenizer.pad_token_id)
+        begun = [self._begun(row) for row in rows] * len(sides)
+        batch = continued(prompts, answers, self.processor.tokenizer.pad_token_id, begun=begun)
+        if self.span_weight != 1:
+            spans = [row.get(f"{side}_spans", ()) for side in sides for row in rows]
+            _, ranges = located_tokens(self.processor, texts, self.ends)
+            weights = token_weights(batch["attention_mask"], ranges, spans, self.span_weight)
+            batch[TOKEN_WEIGHTS] = weights
+        return batch
+
+    def _begun(self, row: Row) -> int:
+        """How many tokens both answers of a row begin with that are not trained."""
+        answers = (row["chosen"], row["rejected"])
+        return begun_tokens(self.processor, row.get("prefix", ""), answers, self.ends)
 
     def _guided(
-        self, rows: Sequence[Row], own: Sequence[Opened], others: Sequence[Opened]
-    ) -> list[Opened]:
-        """v+ of the rows' pictures, then v- of them, or of those of the rejected answer."""
-        plus: list[Opened] = []
-        minus: list[Opened] = []
-        for row, good, bad in zip(rows, own, others, strict=True):
-            maps = [np.frombuffer(one, np.uint8).reshape(SIDE, SIDE) for one in row["support"]]
-            plus.append([enhanced(v, m) for v, m in zip(good, maps, strict=True)])
-            names = [
-                f"{row['id']} {number}" if number else row["id"] for number in range(len(good))
-            ]
-            noisy = zip(bad or good, names, strict=True)
-            minus.append([noise_injected(v, self.noise, name) for v, name in noisy])
-        return plus + minus
+        self,
+        tokens: Mapping[str, Tensor],
+        rows: Sequence[Row],
+        own: Sequence[Opened],
+        others: Sequence[Opened],
+    ) -> dict[str, Tensor]:
+        """What the model sees of 2B guided rows, where it is not what it sees of the plain ones.
+
+        `tokens`: of the plain prompts, B or 2B.
+        """
+        pictures = halves(self.form, self.noise, rows, own, others)
+        twice = self._prompts([*rows, *rows], pictures)
+        if self.form == "same_text":
+            return twice.pictures | self._sequences(twice.tokens, rows, ("chosen", "chosen"))
+        ids = tokens["input_ids"]
+        same = ids.repeat(2 * len(rows) // len(ids), 1).equal(twice.tokens["input_ids"])
+        assert same, "guided pictures have the tokens of plain ones"
+        return twice.pictures
 
 
 # ---- what a batch is made of ---------------------------------------------------------------------
@@ -125,61 +157,6 @@ class GuidedCollator:
 
 def _opened(contents: Sequence[bytes]) -> Opened:
     return [open_picture(content) for content in contents]
-
-
-def continued(
-    prompts: Mapping[str, Tensor], answers: Sequence[Sequence[int]], pad: int
-) -> dict[str, Tensor]:
-    """Each answer behind its prompt, padded on the right: [A, S].
-
-    `prompts`: their per-token inputs, [P, S'] with padding; answer a goes on from prompt a mod P.
-    `completion_mask` is 1 at the tokens of answers.
-    """
-    real = prompts["attention_mask"].bool()
-    types = {key: _answer_type(key, prompts[key]) for key in prompts.keys() - {"input_ids"}}
-    columns: dict[str, list[Tensor]] = {}
-    for i, tokens in enumerate(answers):
-        # 1. A prompt without its padding, and the answer right behind it.
-        answer = torch.tensor(tokens, dtype=torch.long)
-        begun = {key: value[i % len(real)][real[i % len(real)]] for key, value in prompts.items()}
-        going_on = {key: torch.full_like(answer, types[key]) for key in types}
-        going_on |= {"input_ids": answer, "completion_mask": torch.ones_like(answer)}
-        begun["completion_mask"] = torch.zeros_like(begun["input_ids"])
-        for key, value in going_on.items():
-            columns.setdefault(key, []).append(torch.cat([begun[key], value]))
-    # 2. Padding behind it, which no token sees.
-    padding = {"input_ids": pad}
-    return {
-        key: pad_sequence(values, batch_first=True, padding_value=padding.get(key, 0))
-        for key, values in columns.items()
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompts:
-    """What a processor makes of prompts: [B, P] each of their tokens, and the rest of pictures."""
-
-    tokens: dict[str, Tensor]
-    pictures: dict[str, Tensor]
-
-
-def divided(features: Mapping[str, Tensor]) -> Prompts:
-    """What has a value for each token, and what belongs to the pictures."""
-    ids = features["input_ids"]
-    tokens = {key: value for key, value in features.items() if is_per_token(value, ids)}
-    return Prompts(tokens, {key: value for key, value in features.items() if key not in tokens})
-
-
-def _answer_type(key: str, prompts: Tensor) -> int:
-    """The value of a per-token input of the model at an answer's tokens.
-
-    Token types tell pictures (1) from text (0), or a prompt (0) from what follows it (1). Where the
-    first part of a sequence is all 0 although it has pictures, they are of the second kind, and an
-    answer with zeros would be part of the prompt, whose tokens see each other.
-    """
-    if key == "attention_mask":
-        return 1
-    return int(key == "token_type_ids" and not prompts.any())
 
 
 def part(batch: Mapping[str, Any], guided: bool) -> dict[str, Any]:
@@ -204,18 +181,3 @@ def chosen_half(batch: Mapping[str, Any]) -> dict[str, Any]:
     ids, names = batch["input_ids"], (k for k in batch if k not in REFERENCE)
     half = {k: batch[k] for k in names if not k.startswith(APART)}
     return {k: v.chunk(2)[0] if is_per_token(v, ids) else v for k, v in half.items()}
-
-
-def response_rows(completion_mask_BS: Tensor) -> Tensor:
-    """Query positions that produce the response tokens, [B, R]: p - 1 for token p, -1 for padding.
-
-    >>> response_rows(torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]))
-    tensor([[ 1,  2],
-            [ 0, -1]])
-    """
-    is_producer_BT = completion_mask_BS[:, 1:].bool()
-    T, longest = is_producer_BT.shape[1], max(int(is_producer_BT.sum(1).max()), 1)
-    position_BT = torch.arange(T, device=is_producer_BT.device).expand_as(is_producer_BT)
-    # Sorted, the positions of producers come first and the others, all T, after them.
-    rows_BR = torch.where(is_producer_BT, position_BT, T).sort(1).values[:, :longest]
-    return rows_BR.masked_fill(rows_BR == T, -1)

@@ -10,11 +10,11 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from adapt.preference.pairs import Pair
+from adapt.pairs.table import Pair
 
 NAMES = (
     *("images", "history", "question", "chosen", "rejected", "rejected_images"),
-    *("anchor", "support"),
+    *("anchor", "support", "prefix", "chosen_spans", "rejected_spans", "places"),
 )
 """The fields of a pair that training reads, besides its id."""
 NUMBER = "number"

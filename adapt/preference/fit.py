@@ -42,15 +42,18 @@ def fit(
     state: Path,
     log: Log,
     workspace: Path | None = None,
+    plain: Path | None = None,
 ) -> dict[str, float]:
     """Train; writes `out/model`, `out/history.csv` and `out/modules.csv`.
 
     `state` keeps reference log-probabilities for the next run, checkpoints until the run has ended,
-    and its result until DVC, in `workspace`, knows it or a later one.
+    and its result until DVC, in `workspace`, knows it or a later one. `plain` is the file of plain
+    rows, which is looked at where `w_keep` is above 0.
     """
-    check(config, base, pairs)
+    plain = plain if config.w_keep > 0 else None
+    check(config, base, pairs, plain)
     adapters.check(config, base)
-    setup = _setup(config, base, pairs, state, log)
+    setup = _setup(config, base, pairs, plain, state, log)
     root = (workspace or state).resolve()
     sweep(state, root)
     with claimed(state, setup.name, root, code_key()) as training:
@@ -84,9 +87,11 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             # Deprecations among TRL, accelerate and transformers.
             warnings.simplefilter("ignore", FutureWarning)
             base, pairs = submit.fetch(setup.base), submit.fetch(setup.pairs)
+            plain = None if setup.plain is None else submit.fetch(setup.plain)
             output, final, config = scratch / "trainer", scratch / "final", setup.config
             device = resolve(config.device)
-            trainer, what = build_trainer(config, device, base, pairs, setup.reference, output)
+            files = (base, pairs, setup.reference, output, plain)
+            trainer, what = build_trainer(config, device, *files)
             for callback in _callbacks(setup, checkpoints):
                 trainer.add_callback(callback)
             is_first = trainer.is_world_process_zero()
@@ -105,8 +110,11 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
     return None
 
 
-def _setup(config: Config, base: Path, pairs: Path, state: Path, log: Log) -> WorkerSetup:
-    digests = [storage.digest(storage.files_of(path)) for path in (base, pairs)]
+def _setup(
+    config: Config, base: Path, pairs: Path, plain: Path | None, state: Path, log: Log
+) -> WorkerSetup:
+    files = [base, pairs] + ([plain] if plain is not None else [])
+    digests = [storage.digest(storage.files_of(path)) for path in files]
     # How long one waits, and how often one tries again, is no part of what is trained.
     trained = config.model_dump(mode="json", exclude={"max_failures", "wait_minutes"})
     inputs = json.dumps([trained, *digests], sort_keys=True)
@@ -114,8 +122,15 @@ def _setup(config: Config, base: Path, pairs: Path, state: Path, log: Log) -> Wo
     # Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`.
     storage_uri = os.environ.get(submit.STORAGE) if submit.inside() else None
     reference = ReferenceCache(uri=f"{storage_uri or state.resolve()}/reference", base=digests[0])
-    shared = {"base": submit.share(base), "pairs": submit.share(pairs)}
-    return WorkerSetup(config=config, reference=reference, log=log, name=name, **shared)
+    return WorkerSetup(
+        config=config,
+        base=submit.share(base),
+        pairs=submit.share(pairs),
+        plain=None if plain is None else submit.share(plain),
+        reference=reference,
+        log=log,
+        name=name,
+    )
 
 
 def code_key() -> str:

@@ -1,19 +1,71 @@
-"""Guided pictures: v+ for the chosen answer, v- for the rejected one. docs/method.md, section 4.
+"""Guided pictures: v+ shows what the anchor supports, v- is noisy. docs/method.md, section 4.
 
 Both are made of the picture itself, before any processor, and have its size: whatever a processor
 makes of a picture, tiles, crops or a grid of its own shape, it makes of these as well, and the
 prompt's tokens stay where they are.
 
+Which picture stands with which answer is the form of guidance (`train.vag_form`): `halves`.
+
 Shapes: Y x X pixels, C channels.
 """
 
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from adapt.attention.support import SIDE
+from adapt.preference.settings import VagForm
+
 NOISE_SIDE = 336  # pixels of noise along the longer side, at most
+Opened = list[Image.Image]
+Row = Mapping[str, Any]  # the fields of a `Pair`, and what training adds to them
+
+
+def halves(
+    form: VagForm,
+    share: float,
+    rows: Sequence[Row],
+    own: Sequence[Opened],
+    others: Sequence[Opened],
+) -> list[Opened]:
+    """The pictures of the first half of guided rows, then of the second, 2B in all.
+
+        form          first half: answer, picture    second half: answer, picture
+        paper         chosen, v+                     rejected, v-
+        same_text     chosen, v                      chosen, v-
+        same_image    chosen, v-                     rejected, v-
+
+    `own`, `others`: the rows' pictures, and those that rejected answers have of their own, () for
+    the same. `share`: of the noise's power.
+    """
+    bad = [other or same for other, same in zip(others, own, strict=True)]
+    if form == "paper":
+        return [*_supported(rows, own), *_noisy(rows, bad, share)]
+    if form == "same_text":
+        return [*own, *_noisy(rows, own, share)]
+    return [*_noisy(rows, own, share), *_noisy(rows, bad, share)]
+
+
+def _supported(rows: Sequence[Row], pictures: Sequence[Opened]) -> list[Opened]:
+    """v+ of the rows' pictures."""
+    made: list[Opened] = []
+    for row, opened in zip(rows, pictures, strict=True):
+        maps = [np.frombuffer(one, np.uint8).reshape(SIDE, SIDE) for one in row["support"]]
+        made.append([enhanced(v, m) for v, m in zip(opened, maps, strict=True)])
+    return made
+
+
+def _noisy(rows: Sequence[Row], pictures: Sequence[Opened], share: float) -> list[Opened]:
+    """v- of the rows' pictures: the noise depends on a row's id and the picture's number."""
+    made: list[Opened] = []
+    for row, opened in zip(rows, pictures, strict=True):
+        names = [f"{row['id']} {n}" if n else row["id"] for n in range(len(opened))]
+        made.append([noise_injected(v, share, name) for v, name in zip(opened, names, strict=True)])
+    return made
 
 
 def enhanced(picture: Image.Image, support: np.ndarray) -> Image.Image:

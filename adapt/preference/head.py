@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from adapt.models.continued import is_per_token
 from adapt.params import InputError
-from adapt.preference.collate import chosen_half, part
-from adapt.preference.prefix import is_per_token
+from adapt.preference.collate import NOT_INPUTS, chosen_half, part
 
 KEPT = 8  # tokens that are compared, at the end of an answer
 ABSOLUTE, RELATIVE = 0.1, 0.05  # rounding of 16-bit logits is smaller, a scale is larger
@@ -37,7 +37,7 @@ def check_head(trainer: Any) -> None:
     model.eval()
     with torch.no_grad(), trainer.accelerator.autocast():
         fused_K = trainer._outputs(model, row).log_probs[0, -KEPT:]
-        inputs = {key: value for key, value in row.items() if key != "completion_mask"}
+        inputs = {key: value for key, value in row.items() if key not in NOT_INPUTS}
         logits_KV = model(**inputs, use_cache=False, logits_to_keep=KEPT + 1).logits[0, :-1]
     model.train(is_training)
     ids_K, is_answer_K = (row[name][0, -KEPT:] for name in ("input_ids", "completion_mask"))

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from adapt.models.roles import ROLES, Role, role_of_parameters
-from adapt.preference.collate import chosen_half, part
+from adapt.preference.collate import NOT_INPUTS, chosen_half, part
 from adapt.preference.settings import Config
 
 State = Literal["frozen", "unused", "trained", "adapters"]
@@ -135,8 +135,8 @@ def _freeze_unused(trainer: Any) -> set[str]:
     """
     # 1. One forward and backward pass of the answers, which leaves no random state changed.
     model, rows = trainer.model, [trainer.train_dataset[0]]
-    inputs = chosen_half(part(trainer.data_collator(rows), guided=False))
-    del inputs["completion_mask"]
+    batch = chosen_half(part(trainer.data_collator(rows), guided=False))
+    inputs = {name: value for name, value in batch.items() if name not in NOT_INPUTS}
     inputs |= {"labels": inputs["input_ids"], "use_cache": False, "fused_lm_head": True}
     with torch.random.fork_rng(), trainer.accelerator.autocast():
         loss = model(**trainer._prepare_inputs(inputs)).log_probs.sum()

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.attention.capture import NAME, decoder_of
+from adapt.models.continued import is_per_token
 
 APART = "apart_"
 
@@ -81,11 +82,6 @@ def pair_forward(model: nn.Module, *, labels: Tensor, **inputs: Any) -> Any:
 def apart_forward(model: nn.Module, **inputs: Any) -> Any:
     """The same from a sequence for each answer, as the model was made to see them."""
     return model(**twice(inputs))
-
-
-def is_per_token(value: Any, ids_BS: Tensor) -> bool:
-    """Whether an input of the model has a value for each token."""
-    return isinstance(value, Tensor) and value.shape == ids_BS.shape
 
 
 def twice(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -29,8 +29,10 @@ from adapt.cluster import storage
 from adapt.params import InputError
 from adapt.preference.collate import GUIDED, REFERENCE, part
 from adapt.preference.dataset import ids_of
+from adapt.preference.settings import VagForm
 from adapt.progress import track
 
+T = TypeVar("T")
 LARGEST = 2**30  # bytes of a file
 Values = list[list[float]]  # per row: chosen, rejected, in nats
 
@@ -55,10 +57,12 @@ class Source:
     Args:
         rows: the pairs. collate: makes a batch of some of them, on the CPU.
         batch_size: pairs in a batch, as in training.
-        log_probs: of the chosen and of the rejected answers of a collated batch, [B] each, under
-            its guided images or its plain ones.
+        log_probs: of both halves of a collated batch, [B] each: of its chosen and its rejected
+            answers on plain images, or of the two that guidance compares.
         accelerator: ranks, device and precision.
         weights: how the model holds them; the same base in half precision answers differently.
+        form: which answers and pictures the two halves of guided rows are.
+        span_weight: of tokens inside the spans that decide, in these log-probabilities.
     """
 
     rows: Dataset
@@ -67,6 +71,8 @@ class Source:
     log_probs: Callable[[dict[str, Any], bool], tuple[Tensor, Tensor]]
     accelerator: Accelerator
     weights: str
+    form: VagForm
+    span_weight: float = 1.0
 
 
 def columns(source: Source, cache: ReferenceCache, guided: bool) -> dict[str, list[float]]:
@@ -108,22 +114,15 @@ def _read(uri: str, count: int) -> Values | None:
 
 
 def _compute(source: Source, guided: bool) -> Values:
-    rows, size, accelerator = source.rows, source.batch_size, source.accelerator
-    # 1. The batches do not depend on the number of ranks, so that the values do not either: how
-    #    rows are padded shows in the last digits.
-    starts = range(0, len(rows), size)
-    # 2. Each rank takes every n-th of them; the first one, which shows progress, has the most.
-    mine: Any = starts[accelerator.process_index :: accelerator.num_processes]
-    if accelerator.is_main_process:
-        mine = track(mine, f"reference, {'guided' if guided else 'plain'} images")
-    by_start: dict[int, Values] = {}
-    for start in mine:
-        batch = source.collate([*rows.select(range(start, min(start + size, len(rows))))])
-        by_start[start] = torch.stack(source.log_probs(batch, guided), 1).float().tolist()
-    # 3. All ranks get the values of all, in the order of the rows,
-    gathered = {k: v for one in gather_object([by_start]) for k, v in one.items()}
-    values = [row for start in starts for row in gathered[start]]
-    # 4. and so all of them stop where one value cannot be used.
+    rows, label = source.rows, f"reference, {'guided' if guided else 'plain'} images"
+
+    def worked(places: range) -> Values:
+        batch = source.collate([*rows.select(places)])
+        found: Values = torch.stack(source.log_probs(batch, guided), 1).float().tolist()
+        return found
+
+    values = in_batches(len(rows), source.batch_size, source.accelerator, label, worked)
+    # All ranks have the same values, and so all of them stop where one cannot be used.
     pairs = zip(ids_of(rows), values, strict=True)
     bad = [identity for identity, row in pairs if not all(map(math.isfinite, row))]
     if bad:
@@ -132,18 +131,49 @@ def _compute(source: Source, guided: bool) -> Values:
     return values
 
 
-def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
-    """sha256 over model, rows, images and the way of computing."""
-    total, device = hashlib.sha256(), source.accelerator.device.type
-    how = {
+def in_batches(
+    count: int, size: int, accelerator: Accelerator, label: str, worked: Callable[[range], list[T]]
+) -> list[T]:
+    """What `worked` makes of `count` rows, `size` at a time; all ranks share the work and the end.
+
+    The first rank shows progress, called `label`.
+    """
+    # 1. The batches do not depend on the number of ranks, so that the values do not either: how
+    #    rows are padded shows in the last digits.
+    starts = range(0, count, size)
+    # 2. Each rank takes every n-th of them; the first one, which shows progress, has the most.
+    mine: Any = starts[accelerator.process_index :: accelerator.num_processes]
+    if accelerator.is_main_process:
+        mine = track(mine, label)
+    by_start = {start: worked(range(start, min(start + size, count))) for start in mine}
+    # 3. All ranks get the values of all, in the order of the rows.
+    gathered = {k: v for one in gather_object([by_start]) for k, v in one.items()}
+    return [row for start in starts for row in gathered[start]]
+
+
+def circumstances(source: Any, cache: ReferenceCache) -> dict[str, Any]:
+    """What values depend on besides rows: the model, how it is held, and what computes.
+
+    `source` has a batch size, an accelerator and weights, as `Source` has.
+    """
+    device = source.accelerator.device.type
+    return {
         "base": cache.base,
-        "guided": guided,
         "batch": source.batch_size,
         "precision": source.accelerator.mixed_precision,
         "weights": source.weights,
         "device": device if device != "cpu" else f"cpu with {torch.get_num_threads()} threads",
         "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
     }
+
+
+def _key(source: Source, cache: ReferenceCache, guided: bool) -> str:
+    """sha256 over model, rows, images and the way of computing."""
+    total, how = hashlib.sha256(), circumstances(source, cache)
+    # The paper's form was the only one when the first of these files were written.
+    how["guided"] = source.form if guided and source.form != "paper" else guided
+    if source.span_weight != 1:
+        how["span_weight"] = source.span_weight
     total.update(json.dumps(how, sort_keys=True).encode())
     for content in _contents(source, guided):
         total.update(hashlib.sha256(content).digest())
@@ -156,11 +186,16 @@ def _contents(source: Source, guided: bool) -> Iterator[bytes]:
         history = [[turn.question, turn.answer] for turn in row.get("history", ())]
         texts = [row[name] for name in ("question", "chosen", "rejected")]
         yield json.dumps([*texts, *history]).encode()
+        if prefix := row.get("prefix", ""):
+            yield json.dumps({"prefix": prefix}).encode()
+        if source.span_weight != 1:
+            spans = [row.get(name, ()) for name in ("chosen_spans", "rejected_spans")]
+            yield json.dumps(spans).encode()
         yield from row["images"]
         yield from row.get("rejected_images", ())
         if guided:
             yield row["id"].encode()
-            yield from row["support"]
+            yield from row["support"] if source.form == "paper" else ()
     batch = part(source.collate([source.rows[0]]), guided)
     for name in sorted(batch):
         yield name.encode() + batch[name].contiguous().numpy().tobytes()

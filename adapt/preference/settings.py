@@ -1,12 +1,11 @@
-"""Sections `pairs` and `train`: preference pairs, and the training on them."""
+"""Section `train`: training on preference pairs."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from adapt import params
 from adapt.attention.settings import AnchorConfig, Layers
-from adapt.generation.settings import Batch
 from adapt.models.settings import Device
 from adapt.params import (
     Count,
@@ -21,30 +20,22 @@ from adapt.params import (
     either,
 )
 
-Kind = Literal["describe", "exists", "colour"]
-PairsFrom = Literal["auto", "sample", "given", "both"]
+KeepForm = Literal["sft", "kl"]
+VagForm = Literal["paper", "same_text", "same_image"]
+"""What guidance compares: both answers, each under its own guided picture; the chosen answer under
+the plain and the noisy picture; or both answers under the noisy one. docs/method.md, section 4."""
 # The pairwise losses of TRL's `DPOConfig.loss_type` that need no further option ("exo_pair" does).
 LossType = Literal[  # noqa: RUF041 (flat, it would take thirteen lines)
     Literal["sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "nca_pair", "bco_pair"],
     Literal["sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop"],
 ]
-
-
-class PairsConfig(Settings):
-    """Section `pairs`; `limit` is of given pairs, the five keys behind it of sampled ones."""
-
-    source: PairsFrom
-    limit: Natural
-    images: Count
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)]
-    samples: Annotated[int, Field(ge=2, le=1024)]  # a pair needs two answers
-    temperature: Positive
-    min_gap: Positive
-    batch: Batch
-    anchor: Shared[AnchorConfig]
-    device: Shared[Device]
-    max_new_tokens: Shared[Count]
-    seed: Shared[Seed]
+_Mix = Annotated[dict[LossType, Positive], Field(min_length=1)]
+_NAMES = ", ".join(name for names in get_args(LossType) for name in (get_args(names) or [names]))
+LossMix = Annotated[
+    LossType | _Mix,
+    either(f"{_NAMES}, or several with weights, such as {{sigmoid: 0.8, bco_pair: 0.2}}"),
+]
+"""One form of same-image DPO, or the weights of several."""
 
 
 _Names = Annotated[tuple[Text, ...], Field(min_length=1)]
@@ -52,6 +43,7 @@ Targets = Annotated[
     Literal["all"] | _Names, either("all, or names of linear layers such as [q_proj, v_proj]")
 ]
 """Linear layers: all of a part, or those whose names end so."""
+AttnTarget = Literal["early", "anchor", "boxes"]
 Tower = Literal["frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -89,12 +81,19 @@ class Config(Settings):
     steps: Count
     learning_rate: Positive
     beta: Positive
-    loss_type: LossType
+    loss_type: LossMix
     w_vag: NonNegative
+    vag_form: VagForm
     w_dpo: NonNegative
     w_sft: NonNegative
+    w_anchor: NonNegative
     w_attn: NonNegative
     attn_layers: Layers
+    attn_target: AttnTarget
+    span_weight: Positive
+    w_keep: NonNegative
+    keep_form: KeepForm
+    keep_rows: Count
     noise: Share
     tower: Tower
     tower_learning_rate: Positive
@@ -111,14 +110,26 @@ class Config(Settings):
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
         is_used = self.loss_type == "sigmoid" or self.w_dpo > 0
-        problem = f"{self.loss_type} is the form of the same-image term, whose weight w_dpo is 0"
+        names = " and ".join(self.loss_mix)
+        are = "is the form" if len(self.loss_mix) == 1 else "are forms"
+        problem = f"{names} {are} of the same-image term, whose weight w_dpo is 0"
         params.require(is_used, "loss_type", problem)
-        problem = "all loss weights (w_vag, w_dpo, w_sft, w_attn) are 0: nothing to train"
-        params.require(self.w_vag + self.w_dpo + self.w_sft + self.w_attn > 0, "w_vag", problem)
+        problem = "weighs the margins of w_vag, w_dpo and w_anchor, which are 0; set it to 1"
+        has_margins = self.w_vag + self.w_dpo + self.w_anchor > 0
+        params.require(self.span_weight == 1 or has_margins, "span_weight", problem)
+        weights = (
+            *(self.w_vag, self.w_dpo, self.w_sft),
+            *(self.w_anchor, self.w_attn, self.w_keep),
+        )
+        named = "w_vag, w_dpo, w_sft, w_anchor, w_attn, w_keep"
+        problem = f"all loss weights ({named}) are 0: nothing to train"
+        params.require(sum(weights) > 0, "w_vag", problem)
         passes = f"{self.accumulation} passes of {self.processes} workers"
         problem = f"{self.batch_pairs} pairs do not divide into {passes}"
-        is_whole = self.batch_pairs % (self.processes * self.accumulation) == 0
-        params.require(is_whole, "batch_pairs", problem)
+        params.require(self.batch_pairs % self.parts == 0, "batch_pairs", problem)
+        problem = f"{self.keep_rows} rows do not divide into {passes}"
+        is_whole = self.w_keep == 0 or self.keep_rows % self.parts == 0
+        params.require(is_whole, "keep_rows", problem)
         problem = "a base in 4 bits computes in bf16; set precision to auto or bf16"
         params.require(self.lora.bits == 16 or self.precision != "fp32", "precision", problem)
         problem = "adapters of the tower need lora.rank above 0"
@@ -128,11 +139,21 @@ class Config(Settings):
         return self
 
     @property
+    def loss_mix(self) -> dict[LossType, float]:
+        """The forms of same-image DPO and the weight of each, one form alone weighing 1."""
+        return {self.loss_type: 1.0} if isinstance(self.loss_type, str) else self.loss_type
+
+    @property
     def processes(self) -> int:
         """Processes that train side by side: the Ray workers, or this one."""
         return max(self.workers, 1)
 
     @property
+    def parts(self) -> int:
+        """How many forward and backward passes of all processes share the rows of a step."""
+        return self.processes * self.accumulation
+
+    @property
     def pass_pairs(self) -> int:
         """Pairs that one process takes in one forward and backward pass."""
-        return self.batch_pairs // (self.processes * self.accumulation)
+        return self.batch_pairs // self.parts

@@ -27,11 +27,15 @@ from adapt.progress import Log
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What a worker needs; `base` and `pairs` are for `submit.fetch`, `name` is the run's."""
+    """What a worker needs; `base`, `pairs` and `plain` are for `submit.fetch`.
+
+    `plain` is None where no plain rows are rehearsed; `name` is the run's.
+    """
 
     config: Config
     base: str
     pairs: str
+    plain: str | None
     reference: ReferenceCache
     log: Log
     name: str

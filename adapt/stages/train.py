@@ -17,14 +17,14 @@ from adapt.progress import Log
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Train here or on the cluster; see the module docstring."""
-    inputs = [Path("base/model"), Path("pairs/pairs.parquet")]
+    inputs = [Path("base/model"), Path("pairs/pairs.parquet"), Path("pairs/plain.parquet")]
     if submit.address() is not None:
         return submit.submit("train", config, inputs, results, out, log)
     from adapt.preference.fit import fit
 
-    base, pairs = (results / path for path in inputs)
+    base, pairs, plain = (results / path for path in inputs)
     state = state_dir(results.parent) / "train"
-    return fit(config, base, pairs, out, state, log, results.parent)
+    return fit(config, base, pairs, out, state, log, results.parent, plain)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,12 @@ DRIVER = """
     from tests.support.preference_rows import settings
     (out / "out").mkdir(exist_ok=True)
     if __name__ == "__main__":
-        config = settings(workers=2, steps=18, checkpoint_every=3)
-        base, pairs = inputs / "base", inputs / "pairs.parquet"
+        config = settings(workers=2, steps=18, checkpoint_every=3, w_keep=1.0)
+        files = [inputs / name for name in ("base", "pairs.parquet", "plain.parquet")]
+        base, pairs, plain = files
         with stage_run(Store(out, tracked.CONFIG), "train", config) as run:
-            fit(config, base, pairs, out / "out", out / "state", HeldLog(run.log_step, out))
+            log = HeldLog(run.log_step, out)
+            fit(config, base, pairs, out / "out", out / "state", log, plain=plain)
 """
 
 
@@ -183,5 +185,5 @@ def test_a_killed_worker_and_an_early_end_cost_no_step(inputs, tmp_path, monkeyp
     assert set(trainings.points()) == set(range(1, 19)), "no hole in the curve"
     assert trainings.points().count(7) == 1, "a step that was done again is there once"
     # Two workers, one of them killed, and one process that takes as many passes: the same model.
-    train(inputs, tmp_path / "alone", settings(steps=18, accumulation=2))
+    train(inputs, tmp_path / "alone", settings(steps=18, accumulation=2, w_keep=1.0))
     assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "alone/out"), rel=1e-5)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from adapt.models.load import load_model, save
+from adapt.pairs.table import write_pairs
 from adapt.params import InputError
 from adapt.preference import adapters
 from adapt.preference.fit import fit
-from adapt.preference.pairs import write_pairs
 from tests.support import families, tiny_world
 from tests.support.preference_rows import lora, origin, pairs, settings
 

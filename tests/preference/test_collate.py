@@ -46,6 +46,43 @@ def test_pictures_are_there_once_and_guided_ones_for_both_answers():
     assert GUIDED not in "".join(collator(guide=False)(made))
 
 
+@pytest.mark.parametrize("form", ["same_text", "same_image"])
+def test_the_halves_of_guided_rows_in_other_forms(form):
+    """Against prompts, pictures and answers put together by hand; lengths of the answers differ."""
+    made, processor = rows()[:2], tiny_world.processor()
+    made[1]["rejected"] = made[1]["rejected"] + " and much more than that"
+    batch = collator(form=form)(made)
+    clear = [open_picture(row["images"][0]) for row in made]
+    noisy = [noise_injected(one, 0.3, row["id"]) for one, row in zip(clear, made, strict=True)]
+    pictures = (clear if form == "same_text" else noisy) + noisy
+    expected = encode(processor, [[p] for p in pictures], [""] * 4)["pixel_values"]
+    guided = part(batch, guided=True)
+    assert guided["pixel_values"].equal(expected)
+    second = "chosen" if form == "same_text" else "rejected"
+    texts = [row[side] for side in ("chosen", second) for row in made]
+    for row, text in enumerate(texts):
+        answer = guided["input_ids"][row][guided["completion_mask"][row] > 0][:-1]
+        assert answer.tolist() == processor.tokenizer(text, add_special_tokens=False).input_ids
+    # What plain rows have is not touched.
+    plain, alone = part(batch, guided=False), part(collator(guide=False)(made), guided=False)
+    assert all(plain[name].equal(alone[name]) for name in alone)
+
+
+def test_guided_rows_of_a_rejected_answer_with_pictures_of_its_own():
+    """The same text keeps its own picture; under the same noise each answer keeps its own."""
+    made = rows()[:2]
+    made[0]["rejected_images"] = made[1]["images"]
+    own, other = (open_picture(row["images"][0]) for row in made)
+    noisy = {
+        name: noise_injected(one, 0.3, "row-0") for name, one in (("own", own), ("other", other))
+    }
+    for form, seen in (("same_text", noisy["own"]), ("same_image", noisy["other"])):
+        guided = part(collator(form=form)(made), guided=True)
+        expected = encode(tiny_world.processor(), [[seen]], [""])["pixel_values"][0]
+        assert guided["pixel_values"][2].equal(expected)
+        assert not any(name.startswith("apart_") for name in guided)
+
+
 def test_guided_pictures_depend_on_the_row_alone():
     both, second = collator()(rows()[:2]), collator()(rows()[1:2])
     guided = f"{GUIDED}pixel_values"

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapt.data.schema import Turn
+from adapt.pairs import groups
+from adapt.pairs.table import read_ids, read_pairs, write_pairs
 from adapt.params import InputError
-from adapt.preference import groups
 from adapt.preference.collate import IDS
 from adapt.preference.dataset import NAMES, dataset, ids_of, with_columns
-from adapt.preference.pairs import read_ids, read_pairs, write_pairs
 from adapt.preference.trainer import Weights
 from tests.support.preference_rows import (
     NONE,
@@ -42,7 +42,7 @@ def read(monkeypatch) -> list[int]:
 def path(tmp_path, monkeypatch) -> Path:
     """Twelve pairs in row groups of about two."""
     made = pairs(12)
-    monkeypatch.setattr("adapt.preference.pairs.GROUP_BYTES", 2 * made[0].size() + 100)
+    monkeypatch.setattr("adapt.pairs.table.GROUP_BYTES", 2 * made[0].size() + 100)
     write_pairs(tmp_path / "pairs.parquet", made, origin())
     assert pq.ParquetFile(tmp_path / "pairs.parquet").metadata.num_row_groups == 6
     return tmp_path / "pairs.parquet"

@@ -15,18 +15,22 @@ from trl.trainer.utils import add_fused_lm_head
 
 from adapt.attention.layout import layout_of
 from adapt.attention.support import SIDE
-from adapt.models.prompts import encode
+from adapt.data.schema import Example
+from adapt.models.prompts import encode, end_tokens
 from adapt.models.roles import role_of_parameters
 from adapt.preference import prefix
 from adapt.preference.collate import part
 from adapt.preference.dataset import FEATURES
+from adapt.preference.distillation import answer_logits
 from adapt.preference.reference import ReferenceCache
+from adapt.preference.rehearsal import PlainCollator
 from adapt.preference.trainer import AdaptTrainer, Weights
 from tests.support.families import ANSWER, CASES, QUESTIONS, built, mixed
 from tests.support.preference_rows import collator, config, png
 
 APART = {"gemma3", "paligemma"}  # the tokens of their pictures see each other
 
+KEYS = ("id", "images", "question")
 ASKED = ("is <image> there a red car? <image>", *QUESTIONS, QUESTIONS[0])
 
 
@@ -103,6 +107,41 @@ def test_the_loss_is_of_the_models_own_logits(name):
     torch.testing.assert_close(found[is_answer], own[is_answer], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_plain_rows_together_are_what_each_is_alone(name):
+    """The logits that produce answers, of prompts and answers of several lengths."""
+    model, facts = fresh(name), {"kind": "other", "history": (), "objects": None, "absent": None}
+    collate = PlainCollator(
+        processor=built(name)[1], ends=end_tokens(built(name)[0], built(name)[1])
+    )
+    made = [
+        Example(
+            **facts, image_id=row["id"], answer=row["chosen"], **{key: row[key] for key in KEYS}
+        )
+        for row in rows(name)
+    ]
+    with torch.no_grad():
+        together, alone = answer_logits(model, collate(made)), []
+        for row in made:
+            batch = collate([row])
+            (answer,) = (batch.pop("completion_mask") > 0).roll(-1, 1)
+            alone.append(model(**batch, use_cache=False).logits[0, answer])
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_noise_the_same_text_is_the_plain_one_twice(name):
+    model = fresh(name)
+    batch = collator(built(name)[1], model, form="same_text", noise=0.0)(rows(name))
+    with torch.no_grad():
+        plain = outputs(prefix.apart_forward, model, part(batch, guided=False)).log_probs
+        guided = outputs(lambda called, **inputs: called(**inputs), model, part(batch, guided=True))
+    chosen = plain.sum(1).chunk(2)[0]
+    torch.testing.assert_close(
+        guided.log_probs.sum(1), torch.cat([chosen, chosen]), atol=1e-4, rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize("name", sorted(CASES.keys() - APART))
 def test_shared_prompts_change_nothing(name):
     model = fresh(name)
@@ -122,6 +161,26 @@ def test_shared_prompts_change_nothing(name):
     for key, value in expected.items():
         largest = max(1.0, value.abs().max().item())
         torch.testing.assert_close(got[key], value, atol=1e-5 * largest, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_both_answers_begin_with_is_the_prompts(name):
+    """Behind a shared prefix the same likelihoods, in one sequence or in two; before it none."""
+    model, made = fresh(name), []
+    for row, begun in zip(rows(name), ["a red car,", "a red", "", "a red car,"], strict=True):
+        sides = {side: f"{begun} {row[side]}".strip() for side in ("chosen", "rejected")}
+        made.append({**row, **sides, "prefix": begun})
+    batch = batch_of(name, model, made)
+    whole = batch_of(name, model, [{**row, "prefix": ""} for row in made])
+    gone = whole["completion_mask"] - batch["completion_mask"]
+    assert (gone.sum(1) > 0).tolist() == [True, True, False, True] * 2
+    ways = [prefix.apart_forward] + ([] if name in APART else [prefix.pair_forward])
+    with torch.no_grad():
+        every = outputs(prefix.apart_forward, model, whole).log_probs
+        for way in ways:
+            found = outputs(way, model, batch).log_probs
+            expected = every.masked_fill(batch["completion_mask"][:, 1:] == 0, 0)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"])

@@ -9,13 +9,22 @@ from pathlib import Path
 import pytest
 
 from adapt.models.load import load_model, save
+from adapt.pairs.plain import write_plain
+from adapt.pairs.table import PairPlace, write_pairs
 from adapt.preference.fit import fit
-from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
 from adapt.tracking.runs import recorded, stage_run
 from adapt.tracking.store import Store, TrackingConfig
 from tests.support import tiny_world, tracked
-from tests.support.preference_rows import lora, origin, pairs, settings
+from tests.support.preference_rows import (
+    changed,
+    lora,
+    origin,
+    pairs,
+    plain_rows,
+    settings,
+    spanned,
+)
 
 PINNED = [6.710530, 6.701889, 6.624638, 6.089343, 6.045372]
 PINNED += [5.942877, 5.582509, 5.940145, 6.004924, 5.529454]
@@ -24,10 +33,11 @@ PINNED += [5.942877, 5.582509, 5.940145, 6.004924, 5.529454]
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """`base/` and `pairs.parquet`, the inputs of every run here."""
+    """`base/`, `pairs.parquet` and `plain.parquet`, the inputs of every run here."""
     folder = tmp_path_factory.mktemp("inputs")
     save(tiny_world.model(), tiny_world.processor(), folder / "base")
-    write_pairs(folder / "pairs.parquet", pairs(18), origin())
+    write_pairs(folder / "pairs.parquet", spanned(pairs(18)), origin())
+    write_plain(folder / "plain.parquet", plain_rows(10))
     return folder
 
 
@@ -35,7 +45,8 @@ def train(
     inputs: Path, to: Path, config: Config, log=lambda step, metrics: None
 ) -> dict[str, float]:
     (to / "out").mkdir(parents=True)
-    return fit(config, inputs / "base", inputs / "pairs.parquet", to / "out", to / "state", log)
+    base, table, plain = (inputs / name for name in ("base", "pairs.parquet", "plain.parquet"))
+    return fit(config, base, table, to / "out", to / "state", log, plain=plain)
 
 
 def test_in_process_twice_gives_the_same_bytes_and_leaves_its_result_alone(inputs, tmp_path):
@@ -65,6 +76,21 @@ def test_ten_steps_come_out_as_they_did(inputs, tmp_path):
     """
     train(inputs, tmp_path, settings(steps=10))
     assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-4)
+
+
+FORMS = dict(vag_form="same_text", w_anchor=0.5, loss_type={"sigmoid": 0.8, "bco_pair": 0.2})
+"""Other forms of the terms than the paper's."""
+KEPT = dict(w_keep=200.0, keep_form="kl")
+"""A pass over plain rows, which are ten: they begin anew in the third step."""
+
+
+@pytest.mark.parametrize("changes", [FORMS, KEPT], ids=["forms", "kept"])
+def test_other_terms_leave_the_trajectory_of_a_divided_step(inputs, tmp_path, changes):
+    train(inputs, tmp_path / "whole", settings(steps=5, **changes))
+    train(inputs, tmp_path / "divided", settings(steps=5, accumulation=4, **changes))
+    whole, divided = losses(tmp_path / "whole/out"), losses(tmp_path / "divided/out")
+    assert divided == pytest.approx(whole, rel=1e-5)
+    assert whole != pytest.approx(PINNED[:5], rel=1e-2)
 
 
 @pytest.mark.parametrize("changes", [dict(accumulation=4), dict(gradient_checkpointing=True)])
@@ -106,9 +132,15 @@ def reference(to: Path) -> dict[str, list]:
     }
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_interrupted_in_process_run_resumes_to_the_same_model(inputs, tmp_path, rank, monkeypatch):
-    config = settings(lora=lora(rank), accumulation=2)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, dict(lora=lora(2)), dict(span_weight=4.0), FORMS, KEPT, dict(lora=lora(2), **KEPT)],
+    ids=["", "lora", "spans", "forms", "kept", "lora-kept"],
+)
+def test_interrupted_in_process_run_resumes_to_the_same_model(
+    inputs, tmp_path, changes, monkeypatch
+):
+    config = settings(**changes, accumulation=2)
     train(inputs, tmp_path / "whole", config)
 
     def crash(step, metrics):
@@ -120,12 +152,45 @@ def test_interrupted_in_process_run_resumes_to_the_same_model(inputs, tmp_path, 
     (tmp_path / "cut/out").rmdir()
     steps: list[int] = []
     monkeypatch.setattr(
-        "adapt.preference.reference._compute", lambda *_: pytest.fail("the reference is kept")
+        "adapt.preference.reference.in_batches", lambda *_: pytest.fail("the reference is kept")
+    )
+    monkeypatch.setattr(
+        "adapt.preference.teacher.in_batches", lambda *_: pytest.fail("the base is not asked again")
     )
     train(inputs, tmp_path / "cut", config, lambda step, metrics: steps.append(step))
     assert steps == [4, 5, 6], "resumed from the checkpoint of step 3"
     for name in ("out/model/model.safetensors", "out/history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+
+
+def test_supervision_by_boxes_hangs_on_the_rows_alone(inputs, tmp_path):
+    """Cut off, or divided into passes, it goes the same way."""
+    box = ((0.0, 0.0, 0.5, 0.5),)
+    rows = [
+        changed(row, places=(PairPlace(start=6, end=9, image=0, boxes=box),) if i % 3 else ())
+        for i, row in enumerate(pairs(8))
+    ]
+    write_pairs(tmp_path / "pairs.parquet", rows, origin())
+    (tmp_path / "base").symlink_to(inputs / "base")
+    quick = {"steps": 2, "checkpoint_every": 1, "w_vag": 0.0, "w_attn": 1.0}
+    boxes = settings(**quick, attn_target="boxes")
+    points: list[dict[str, float]] = []
+    train(tmp_path, tmp_path / "whole", boxes, lambda step, metrics: points.append(metrics))
+    assert all(0 < point["attn/placed"] <= 1 and point["attn/kl"] > 0 for point in points)
+
+    def crash(step, metrics):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, tmp_path / "cut", boxes, crash)
+    (tmp_path / "cut/out").rmdir()
+    train(tmp_path, tmp_path / "cut", boxes)
+    for name in ("out/model/model.safetensors", "out/history.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    found = losses(tmp_path / "whole/out")
+    train(tmp_path, tmp_path / "parts", settings(**quick, attn_target="boxes", accumulation=4))
+    assert losses(tmp_path / "parts/out") == pytest.approx(found, rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(

@@ -10,8 +10,8 @@ import trl
 
 from adapt import environment
 from adapt.models.load import save
+from adapt.pairs.table import write_pairs
 from adapt.preference import losses, trainer
-from adapt.preference.pairs import write_pairs
 from tests.support import tiny_world, workspace
 from tests.support.preference_rows import ANCHOR, TRAIN, origin, pairs
 

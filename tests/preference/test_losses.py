@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from adapt.preference.losses import attention_supervision, dpo, sft
+from adapt.preference.losses import Weights, anchored, dpo, sft
+from adapt.preference.supervision import attention_supervision
+from tests.support.preference_rows import settings
 
 
 def test_dpo_by_hand():
@@ -22,6 +24,41 @@ def test_dpo_by_hand():
         "displacement": 0.25,
         "displaced": 0.5,
     }
+
+
+def test_an_anchored_reward_by_hand():
+    chosen, reference = torch.tensor([-1.0, -4.0]), torch.tensor([-2.0, -2.0])
+    # rewards 0.5 * 1 and 0.5 * (-2)
+    expected = (math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(1.0))) / 2
+    assert anchored(chosen, reference, beta=0.5).item() == pytest.approx(expected, abs=1e-6)
+    assert anchored(reference, reference, beta=0.5).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_gradients_of_the_terms_of_likelihoods():
+    generator = torch.Generator().manual_seed(1)
+    values = -torch.rand(6, 5, generator=generator, dtype=torch.double)
+    chosen, rejected = (values[i].clone().requires_grad_() for i in (0, 1))
+    tokens = values.clone().requires_grad_()
+    mask = torch.arange(5)[None] < torch.tensor([5, 1, 3, 4, 2, 5])[:, None]
+    check = torch.autograd.gradcheck
+    assert check(lambda *both: dpo(*both, *values[2:4], beta=0.5)[0], (chosen, rejected))
+    assert check(lambda one: anchored(one, values[2], beta=0.5), (chosen,))
+    assert check(lambda one: sft(one, mask), (tokens,))
+    # Of one answer: -beta sigmoid(-beta (log pi - log ref)).
+    (gradient,) = torch.autograd.grad(anchored(chosen[:1], values[2, :1], beta=0.5), chosen)
+    moved = (chosen - values[2])[0].item()
+    assert gradient[0].item() == pytest.approx(-0.5 / (1 + math.exp(0.5 * moved)))
+
+
+def test_weights_of_a_configuration_and_the_passes_that_they_need():
+    names = ("vag", "dpo", "sft", "anchor", "attn", "keep")
+    given = {name: n / 10 for n, name in enumerate(names, 1)}
+    config = settings(**{f"w_{name}": weight for name, weight in given.items()})
+    assert Weights.of(config) == Weights(**given)
+    assert Weights.of(config).passes() == ("plain", "guided", "kept")
+    for plain in ("dpo", "sft", "anchor", "attn"):
+        assert Weights(**{plain: 1.0}).passes() == ("plain",)
+    assert Weights(vag=1.0).passes() == ("guided",) and Weights(keep=1.0).passes() == ("kept",)
 
 
 def test_sft_weighs_answers_alike_whatever_their_length():
@@ -76,6 +113,7 @@ def test_every_term_of_a_batch_is_the_mean_of_its_halves():
         return torch.stack(
             [
                 dpo(*values[:, rows], beta=0.5)[0],
+                anchored(*values[:2, rows], beta=0.5),
                 sft(maps[rows, 0, :, 0], mask[rows]),
                 attention_supervision(maps[rows], mask[rows], anchor[rows], 2)[0],
             ]

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from adapt.models.roles import role_of_parameters
+from adapt.pairs.table import write_pairs
 from adapt.params import InputError
 from adapt.preference import parts
 from adapt.preference.build import arguments
 from adapt.preference.fit import fit
-from adapt.preference.pairs import write_pairs
 from adapt.preference.workers import worker_device
 from tests.support import families
 from tests.support.preference_rows import origin, pairs, settings

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from adapt.models.load import checkpoint_dtype, save
+from adapt.pairs.table import write_pairs
 from adapt.preference.fit import fit
 from adapt.preference.movement import Movement, stored_dtype
-from adapt.preference.pairs import write_pairs
 from adapt.preference.precision import DTYPES
 from tests.support import tiny_world
 from tests.support.preference_rows import lora, origin, pairs, settings

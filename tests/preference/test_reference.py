@@ -1,5 +1,6 @@
 """Reference log-probabilities from the cache are those of TRL; they are computed once."""
 
+import dataclasses
 import gc
 import json
 import weakref
@@ -13,10 +14,12 @@ from adapt.preference import reference
 from adapt.preference.collate import GUIDED, REFERENCE, part
 from adapt.preference.prefix import twice
 from adapt.preference.reference import ReferenceCache
+from adapt.preference.settings import VagForm
 from adapt.preference.trainer import AdaptTrainer, Weights
 from tests.support import tiny_world
 from tests.support.preference_rows import (
     adapt_trainer,
+    changed,
     collator,
     config,
     data_of,
@@ -24,6 +27,7 @@ from tests.support.preference_rows import (
     loss_of,
     pairs,
     rows,
+    support,
     trl_trainer,
 )
 
@@ -96,9 +100,11 @@ def files(folder: Path) -> set[str]:
     [
         ("base", 1, 1),
         ("chosen", 1, 1),
+        ("prefix", 1, 1),
         ("images", 1, 1),
         ("support", 0, 1),
         ("noise", 0, 1),
+        ("form", 0, 1),
         ("size", 1, 1),
         ("", 0, 0),
     ],
@@ -106,14 +112,31 @@ def files(folder: Path) -> set[str]:
 def test_whatever_the_values_depend_on_changes_the_key(base, tmp_path, change, plain, guided):
     """How many of the two files are computed anew after a change."""
     adapt_trainer(base, tmp_path, BOTH)
-    before, changed = files(tmp_path), rows()
-    options: dict = {"base": {"digest": "other"}, "noise": {"noise": 0.5}, "size": {"size": 2}}.get(
-        change, {}
-    )
-    if change in changed[1]:
-        changed[1][change] = changed[0][change]
-    adapt_trainer(base, tmp_path, BOTH, data=changed, **options)
+    before, made = files(tmp_path), rows()
+    options: dict = {
+        "base": {"digest": "other"},
+        "noise": {"noise": 0.5},
+        "form": {"form": "same_text"},
+        "size": {"size": 2},
+    }.get(change, {})
+    if change == "prefix":
+        made = data_of([dataclasses.replace(pairs(1)[0], prefix="a red"), *pairs(4)[1:]])
+    elif change in made[1]:
+        made[1][change] = made[0][change]
+    adapt_trainer(base, tmp_path, BOTH, data=made, **options)
     assert len(files(tmp_path) - before) == plain + guided
+
+
+def test_each_form_has_its_own_reference_and_only_the_papers_hangs_on_anchors(base, tmp_path):
+    forms: tuple[VagForm, ...] = ("paper", "same_text", "same_image")
+    for form in forms:
+        adapt_trainer(base, tmp_path, BOTH, form=form)
+    before, moved = files(tmp_path), [changed(row, support=(support(9),)) for row in pairs(4)]
+    assert len(before) == 4, "plain images, and guided ones three times"
+    for form, anew in zip(forms, (1, 0, 0), strict=True):
+        adapt_trainer(base, tmp_path, BOTH, form=form, data=data_of(moved))
+        assert len(files(tmp_path) - before) == anew, form
+        before = files(tmp_path)
 
 
 def test_a_reference_that_is_not_finite_names_the_rows(base, tmp_path, monkeypatch):

@@ -9,12 +9,16 @@ from trl import DPOConfig
 from adapt.params import InputError
 from adapt.preference.settings import LossType
 from tests.support.preference_rows import lora, settings
+from tests.support.preferences import config
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(w_vag=0.0, w_dpo=0.0, w_sft=0.0, w_attn=0.0), "w_vag: all loss weights"),
+        (
+            dict(w_vag=0.0, w_dpo=0.0, w_sft=0.0, w_attn=0.0),
+            "w_vag: all loss weights .*w_anchor.* are 0",
+        ),
         (dict(w_attn=-0.1), "w_attn: must be at least 0, got -0.1"),
         (dict(w_dpo=-1.0), "w_dpo: must be at least 0"),
         (dict(accumulation=0), "accumulation: must be at least 1"),
@@ -22,8 +26,25 @@ from tests.support.preference_rows import lora, settings
             dict(workers=2, accumulation=4),
             "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers",
         ),
-        (dict(loss_type="ippo"), "loss_type: must be 'sigmoid', .* got 'ippo'"),
+        (dict(loss_type="ippo"), "loss_type: expected sigmoid, .*bco_pair, .* got 'ippo'"),
+        (dict(loss_type={"ippo": 1.0}), "loss_type: expected sigmoid, .* or several with weights"),
+        (dict(loss_type={"ipo": 0.0}), "loss_type: expected .* got {'ipo': 0.0}"),
+        (dict(loss_type={}), "loss_type: expected .* got {}"),
+        (dict(loss_type=["ipo", "sigmoid"]), "loss_type: expected .*{sigmoid: 0.8, bco_pair: 0.2}"),
+        (
+            dict(loss_type={"sigmoid": 0.8, "ipo": 0.2}, w_dpo=0.0),
+            "loss_type: sigmoid and ipo are forms of the same-image term",
+        ),
+        (dict(vag_form="text"), "vag_form: must be 'paper', 'same_text' or 'same_image'"),
+        (dict(w_anchor=-1.0), "w_anchor: must be at least 0"),
+        (
+            dict(w_keep=1.0, keep_rows=3, accumulation=2),
+            "keep_rows: 3 rows do not divide into 2 passes of 1 workers",
+        ),
+        (dict(keep_form="kd"), "keep_form: must be 'sft' or 'kl', got 'kd'"),
         (dict(loss_type="ipo", w_dpo=0.0), "loss_type: ipo is the form of the same-image term"),
+        (dict(span_weight=0.0), "span_weight: must be greater than 0, got 0.0"),
+        (dict(span_weight=4.0, w_dpo=0.0, w_vag=0.0), "span_weight: weighs the margins of w_vag"),
         (dict(tower="lora"), "tower: adapters of the tower need lora.rank above 0"),
         (
             dict(tower="full", lora=lora(8)),
@@ -40,6 +61,16 @@ from tests.support.preference_rows import lora, settings
 def test_bad_values_name_their_key(changes, message):
     with pytest.raises(InputError, match=f"^params.yaml: train.{message}"):
         settings(**changes)
+
+
+def test_a_number_of_rows_that_nobody_takes_is_no_mistake():
+    assert settings(w_keep=0.0, keep_rows=3, accumulation=2).w_keep == 0
+
+
+def test_a_file_of_rows_to_keep_is_of_no_use_without_pictures():
+    keep = {"kinds": ["other"], "images": 0, "path": "rows.parquet"}
+    with pytest.raises(InputError, match=r"^params.yaml: pairs.keep.path: images is 0, so that no"):
+        config(keep=keep)
 
 
 def test_loss_types_are_those_of_trl_that_need_no_option():

@@ -8,8 +8,10 @@ import pytest
 import torch
 from trl import DPOTrainer
 
-from adapt.preference.collate import IDS, part, response_rows
-from adapt.preference.losses import dpo, sft
+from adapt.models.continued import response_rows
+from adapt.preference.build import arguments
+from adapt.preference.collate import IDS, part
+from adapt.preference.losses import anchored, dpo, sft
 from adapt.preference.prefix import twice
 from adapt.preference.trainer import Weights
 from tests.support.preference_rows import (
@@ -21,14 +23,21 @@ from tests.support.preference_rows import (
     gradients,
     loss_of,
     pairs,
+    settings,
     trl_trainer,
 )
 
+MPO = {"sigmoid": 0.8, "bco_pair": 0.2}
 
-@pytest.mark.parametrize("form", ["sigmoid", "ipo", "hinge"])
+
+@pytest.mark.parametrize("form", ["sigmoid", "ipo", "hinge", MPO])
 def test_without_extra_terms_loss_and_gradients_equal_trl(base, tmp_path, form):
-    trl = trl_trainer(base, tmp_path, loss_type=[form])
-    ours = adapt_trainer(base, tmp_path, Weights(**{**NONE, "dpo": 1.0}), loss_type=[form])
+    """Also of several forms at once, as TRL adds them up."""
+    made = arguments(settings(loss_type=form), torch.device("cpu"), tmp_path)
+    mix = dict(loss_type=made.loss_type, loss_weights=made.loss_weights)
+    assert mix["loss_type"] == ([form] if isinstance(form, str) else ["sigmoid", "bco_pair"])
+    trl = trl_trainer(base, tmp_path, **mix)
+    ours = adapt_trainer(base, tmp_path, Weights(**{**NONE, "dpo": 1.0}), **mix)
     expected, got = loss_of(trl), loss_of(ours)
     assert abs(expected.item() - 0.6931) > 1e-2, "the policy must differ from the reference"
     torch.testing.assert_close(got, expected, atol=1e-6 * max(1.0, expected.item()), rtol=0)
@@ -57,6 +66,77 @@ def test_our_equations_of_dpo_and_sft_are_trls(base, tmp_path):
     torch.testing.assert_close(
         sft(log_probs[:1], mask[:1]), trl.compute_loss(trl.model, one), atol=1e-6, rtol=0
     )
+
+
+def test_a_mix_is_the_weighted_sum_of_its_forms(base, tmp_path):
+    """And a weight of 1 changes no bit of one form alone."""
+    alone = {
+        form: loss_of(trl_trainer(base, tmp_path, loss_type=[form])) for form in ("sigmoid", *MPO)
+    }
+    dpo_alone = Weights(**{**NONE, "dpo": 1.0})
+    mixed = adapt_trainer(base, tmp_path, dpo_alone, loss_type=[*MPO], loss_weights=[*MPO.values()])
+    expected = sum(weight * alone[form] for form, weight in MPO.items())
+    torch.testing.assert_close(loss_of(mixed), expected, atol=1e-6, rtol=1e-6)
+    one = adapt_trainer(base, tmp_path, dpo_alone, loss_type=["sigmoid"], loss_weights=[1.0])
+    plain = adapt_trainer(base, tmp_path, dpo_alone)
+    assert loss_of(one).equal(loss_of(plain))
+
+
+def test_an_anchored_reward_is_of_trls_log_probabilities(base, tmp_path):
+    trl = trl_trainer(base, tmp_path)
+    batch = batch_of(trl)
+    reference = trl.compute_ref_log_probs(trl.ref_model, batch)[0]
+    expected = anchored(trl_log_probs(trl, batch).sum(1).chunk(2)[0], reference, beta=0.5)
+    ours = adapt_trainer(base, tmp_path, Weights(anchor=1.0))
+    torch.testing.assert_close(loss_of(ours), expected, atol=1e-6, rtol=1e-6)
+    assert ours._metrics["train"]["anchor/loss"] == [pytest.approx(expected.item(), abs=1e-6)]
+    assert "anchor/loss" not in metrics_of(adapt_trainer(base, tmp_path, Weights(sft=1.0)))
+
+
+def metrics_of(trainer: Any) -> dict[str, list[float]]:
+    loss_of(trainer)
+    return trainer._metrics["train"]
+
+
+@pytest.mark.parametrize("form", ["paper", "same_text", "same_image"])
+def test_guidance_in_every_form_is_trls_dpo_of_its_two_halves(base, tmp_path, form):
+    trl = trl_trainer(base, tmp_path)
+    ours = adapt_trainer(base, tmp_path, Weights(vag=1.0), form=form)
+    inputs = part(batch_of(ours), guided=True)
+    inputs = {k: v for k, v in inputs.items() if not k.startswith("ref_")}
+    expected, got = trl.compute_loss(trl.model, inputs), loss_of(ours)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+    expected.backward()
+    got.backward()
+    for name, gradient in gradients(trl).items():
+        torch.testing.assert_close(gradients(ours)[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    assert ("vag/flat_anchors" in ours._metrics["train"]) == (form == "paper")
+
+
+def test_without_noise_the_same_text_teaches_nothing_and_the_same_image_is_dpo(base, tmp_path):
+    text = adapt_trainer(base, tmp_path, Weights(vag=1.0), form="same_text", noise=0.0)
+    loss = loss_of(text)
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-6)
+    loss.backward()
+    noisy = adapt_trainer(base, tmp_path, Weights(vag=1.0), form="same_text", noise=0.3)
+    loss_of(noisy).backward()
+    left, usual = (max(g.abs().max() for g in gradients(one).values()) for one in (text, noisy))
+    assert left < 1e-5 * usual
+    image = adapt_trainer(base, tmp_path, Weights(vag=1.0), form="same_image", noise=0.0)
+    plain = adapt_trainer(base, tmp_path, Weights(dpo=1.0))
+    torch.testing.assert_close(loss_of(image), loss_of(plain), atol=1e-6, rtol=2e-6)
+
+
+def test_guidance_by_the_same_text_sees_no_rejected_answer(base, tmp_path):
+    made = pairs(4)
+    others = [changed(row, rejected=row.chosen + " and no more") for row in made]
+    losses = [
+        loss_of(
+            adapt_trainer(base, tmp_path, Weights(vag=1.0), form="same_text", data=data_of(rows))
+        )
+        for rows in (made, others)
+    ]
+    torch.testing.assert_close(*losses, atol=1e-6, rtol=1e-6)
 
 
 def trl_log_probs(trl: DPOTrainer, batch: dict[str, Any]) -> torch.Tensor:
@@ -106,14 +186,17 @@ def test_terms_add_up_with_their_weights(base, tmp_path):
         term: loss_of(adapt_trainer(base, tmp_path, Weights(**{**NONE, term: 1.0})))
         for term in NONE
     }
-    total = loss_of(adapt_trainer(base, tmp_path, Weights(vag=0.5, dpo=0.25, sft=2.0, attn=3.0)))
-    expected = 0.5 * one["vag"] + 0.25 * one["dpo"] + 2.0 * one["sft"] + 3.0 * one["attn"]
+    each = {"vag": 0.5, "dpo": 0.25, "sft": 2.0, "anchor": 0.75, "attn": 3.0}
+    total = loss_of(adapt_trainer(base, tmp_path, Weights(**each)))
+    expected = sum(weight * one[term] for term, weight in each.items())
     torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_step_by_passes_has_the_gradients_of_the_whole_loss(base, tmp_path):
-    weights = Weights(vag=0.5, dpo=0.25, sft=2.0, attn=3.0)
-    whole, stepped = adapt_trainer(base, tmp_path, weights), adapt_trainer(base, tmp_path, weights)
+@pytest.mark.parametrize("form", ["paper", "same_text"])
+def test_a_step_by_passes_has_the_gradients_of_the_whole_loss(base, tmp_path, form):
+    weights = Weights(vag=0.5, dpo=0.25, sft=2.0, anchor=0.75, attn=3.0)
+    whole = adapt_trainer(base, tmp_path, weights, form=form)
+    stepped = adapt_trainer(base, tmp_path, weights, form=form)
     loss = loss_of(whole)
     loss.backward()
     stepped.current_gradient_accumulation_steps = 1

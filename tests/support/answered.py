@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from adapt.attention.settings import PRELIM, SIMILARITY
 from adapt.benchmarks.settings import Benchmark
 from adapt.data.schema import Example, Preference
 from adapt.data.tables import write_split
@@ -38,6 +39,8 @@ def write(
     empty = pd.DataFrame({"id": [], "position": [], "heats": []}).astype({"id": str})
     empty.to_parquet(answers / "traces.parquet")
     (answers / "models.json").write_text(json.dumps({"base": "b", "tuned": "t"}))
+    rules = {"base": {"alpha": 1.5, "tau": 0.5}, "tuned": {"alpha": 0.5, "tau": 0.75}}
+    (answers / "steering.json").write_text(json.dumps(rules))
     _benchmarks(answers, more.get("benchmarks", {}))
     return results
 
@@ -72,7 +75,7 @@ def _tokens(rows: Sequence[Example], texts: Texts) -> pd.DataFrame:
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-_SIGNALS = (*DRAWN, "svar", "logprob")
+_SIGNALS = (*DRAWN, "svar", "logprob", *PRELIM, *SIMILARITY)
 _COLUMNS = ("position", "relative", "length", "end", *_SIGNALS)
 
 

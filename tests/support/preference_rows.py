@@ -4,6 +4,7 @@ and trainers for them.
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from PIL import Image
 from trl import DPOConfig, DPOTrainer
 
 from adapt.attention.support import SIDE
+from adapt.data.schema import Example, Turn
 from adapt.models.load import load_model
 from adapt.models.prompts import end_tokens, prompt_version
+from adapt.pairs.table import Origin, Pair, PairView
 from adapt.params import load
 from adapt.preference.collate import GUIDED, REFERENCE, GuidedCollator, part
 from adapt.preference.dataset import FEATURES, dataset
-from adapt.preference.pairs import Origin, Pair, PairView
 from adapt.preference.prefix import twice
 from adapt.preference.reference import ReferenceCache
-from adapt.preference.settings import Config
+from adapt.preference.rehearsal import PlainCollator, Rehearsal
+from adapt.preference.settings import AttnTarget, Config, VagForm
+from adapt.preference.targets import BoxTargets
 from adapt.preference.trainer import AdaptTrainer, Weights
 from tests.support import tiny_world
 
@@ -38,10 +42,17 @@ TRAIN = dict(
     beta=0.5,
     loss_type="sigmoid",
     w_vag=1.0,
+    vag_form="paper",
     w_dpo=0.5,
     w_sft=1.0,
+    w_anchor=0.0,
     w_attn=0.1,
     attn_layers="all",
+    attn_target="early",
+    span_weight=1.0,
+    w_keep=0.0,
+    keep_form="sft",
+    keep_rows=4,
     noise=0.3,
     tower="frozen",
     tower_learning_rate=1e-3,
@@ -52,7 +63,7 @@ TRAIN = dict(
     checkpoint_every=3,
     log_every=1,
 )
-NONE = dict.fromkeys(("vag", "dpo", "sft", "attn"), 0.0)
+NONE = dict.fromkeys(("vag", "dpo", "sft", "anchor", "attn"), 0.0)
 
 
 def lora(rank: int = 2, **changes: Any) -> dict[str, Any]:
@@ -90,6 +101,15 @@ def pairs(count: int) -> list[Pair]:
     ]
 
 
+def spanned(made: list[Pair]) -> list[Pair]:
+    """Those of `pairs` with what decides: a red car and a blue house; the first "no"."""
+    spans = {tiny_world.ANSWERS[0]: ((2, 9), (13, 23)), tiny_world.ANSWERS[1]: ((0, 2),)}
+    return [
+        changed(row, chosen_spans=spans[row.chosen], rejected_spans=spans[row.rejected])
+        for row in made
+    ]
+
+
 def origin() -> Origin:
     return Origin(prompt=prompt_version(tiny_world.processor()), model_type="llava")
 
@@ -116,6 +136,31 @@ def changed(pair: Pair, **changes: Any) -> Pair:
     return dataclasses.replace(pair, **changes)
 
 
+def plain_rows(count: int) -> list[Example]:
+    """Rows with one answer about pictures that no pair has, every third one with a turn before."""
+    before = (Turn(question=tiny_world.QUESTIONS[0], answer="a tree."),)
+    return [
+        Example(
+            id=f"plain-{i}",
+            image_id=str(100 + i),
+            images=(_png(100 + i),),
+            kind="exists",
+            history=() if i % 3 else before,
+            question=tiny_world.QUESTIONS[1],
+            answer=tiny_world.ANSWERS[1] if i % 2 else "yes, a red car.",
+            objects=None,
+            absent=None,
+        )
+        for i in range(count)
+    ]
+
+
+def rehearsal(rows: Sequence[Example], count: int = 4, **options: Any) -> Rehearsal:
+    ends = end_tokens(tiny_world.model(), tiny_world.processor())
+    collate = PlainCollator(processor=tiny_world.processor(), ends=ends)
+    return Rehearsal(**{"rows": rows, "collate": collate, "count": count, "seed": 1} | options)
+
+
 # ---- trainers ------------------------------------------------------------------------------------
 
 
@@ -136,6 +181,11 @@ def collator(processor: Any = None, model: Any = None, **options: Any) -> Guided
     processor = processor or tiny_world.processor()
     ends = end_tokens(model or tiny_world.model(), processor)
     return GuidedCollator(processor=processor, ends=ends, **{"noise": 0.3} | options)
+
+
+def box_targets(processor: Any = None, model: Any = None) -> BoxTargets:
+    processor, model = processor or tiny_world.processor(), model or tiny_world.model()
+    return BoxTargets(config=model.config, processor=processor, ends=end_tokens(model, processor))
 
 
 def config(tmp_path: Path, **changes: Any) -> DPOConfig:
@@ -184,16 +234,23 @@ def adapt_trainer(
     data: list[dict[str, Any]] | Dataset | None = None,
     digest: str = "base",
     noise: float = 0.3,
+    form: VagForm = "paper",
     size: int = 4,
+    span_weight: float = 1.0,
+    rehearsal: Rehearsal | None = None,
+    attn_target: AttnTarget = "early",
     **changes: Any,
 ) -> AdaptTrainer:
     """Its reference is the base, its policy a few steps away."""
+    aim = box_targets() if attn_target == "boxes" else None
     return AdaptTrainer(
         model=perturbed(base),
         ref_model=load_model(base),
         args=config(tmp_path, per_device_train_batch_size=size, **changes),
-        data_collator=collator(noise=noise),
+        data_collator=collator(noise=noise, form=form, span_weight=span_weight, aim=aim),
         weights=weights,
+        rehearsal=rehearsal,
+        attn_target=attn_target,
         anchor_tokens=2,
         train_dataset=held(data) if isinstance(data, list) else data or data_of(pairs(4)),
         processing_class=tiny_world.processor(),

@@ -8,8 +8,8 @@ from typing import Any
 from adapt.data.schema import Example, Preference, SceneObject, Vocabulary, write_vocabulary
 from adapt.data.tables import write_split
 from adapt.models.load import save
+from adapt.pairs.settings import PairsConfig
 from adapt.params import load
-from adapt.preference.settings import PairsConfig
 from tests.support import tiny_world
 from tests.support.preference_rows import ANCHOR, png
 
@@ -19,7 +19,16 @@ WORDS = Vocabulary(
 )
 SETTINGS = {
     **{"source": "auto", "limit": 0, "images": 100, "kinds": ["describe"], "samples": 4},
-    **{"temperature": 1.0, "min_gap": 1e-3, "batch": 3},
+    **{
+        "temperature": 1.0,
+        "min_gap": 1e-3,
+        "unit": "answer",
+        "min_best": "any",
+        "likelihood": "any",
+        "repeats": "keep",
+        "batch": 3,
+    },
+    "keep": {"kinds": ["exists", "colour"], "images": 0, "path": ""},
 }
 SHARED = {"anchor": ANCHOR, "device": "cpu", "max_new_tokens": 6, "seed": 1}
 

@@ -1,0 +1,97 @@
+"""TRL's `DPOTrainer` with our steps: by passes, whole, finite, and resumed from their weights.
+
+A pass is a forward and its backward, so that the activations of one pass alone are in memory. What
+its loss is made of is in `adapt/preference/trainer.py`.
+"""
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object, is_peft_model
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import RandomSampler
+from trl import DPOTrainer
+
+from adapt.models.load import load_model
+from adapt.preference.collate import IDS, PASS
+from adapt.preference.losses import Weights
+
+
+class StepTrainer(DPOTrainer):
+    """Expects batches that have the ids of their rows.
+
+    Args:
+        weights: of the loss terms; they say which passes a step makes.
+    """
+
+    train_dataset: Dataset
+
+    def __init__(self, *args: Any, weights: Weights, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weights = weights
+        self._step: list[tuple[list[str], Tensor]] = []  # the rows and the loss of each part of it
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One forward and backward for each pass; workers exchange gradients after the last."""
+        passes, loss = self.weights.passes(), torch.zeros((), device=self.args.device)
+        for name in passes:
+            one = {**inputs, PASS: name}
+            with nullcontext() if name == passes[-1] else self.accelerator.no_sync(model):
+                loss = loss + super().training_step(model, one, num_items_in_batch)
+        self._step.append((self._ids(inputs), loss))
+        return loss
+
+    def _ids(self, inputs: dict[str, Any]) -> list[str]:
+        """The rows that this part of a step looks at."""
+        return [*inputs[IDS]]
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Stops before an update that is not finite, so that no checkpoint has seen one.
+
+        All workers have the same gradients here and stop together.
+        """
+        norm = super()._clip_grad_norm(model)
+        step, self._step = self._step, []
+        if not torch.isfinite(torch.as_tensor(norm)):
+            self._stop(step)
+        return norm
+
+    def _stop(self, step: list[tuple[list[str], Tensor]]) -> None:
+        parts = gather_object([(ids, loss.item()) for ids, loss in step])
+        bad = [(ids, loss) for ids, loss in parts if not math.isfinite(loss)]
+        problem = f"the loss is {bad[0][1]}" if bad else "the gradients are not finite"
+        rows = ", ".join(row for ids, _ in bad or parts for row in ids)
+        number = self.state.global_step + 1
+        raise FloatingPointError(f"{problem} at step {number}, in the rows {rows}")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> RandomSampler:
+        """Whole steps only: the rows left over in an epoch would make a step of fewer pairs."""
+        args = self.args
+        pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return RandomSampler(rows, num_samples=max(len(rows) // pairs, 1) * pairs)
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Resume from the weights of a checkpoint, whatever names they were saved under.
+
+        transformers compares the file's keys with the model's and only warns when none fits; LLaVA
+        and others are saved under older names, so that a resumed run would silently go on from the
+        base weights.
+        """
+        if is_peft_model(self.model):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        model = self.model if model is None else model
+        model.load_state_dict(load_model(Path(resume_from_checkpoint)).state_dict())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Checkpoints are runtime state, not a release: no card."""
