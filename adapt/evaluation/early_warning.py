@@ -4,7 +4,8 @@ Scores of an object word, from the attention at the step that produced it: the f
 docs/method.md, section 1, each in the direction in which degradation is said to show, and their
 calibrated combination, fitted on validation words. Baselines: SVAR (visual mass of the middle
 layers, arXiv 2411.16724) and the token's own probability. Beside them the position in the answer:
-hallucinations come late, and who warns of every late word needs no attention at all.
+hallucinations come late, and who warns of every late word needs no attention at all. What further
+signals would add: `feature_sets.py`.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from adapt.metrics.bootstrap import Interval
 ATTENTION = "attention"  # what attention alone tells; the variant that is shown and served
 VARIANTS = {ATTENTION: SIGNALS, "attention_probability": (*SIGNALS, "logprob")}
 BASELINES = ("svar", "probability")
+Directions = Mapping[str, tuple[str, int]]
 DIRECTIONS = {  # score: (column of the token table, which way risk rises)
     **{name: (name, -1) for name in ("mass", "focus", "amc", "responsiveness")},
     "drift": ("drift", 1),
@@ -49,13 +51,14 @@ def problem(tokens: pd.DataFrame) -> str:
     return detection.too_few(labels, words.image_id)
 
 
-def fitted(tokens: pd.DataFrame) -> dict[str, Detector]:
-    """A detector for each of `VARIANTS`, none where there is a `problem`."""
+def fitted(
+    tokens: pd.DataFrame, variants: Mapping[str, tuple[str, ...]] = VARIANTS
+) -> dict[str, Detector]:
+    """A detector for each of the variants' features, none where there is a `problem`."""
     words, labels = object_words(tokens)
-    variants = {} if problem(tokens) else VARIANTS
     return {
         name: detection.fit({f: words[f] for f in features}, labels, words.image_id)
-        for name, features in variants.items()
+        for name, features in ({} if problem(tokens) else variants).items()
     }
 
 
@@ -63,15 +66,32 @@ def report(
     tokens: pd.DataFrame, detectors: Mapping[str, Detector], *, resamples: int, seed: int
 ) -> Report:
     """Every measure of every score on these object words; empty where there is a `problem`."""
+    return judged(tokens, detectors, DIRECTIONS, resamples, seed)
+
+
+def judged(
+    tokens: pd.DataFrame,
+    detectors: Mapping[str, Detector],
+    directions: Directions,
+    resamples: int,
+    seed: int,
+) -> Report:
+    """`report` of these detectors, and of the columns that `directions` name.
+
+    Reports of the same words, `resamples` and `seed` are on the same draws, whatever their scores.
+    """
     words, labels = object_words(tokens)
     if problem(tokens):
         return {}
-    return detection.compare(scores(words, detectors), labels, words.image_id, resamples, seed)
+    every = scores(words, detectors, directions)
+    return detection.compare(every, labels, words.image_id, resamples, seed)
 
 
-def scores(words: pd.DataFrame, detectors: Mapping[str, Detector]) -> dict[str, detection.Floats]:
+def scores(
+    words: pd.DataFrame, detectors: Mapping[str, Detector], directions: Directions = DIRECTIONS
+) -> dict[str, detection.Floats]:
     """Every score of every row; higher warns more."""
-    plain = {name: sign * words[of].to_numpy(float) for name, (of, sign) in DIRECTIONS.items()}
+    plain = {name: sign * words[of].to_numpy(float) for name, (of, sign) in directions.items()}
     return plain | {name: risk(detector, words) for name, detector in detectors.items()}
 
 

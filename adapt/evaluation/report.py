@@ -20,6 +20,7 @@ from adapt.evaluation import (
     benchmarks,
     detection,
     early_warning,
+    feature_sets,
     panels,
     plots,
     warning_plots,
@@ -60,6 +61,7 @@ def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, f
     """Judge what stage `answer` left in `answers`, write everything into `out`; returns metrics."""
     names = ("responses", "tokens")
     tables = {name: pd.read_parquet(answers / f"{name}.parquet") for name in names}
+    feature_sets.check(tables["tokens"], str(answers / "tokens.parquet"))
     inputs = _Inputs(
         answers=answers,
         splits=splits,
@@ -75,13 +77,14 @@ def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, f
     judged = pd.concat([arm.responses for arm in arms.values()], ignore_index=True)
     judged.to_parquet(out / "judged.parquet", index=False)
     metrics = {f"{arm}/{key}": v for arm, one in arms.items() for key, v in one.metrics.items()}
+    metrics |= _steered(answers)
     metrics |= differences(config, arms["tuned"].responses, arms["base"].responses)
     for need, missing in unmeasured(arms["base"].metrics).items():
         print(one_line(f"without {', '.join(missing)}: the test split has no {need}"), flush=True)
     metrics |= benchmarks.write(config, answers, out)
     # 2. Fit the early warning on validation words only, and judge it on the test split.
-    detectors = _detectors(config, inputs, out)
-    metrics |= _warning(config, detectors, arms, out)
+    detectors, sets = _detectors(config, inputs, out)
+    metrics |= _warning(config, detectors, sets, arms, out)
     # 3. Tables and plots.
     _curves(arms, out)
     _strip(inputs, detectors, arms["base"], out)
@@ -92,6 +95,13 @@ def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, f
     panels.write(judged, examples, out / "panels")
     metrics |= benchmark_plots.write(config, answers, detectors, out)
     return metrics
+
+
+def _steered(answers: Path) -> dict[str, float]:
+    """The numbers by which each model was steered, beside what came of it."""
+    rules = json.loads((answers / "steering.json").read_text(encoding="utf-8"))
+    numbers = {arm: {name: rule[name] for name in ("alpha", "tau")} for arm, rule in rules.items()}
+    return {f"{arm}_steered/{name}": of[name] for arm, of in numbers.items() for name in of}
 
 
 def _by_id(path: Path) -> dict[str, Example]:
@@ -113,20 +123,24 @@ def differences(config: Config, after: pd.DataFrame, before: pd.DataFrame) -> di
     return metrics
 
 
-def _detectors(config: Config, inputs: _Inputs, out: Path) -> dict[str, Detector]:
-    """Detectors fitted on the base model's descriptions of the validation split.
+_Detectors = dict[str, Detector]
 
-    `detector.json` keeps them with what they were fitted on, or says why there are none.
+
+def _detectors(config: Config, inputs: _Inputs, out: Path) -> tuple[_Detectors, _Detectors]:
+    """Detectors fitted on the base model's descriptions of the validation split, and feature sets'.
+
+    `detector.json` keeps the former with what they were fitted on, or says why there are none.
     """
     with (inputs.splits / "validation.parquet").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source: dict[str, str | int] = {"split": "validation", "data_sha256": digest}
-    detectors: dict[str, Detector] = {}
+    detectors, sets = _Detectors(), _Detectors()
     problem = f"the validation split has no {OBJECTS}"
     validation = inputs.judged("base", "validation", config.anchor.anchor_tokens)
     if len(described(validation.responses)):
         words, labels = early_warning.object_words(validation.tokens)
         detectors, problem = early_warning.fitted(words), early_warning.problem(words)
+        sets = feature_sets.fitted(words)
         source |= {
             "model": json.loads((inputs.answers / "models.json").read_text())["base"],
             "images": int(words.image_id.nunique()),
@@ -136,15 +150,20 @@ def _detectors(config: Config, inputs: _Inputs, out: Path) -> dict[str, Detector
     if problem:
         print(one_line(f"no detector for the early warning: {problem}"), flush=True)
     detection.write(out / "detector.json", detectors, source, problem)
-    return detectors
+    return detectors, sets
 
 
 def _warning(
-    config: Config, detectors: Mapping[str, Detector], arms: Mapping[str, Judged], out: Path
+    config: Config,
+    detectors: Mapping[str, Detector],
+    sets: Mapping[str, Detector],
+    arms: Mapping[str, Judged],
+    out: Path,
 ) -> dict[str, float]:
     """Tables, plot and metrics (`detect/...`, of the tuned model `detect/tuned_...`)."""
     metrics: dict[str, float] = {}
     reports: dict[str, detection.Report] = {}
+    further: dict[str, detection.Report] = {}
     calibrated: dict[str, dict[str, detection.Calibration]] = {}
     draws = {"resamples": config.bootstrap, "seed": config.seed}
     for arm, prefix in (("base", "detect/"), ("tuned", "detect/tuned_")):
@@ -156,8 +175,12 @@ def _warning(
             problem = early_warning.problem(tokens) if is_known else f"no {OBJECTS}"
             print(one_line(f"early warning not judged on {arm}: {problem}"), flush=True)
         values = early_warning.metrics(reports[arm], calibrated[arm])
+        further[arm] = feature_sets.report(tokens, sets, **draws)
+        risks_of_sets = early_warning.calibrations(tokens, sets) if further[arm] else {}
+        values |= feature_sets.metrics(reports[arm], further[arm], risks_of_sets)
         metrics |= {prefix + key: value for key, value in values.items()}
-    plots.csv(early_warning.table(reports), out / "detection.csv")
+    every = {arm: {**reports[arm], **further[arm]} for arm in reports}
+    plots.csv(early_warning.table(every), out / "detection.csv")
     plots.csv(early_warning.calibration_table(calibrated["base"]), out / "calibration.csv")
     if report := reports["base"]:
         tokens, risks = arms["base"].tokens, calibrated["base"]

@@ -10,6 +10,8 @@ from adapt.registry.ledger import ByGate, Entry
 from adapt.tracking import presentation
 from adapt.tracking.presentation import Origin, Verdict
 
+STEERING = "adapt.steering"  # the tag of a version that says how it is steered
+
 
 def version(
     model: str, number: str, tags: Mapping[str, str], entry: Entry, entries: Iterable[Entry]
@@ -35,7 +37,8 @@ def version(
         is_dirty=tags.get("adapt.git_dirty") == "true",
         weights=tags.get("dvc.model", ""),
     )
-    return presentation.version_note(model, number, verdict, origin)
+    steering = tags.get(STEERING, "")
+    return presentation.version_note(model, number, verdict, origin, steering)
 
 
 def _against(entry: Entry) -> str:

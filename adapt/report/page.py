@@ -26,7 +26,7 @@ NAMES = {
     "drift": "Drift",
     "fired": "Steering fired",
     "loss": "Loss",
-    "vag/margins": "Margin of the anchored image over the noisy one",
+    "vag/margins": "Margin of guidance by pictures",
     "rewards/accuracies": "Pairs in which the chosen answer wins",
     "sft/loss": "Negative log-likelihood of chosen answers",
     "chosen/displacement": "Displacement of chosen answers",

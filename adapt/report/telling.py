@@ -1,9 +1,11 @@
 """A run in words: how it ended, its reasons, its stages, where it comes from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from adapt.addresses import shown
+from adapt.metrics.headline import ARMS
 from adapt.names import one_line
 from adapt.report.reading import Record, Stage
 from adapt.tracking import presentation
@@ -13,6 +15,7 @@ CHAIN = ("data", "base", "pairs", "train", "answer", "evaluate")
 LETTERS = "AB"  # of two runs that are compared
 LINE = 2000  # characters of a text that are shown
 HEX = 12  # digits of a hash that are shown
+STEERED = ("alpha", "tau")  # what is told of a rule of steering
 TONES = {
     "promoted": "good",
     "champion": "good",
@@ -173,6 +176,15 @@ def _page(record: Record, page: str) -> str:
     return f"{shown(record.address).rstrip('/')}/{page}" if is_known else ""
 
 
+def _steering(record: Record) -> Iterator[tuple[str, str]]:
+    """By which numbers each model was steered, as far as it was measured."""
+    for arm in ("base", "tuned"):
+        values = {name: record.metrics.get(f"test/{arm}_steered/{name}") for name in STEERED}
+        text = ", ".join(f"{name} {value:g}" for name, value in values.items() if value is not None)
+        if text:
+            yield ARMS[arm], text
+
+
 def _facts(record: Record) -> list[tuple[str, str, str]]:
     """What the run is and comes from: name, text, address."""
     tags, here = record.tags, presentation.run_page(record.experiment, record.id)
@@ -195,6 +207,7 @@ def _facts(record: Record) -> list[tuple[str, str, str]]:
         for stage in sorted(record.stages, key=_place)
         if stage.hash
     ]
+    facts += [(f"steering {arm}", text, "") for arm, text in _steering(record)]
     if record.version and (weights := record.version.tags.get("dvc.model")):
         facts.append(("weights in DVC", weights[:HEX], ""))
     if record.version:

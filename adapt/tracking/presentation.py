@@ -81,17 +81,22 @@ def retraining_note(model: str, version: str, verdict: Verdict, origin: Origin) 
     )
 
 
-def version_note(model: str, version: str, verdict: Verdict | None, origin: Origin) -> str:
+def version_note(
+    model: str, version: str, verdict: Verdict | None, origin: Origin, steering: str = ""
+) -> str:
     """The description of a model's version: what it can do, since when it is what, how to get it.
 
-    `verdict` is None for a version that nothing has been decided about yet.
+    `verdict` is None for a version that nothing has been decided about yet; `steering` is the rule
+    of its steered answers, "" where nobody knows.
     """
+    steered = f"Stage answer steers it with {code(steering)}, keys of section steer of params.yaml."
     return paragraphs(
         _headline(verdict) if verdict else "Nothing is decided yet.",
         table(verdict.figures, verdict.digits) if verdict else "",
         _bullets(map(plain, verdict.reasons)) if verdict else "",
         f"**Where it comes from.** {_origin(origin)}",
         f"**How to use it.**\n\n{_usage(f'models:/{model}/{version}')}",
+        f"**Steered decoding.** {steered}" if steering else "",
         f"**Limits.** {LIMITS}",
         "This is written anew with every decision about the version.",
     )

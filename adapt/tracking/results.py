@@ -36,7 +36,8 @@ TABLE_ROWS = 200
 TABLE = f"responses_first_{TABLE_ROWS}.json"
 NUMBERS = ("metrics.json", "history.csv")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-SHOWN = (*NUMBERS, "curves.csv", "judged.parquet", "figures/*.png", "panels/*.png")
+TABLES = ("steering.csv",)  # files that are shown as they are
+SHOWN = (*NUMBERS, *TABLES, "curves.csv", "judged.parquet", "figures/*.png", "panels/*.png")
 
 
 def prefix(stage: str) -> str:
@@ -52,8 +53,12 @@ def files(folder: Path) -> dict[str, Path]:
 
 def files_of_retraining(results: Path) -> dict[str, Path]:
     """What is shown with a whole retraining, by path below `results`."""
-    trained = {name: path for name, path in files(results / "train").items() if name in NUMBERS}
-    stages = {"train": trained, "evaluate": files(results / "evaluate")}
+    shown = {"train": NUMBERS, "answer": TABLES}
+    stages = {
+        stage: {name: path for name, path in files(results / stage).items() if name in names}
+        for stage, names in shown.items()
+    }
+    stages["evaluate"] = files(results / "evaluate")
     return {f"{stage}/{name}": path for stage, of in stages.items() for name, path in of.items()}
 
 
@@ -111,10 +116,14 @@ class RunWriter:
         yield "metrics.json", partial(self._metrics, stage, folder)
         yield "curves.csv", partial(self._curves, folder / "curves.csv", of_words=True)
         yield from self._images(folder, grid=True)
+        yield from self._tables(folder)
         yield "judged.parquet", partial(self._answers, folder / "judged.parquet")
 
     def retraining(self, results: Path) -> Parts:
-        """What `train` and `evaluate` left under `results`, of the curves the main ones."""
+        """What `train` and `evaluate` left under `results`, of the curves the main ones.
+
+        Of stage `answer` how the models are steered.
+        """
         evaluated = results / "evaluate"
         # First, because the UI's comparison plots what was logged first.
         yield "before_after", partial(self._headline, evaluated)
@@ -124,12 +133,18 @@ class RunWriter:
             yield f"{stage}/metrics.json", partial(self._metrics, stage, folder)
         yield "curves.csv", partial(self._curves, evaluated / "curves.csv", of_words=False)
         yield from self._images(evaluated, grid=False)
+        yield from self._tables(results / "answer")
         yield "judged.parquet", partial(self._answers, evaluated / "judged.parquet")
 
     def artifacts(self, folder: Path) -> Parts:
         """Files as they are, at the top."""
         for path in sorted(path for path in folder.iterdir() if path.is_file()):
             yield path.name, partial(self.client.log_artifact, self.run_id, str(path))
+
+    def _tables(self, folder: Path) -> Parts:
+        for path in (folder / name for name in TABLES):
+            if path.exists():
+                yield path.name, partial(self.client.log_artifact, self.run_id, str(path))
 
     def _history(self, stage: str, folder: Path) -> None:
         """`history.csv`: the steps that the run does not have yet.

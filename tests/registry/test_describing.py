@@ -39,6 +39,10 @@ def test_a_persons_decision_is_shown_with_the_gates_figures() -> None:
     assert text.startswith("Approved, and champion since (by ann).")
     assert "| Hal % | 34.2 | 14.4 | -19.8 |" in text and "| late/early | 0.653 |" in text
     assert "`28cc39.dir`" in text and "with uncommitted changes" in text
+    assert "Steered decoding" not in text
+    steered = tags | {describing.STEERING: "alpha 1.8, tau 0.9"}
+    text = describing.version("adapt", "2", steered, person, [gate, other, person])
+    assert "Stage answer steers it with `alpha 1.8, tau 0.9`" in text
 
 
 def test_every_decision_writes_the_description_anew(store: Store) -> None:

@@ -79,6 +79,13 @@ def test_one_run_is_told_from_its_decision_to_its_origin() -> None:
     assert shown.text.index("data") < shown.text.index("train")  # as they run, not as recorded
 
 
+def test_a_run_tells_how_its_models_are_steered() -> None:
+    numbers = {"test/base_steered/alpha": 1.8, "test/base_steered/tau": 0.9}
+    facts = telling.tell(record(metrics=numbers), "").facts
+    told = {name: text for name, text, _ in facts}
+    assert told["steering before"] == "alpha 1.8, tau 0.9" and "steering after" not in told
+
+
 def test_who_sees_no_picture_reads_what_it_shows() -> None:
     shown = Page(page.render([record()], ""))
     assert [one["alt"] for one in shown.all("img")] == [

@@ -156,6 +156,8 @@ def test_evaluate_logs_curves_pictures_and_answers(store: Store) -> None:
 def test_retraining_holds_what_one_compares(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPT_SECRET_PASSWORD", "hunter2")
     folder = tracked.results(store.root)
+    (folder / "answer").mkdir()
+    (folder / "answer" / "steering.csv").write_text("arm,chosen,alpha\ntuned,True,1.8\n")
     parent = runs.start_retraining(store, "tonight", {"adapt.reason": "s3://me:hunter2@bucket/new"})
     monkeypatch.setenv("ADAPT_PARENT_RUN", parent)
     with runs.stage_run(store, "train", CONFIG) as open_run:
@@ -199,6 +201,7 @@ def test_retraining_holds_what_one_compares(store: Store, monkeypatch: pytest.Mo
         "before_after.png",
         "panel_scene_1-9ecedbbabb26.png",
         "responses_first_200.json",
+        "steering.csv",
     ]
     assert [
         (i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs
