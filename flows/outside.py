@@ -1,7 +1,8 @@
 """What stages were made from and DVC cannot see, since it lies outside the graph.
 
-The source of the data, the folder, hub's model or registered alias that the base comes from, and
-the files of benchmarks: a stage notes what it has read, and here it is read again.
+The source of the data, the folder, hub's model or registered alias that the base comes from, a file
+of rows to keep, and the files of benchmarks: a stage notes what it has read, and here it is read
+again.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from adapt.data.settings import Config as DataConfig
 from adapt.data.sources import Source
 from adapt.environment import state_dir
 from adapt.files import storage_errors
+from adapt.pairs.settings import KeepConfig
 from adapt.params import InputError
 from adapt.registry import registry
 from adapt.registry.away import RegistryAway
@@ -47,6 +49,7 @@ def look(store: Store, config: Mapping[str, Any]) -> Look:
         ("base", partial(alias_moved, store, base)),
         ("base", partial(hub_moved, store.root, base)),
         ("base", partial(folder_changed, store.root, base)),
+        ("pairs", partial(kept_changed, store.root, config["pairs"].keep)),
     ]
     found, away = dict[str, str](), list[str]()
     for stage, question in questions:
@@ -104,9 +107,21 @@ def folder_changed(root: Path, source: str) -> str:
     return "" if is_same else f"{source} has changed"
 
 
-def _noted(root: Path, stage: str) -> dict[str, Any]:
-    """The `source.json` of a stage's results; empty before it has run."""
-    path = root / "results" / stage / "source.json"
+def kept_changed(root: Path, keep: KeepConfig) -> str:
+    """Whether the file of `pairs.keep.path` has other rows than those that results/pairs took.
+
+    Empty also before there is such a result, and where the stage would be due for its parameters.
+    """
+    made = _noted(root, "pairs", "report.json").get("keep", {})
+    if keep.file is None or made.get("path") != keep.path:
+        return ""
+    is_same = sha256(root / keep.file) == made["sha256"]
+    return "" if is_same else f"{keep.path} has changed"
+
+
+def _noted(root: Path, stage: str, name: str = "source.json") -> dict[str, Any]:
+    """What a stage's results say of themselves; empty before it has run."""
+    path = root / "results" / stage / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 

@@ -2,24 +2,29 @@
 
     python -m flows.compare                          # every arm on every seed of the file
     python -m flows.compare --arms base,steering     # some of them
+    python -m flows.compare --split validation       # to choose between arms
     python -m flows.compare --help
 
 Every arm that trains may choose its learning rate on the validation split of the first seed, from
-the same list. The test split is then scored once per arm and seed. Ray computes several things at
-a time. Models and scores are kept by content (`flows/compare/cells.py`), so a comparison that was
-stopped goes on where it was, and one more arm costs only itself. Writes `results/arms/`: table.md,
-table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a child per arm and seed.
+the same list; where the file lists one rate, nothing is chosen. The test split is then scored once
+per arm and seed; with `--split validation` that split is, and the test split is not looked at. Ray
+computes several things at a time. Models and scores are kept by content
+(`flows/compare/cells.py`), so a comparison that was stopped goes on where it was, and one more arm
+costs only itself. Writes `results/arms/` (of the validation split `results/arms-validation/`):
+table.md, table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a child per arm
+and seed.
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from adapt import command, environment, launch, params
 from adapt.params import require
 from flows.compare import arms, pool
 from flows.compare.ablate import ablate
-from flows.compare.arms import Comparison, changed
+from flows.compare.arms import Comparison, Split, changed
 from flows.prefect_api import prefect_here
 
 
@@ -37,7 +42,8 @@ def _compared(root: Path, options: argparse.Namespace) -> None:
         comparison.arm(name)  # a mistake in the last arm is told before the first is computed
     with prefect_here(root):
         table = ablate(comparison, names)
-    print(f"\n{table}\nresults/arms: table.md, table.csv, arms.png; in MLflow: make ui")
+    folder = comparison.folder.relative_to(root)
+    print(f"\n{table}\n{folder}: table.md, table.csv, arms.png; in MLflow: make ui")
 
 
 def _comparison(root: Path, options: argparse.Namespace) -> Comparison:
@@ -49,7 +55,7 @@ def _comparison(root: Path, options: argparse.Namespace) -> Comparison:
         file = file.model_copy(update={"seeds": _seeds(options.seeds)})
     content = changed(content, "train", {"workers": 0})  # one process trains an arm
     jobs = options.jobs or pool.default_jobs()
-    return Comparison(root=root, content=content, arms=file, jobs=jobs)
+    return Comparison(root=root, content=content, arms=file, jobs=jobs, split=options.split)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -66,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", metavar="N,M", help="these seeds instead of those of the file")
     help_jobs = "how many things at a time (default: one per GPU or CPU)"
     add("--jobs", type=int, metavar="N", help=help_jobs)
+    help_split = "what is scored (default: test); validation is for choosing between arms"
+    add("--split", choices=get_args(Split), default="test", help=help_split)
     add("--file", type=Path, default=arms.FILE, help="the arms (default: flows/compare/arms.yaml)")
     return parser
 

@@ -1,4 +1,4 @@
-"""Arms: named changes of the sections `train` and `steer`, each a way to hallucinate less.
+"""Arms: named changes of sections of params.yaml, each a way to hallucinate less.
 
 `flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every
 trained arm may choose from on the validation split (the same budget for all), against which arms
@@ -7,30 +7,56 @@ Hal is compared, and what an arm changes:
     sft: {train: {w_vag: 0.0, w_dpo: 0.0, w_attn: 0.0}}   trained so, answers plainly
     full_steered: {train: {}, steer: {}}                  trained and steered as params.yaml says
     steering: {steer: {}}                                 the base model, steered
+    more_pairs: {pairs: {images: 3200}, train: {}}        trained on pairs of its own
+    noisy: {scenes: {caption_noise: 0.9}, train: {}}      in a world of its own, from data to scores
 
-An arm without `train` measures the base model; one without `steer` answers plainly.
+An arm without `train` measures the base model; one without `steer` answers plainly. An arm that
+names a `learning_rate` keeps it. Stages before the first change are shared with the other arms.
+Arms of different worlds stand in one table, but no difference is taken between them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from adapt import params
-from adapt.generation.settings import SteerConfig
+from adapt.data.settings import ScenesConfig
+from adapt.generation.settings import Steering
+from adapt.pairs.settings import PairsConfig
 from adapt.params import Content, InputError, Positive, Seed, Settings, require
 from adapt.preference.settings import Config as TrainConfig
 
 FILE = Path(__file__).with_name("arms.yaml")
+SECTIONS: Mapping[str, type[Settings]] = {
+    **{"scenes": ScenesConfig, "pairs": PairsConfig},
+    **{"train": TrainConfig, "steer": Steering},
+}
+"""What an arm may change, in the order of the stages that read it."""
+Split = Literal["test", "validation"]
 
 
 class Changes(Settings):
-    """What one arm changes; a section that it does not name is not used at all."""
+    """What one arm changes; without `train` nothing is trained, without `steer` nothing steered."""
 
+    scenes: dict[str, Any] | None = None
+    pairs: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
     steer: dict[str, Any] | None = None
+
+    @property
+    def named(self) -> dict[str, dict[str, Any]]:
+        """The sections that are named, with their changes."""
+        own = (self.scenes, self.pairs, self.train, self.steer)
+        sections = zip(SECTIONS, own, strict=True)
+        return {name: changes for name, changes in sections if changes is not None}
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate that the arm names itself."""
+        return (self.train or {}).get("learning_rate")
 
 
 class ArmsConfig(Settings):
@@ -52,26 +78,37 @@ class ArmsConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """How one arm is trained and steered, None for not at all; `changes` are those of `train`."""
+    """How one arm is trained and steered, None for not at all, and its params.yaml as a whole."""
 
     name: str
     train: TrainConfig | None
-    steer: SteerConfig | None
-    changes: Mapping[str, Any]
+    steer: Steering | None
+    content: Content
+    changes: Changes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is compared: the workspace `root`, its params.yaml, the arms; `jobs` at a time."""
+    """What is compared on `split`: a workspace, its params.yaml, the arms; `jobs` at a time."""
 
     root: Path
     content: Content
     arms: ArmsConfig
     jobs: int
+    split: Split = "test"
+
+    @property
+    def folder(self) -> Path:
+        """Where the table goes: that of validation does not take the place of the test split's."""
+        return self.root / "results" / ("arms" if self.split == "test" else f"arms-{self.split}")
 
     def arm(self, name: str) -> Arm:
         """The arm `name`; InputError names the arm and the key."""
         return arm_of(self.content, self.arms, name)
+
+    def base_of(self, arm: Arm) -> Arm:
+        """The arm base in the world of `arm`."""
+        return replace(self.arm("base"), content=arm.content)
 
 
 def read(path: Path = FILE) -> ArmsConfig:
@@ -83,16 +120,18 @@ def arm_of(content: Content, arms: ArmsConfig, name: str) -> Arm:
     """The arm `name` over a read params.yaml; InputError names the arm and the key."""
     if name not in arms.named:
         raise InputError(f"arms.yaml: unknown arm {name}; known: {', '.join(arms.named)}")
-    given, train, steer = arms.named[name], None, None
+    given, loaded = arms.named[name], dict[str, Any]()
     try:
-        if given.train is not None:
-            train = params.load(changed(content, "train", given.train), "train", TrainConfig)
-        if given.steer is not None:
-            steer = params.load(changed(content, "steer", given.steer), "steer", SteerConfig)
+        is_used = given.pairs is None or given.train is not None
+        require(is_used, "pairs", "nothing is trained on them; add train: {}")
+        for section, changes in given.named.items():
+            content = changed(content, section, changes)
+            loaded[section] = params.load(content, section, SECTIONS[section])
     except InputError as error:
         problem = str(error).removeprefix("params.yaml: ")
         raise InputError(f"arms.yaml: arms.named.{name}: {problem}") from None
-    return Arm(name=name, train=train, steer=steer, changes=given.train or {})
+    train, steer = loaded.get("train"), loaded.get("steer")
+    return Arm(name=name, train=train, steer=steer, content=content, changes=given)
 
 
 def changed(content: Content, section: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import task
@@ -13,39 +14,58 @@ from prefect.logging import get_run_logger
 
 from adapt import params
 from adapt.evaluation.judge import judge_split
+from adapt.generation import chosen
+from adapt.generation.settings import Steering
 from adapt.names import one_line
 from adapt.params import Content
 from adapt.stages import answer
 from flows.compare import cells, pool
-from flows.compare.arms import Arm, Comparison, changed
+from flows.compare.arms import Arm, Comparison
 from flows.compare.cells import Cell
+
+STEERED = ("alpha", "tau")  # numbers of a rule that stand beside an arm's scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmScores:
-    """One arm on one seed and split: metrics, and the judged answers they come from."""
+    """One arm on one seed and split: metrics, and the judged answers they come from.
+
+    `world` tells what was asked: arms of different worlds are not compared.
+    """
 
     arm: str
     seed: int
+    world: str
     metrics: dict[str, float]
     judged: Path
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """What computes the scores of one arm on one seed and split: its model, and the judging."""
+    """What computes the scores of one arm on one seed and split: data, model, and the judging."""
 
     arm: Arm
     seed: int
+    data: Cell
     model: Cell
+    answers: Cell
     cell: Cell
 
     @property
     def scores(self) -> ArmScores:
-        """What came out, once it is computed; a trained arm also tells its training's seconds."""
+        """What came out, once it is computed.
+
+        With the seconds of a training, and the numbers by which the model was steered.
+        """
         cost = {"seconds": self.model.seconds} if self.arm.train else {}
-        metrics, judged = self.cell.metrics | cost, self.cell.folder / "judged.parquet"
-        return ArmScores(arm=self.arm.name, seed=self.seed, metrics=metrics, judged=judged)
+        steered = {name: self.answers.metrics[name] for name in STEERED if self.arm.steer}
+        return ArmScores(
+            arm=self.arm.name,
+            seed=self.seed,
+            world=self.data.folder.name,
+            metrics=self.cell.metrics | cost | steered,
+            judged=self.cell.folder / "judged.parquet",
+        )
 
 
 @task(name="score", task_run_name="score-{split}", cache_policy=NO_CACHE)
@@ -66,9 +86,7 @@ def score(
 
 def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
     """How `arm` comes by its scores; computes nothing."""
-    root, content = comparison.root, {**comparison.content, "seed": seed}
-    if arm.train:
-        content = changed(content, "train", arm.changes)
+    root, content = comparison.root, {**arm.content, "seed": seed}
     model = cells.stage(root, content, "train" if arm.train else "base")
     data = cells.stage(root, content, "data")
     splits, graph, home = data.folder / "splits", cells.graph(root), cells.home(root)
@@ -77,7 +95,7 @@ def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
     #    stands for every stage of the graph but data), how the arm is steered, and the split.
     entry = graph["answer"] | {"params": ["anchor", "answer", "max_new_tokens"]}
     inputs = {stage: data if stage == "data" else model for stage in cells.needs(entry)}
-    steer = None if arm.steer is None else arm.steer.model_dump()
+    steer = _steering(arm.steer)
     code = cells.key(root, content, entry, inputs)
     name = cells.digest(code, model.folder.name, steer, split)
     make = partial(_answer, content, arm, split, model.folder / "model", splits)
@@ -87,16 +105,29 @@ def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
     name = cells.key(root, content, entry, {"answer": answers, "data": data})
     make = partial(_judge, content["anchor"]["anchor_tokens"], split, answers.folder, splits)
     scores = Cell(f"scoring {ending}", home / f"scores-{name}", make, (data, answers))
-    return Scoring(arm, seed, model, scores)
+    return Scoring(arm, seed, data, model, answers, scores)
 
 
 def _answer(
     content: Content, arm: Arm, split: str, model: Path, splits: Path, out: Path
 ) -> dict[str, float]:
     config = params.load(content, "answer", answer.Config)
-    tables = answer.open_bench(config, model, splits, split).ask(arm.name, arm.steer)
+    bench, rule, metrics = answer.open_bench(config, model, splits, split), None, {}
+    if arm.steer:
+        # On validation where a key is auto, by the same code as stage `answer`.
+        one = chosen.choose(bench, arm.name, config, chosen.Known.of(splits))
+        chosen.write(out, {arm.name: one})
+        rule, metrics = one.rule, {name: getattr(one.rule, name) for name in STEERED}
+    tables = bench.ask(arm.name, rule)
     tables.write(out)
-    return {"answers": float(len(tables.responses))}
+    return {"answers": float(len(tables.responses)), **metrics}
+
+
+def _steering(steering: Steering | None) -> dict[str, Any] | None:
+    """What answers depend on of section `steer`: its grid only where something is chosen."""
+    if steering is None:
+        return None
+    return (steering if steering.auto else steering.rules[0]).model_dump()
 
 
 def _judge(

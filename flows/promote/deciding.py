@@ -15,11 +15,13 @@ from tempfile import TemporaryDirectory
 from adapt import environment
 from adapt.evaluation import gate
 from adapt.evaluation.rules import Rules
+from adapt.generation import chosen
 from adapt.metrics.headline import HEADLINES, Headline
 from adapt.metrics.measures import Measure, measure
 from adapt.params import Content, InputError
 from adapt.registry import registry, settling
 from adapt.registry.away import asks
+from adapt.registry.describing import STEERING
 from adapt.registry.download import download
 from adapt.registry.ledger import Entry
 from adapt.registry.standing import WEIGHTS, Standing
@@ -174,7 +176,9 @@ def _weights(store: Store) -> str:
 @asks
 def _registered(store: Store, run_id: str, weights: str) -> str:
     """The version that holds results/train/model, made now if there is none."""
-    origin = {WEIGHTS: weights, **lineage.revision(store.root)}
+    rule = chosen.rules(store.root / "results" / "answer").get("tuned")
+    steering = {STEERING: rule.told} if rule else {}
+    origin = {WEIGHTS: weights, **steering, **lineage.revision(store.root)}
     run = runs.recorded(store, run_id)
     return registry.register(store, store.root / registry.MODEL, run, origin)
 

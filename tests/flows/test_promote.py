@@ -26,7 +26,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     store = tracked.workspace(tmp_path, monkeypatch)
     evaluated(store.root, base=0.4, tuned=0.1)
     train(store.root, "first")
+    steered(store.root, alpha=0.6)
     return store
+
+
+def steered(root: Path, alpha: float) -> None:
+    """What stage `answer` says of the tuned model's steering."""
+    (root / "results" / "answer").mkdir()
+    rule = {"alpha": alpha, "tau": 0.9, "trigger": "mass", "anchor_share": 0.1, "layers": [0, 1]}
+    (root / "results" / "answer" / "steering.json").write_text(json.dumps({"tuned": rule}))
 
 
 @pytest.fixture
@@ -73,6 +81,8 @@ def test_a_better_model_moves_the_champion_and_the_store_is_opened_once(
     assert (promotion.before["Hal %"], promotion.after["Hal %"]) == (40.0, 10.0)
     tags = registry.tags(store, "1")
     assert tags["adapt.decision"] == "promoted" and tags["dvc.model"] == "first.dir"
+    assert tags["adapt.steering"].startswith("alpha 0.6, tau 0.9, trigger mass")
+    assert "alpha 0.6" in store.client.get_model_version("adapt", "1").description
     assert tags["adapt.reasons"] == "\n".join(promotion.reasons)
 
 

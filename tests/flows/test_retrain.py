@@ -426,6 +426,20 @@ def test_data_that_has_changed_makes_its_stage_due(trained: Path) -> None:
     assert outside.data_changed(trained, config) == "mine has changed"
 
 
+def test_rows_to_keep_that_have_changed_make_their_stage_due(trained: Path) -> None:
+    keep = {"kinds": ["other"], "images": 3, "path": "mine.parquet"}
+    workspace.override(trained / "params.yaml", {"pairs": {"keep": keep}})
+    section = plan.configuration(trained)["pairs"].keep
+    (trained / "mine.parquet").write_bytes(b"rows")
+    assert outside.kept_changed(trained, section) == ""
+    made = trained / "results" / "pairs" / "report.json"
+    noted = {"path": "mine.parquet", "sha256": outside.sha256(trained / "mine.parquet")}
+    made.write_text(json.dumps({"keep": noted}))
+    assert outside.kept_changed(trained, section) == ""
+    (trained / "mine.parquet").write_bytes(b"other rows")
+    assert outside.kept_changed(trained, section) == "mine.parquet has changed"
+
+
 def test_a_brought_base_that_has_changed_makes_its_stage_due(trained: Path) -> None:
     shutil.copytree(trained / "results" / "base" / "model", trained / "mine")
     made = trained / "results" / "base" / "source.json"

@@ -61,6 +61,8 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     assert list(pool.run([one.cell for one in wanted], 2, root)) == []
     scores = [one.scores for one in wanted]
     assert scores[0].metrics["length"] > 0 and "fire_rate" in scores[1].metrics
+    assert (scores[1].metrics["alpha"], scores[1].metrics["tau"]) == (1.6, 0.9)
+    assert "alpha" not in scores[0].metrics
     text = table.write(comparison, scores)
     assert "| steering |" in text and "Hal against base" in text
     made = root / "results" / "arms"
@@ -72,6 +74,68 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     scores_cell = scoring.scoring(comparison, pair[0], 3, "test").cell
     plots.write_text(before)
     assert not scores_cell.done and all(cell.done for cell in scores_cell.after), "answers stay"
+
+
+def test_arms_share_the_stages_before_their_first_change(root, monkeypatch):
+    monkeypatch.setenv("ADAPT_STATE", str(root / ".state"))
+    named = {
+        "full": {"train": {}},
+        "pairs": {"pairs": {"images": 20}, "train": {}},
+        "world": {"scenes": {"caption_noise": 0.9}, "train": {}},
+        "same": {"scenes": {}, "pairs": {}, "train": {}, "steer": {}},
+    }
+    file = arms.read()
+    changes = {name: arms.Changes(**given) for name, given in named.items()}
+    file = file.model_copy(update={"named": {**file.named, **changes}})
+    content = params.read(root / "params.yaml")
+    comparison = Comparison(root=root, content=content, arms=file, jobs=1)
+
+    def folders(name):
+        of = scoring.scoring(comparison, comparison.arm(name), 3, "validation")
+        base, pairs = of.model.after
+        return of.data.folder, base.folder, pairs.folder, of.model.folder, of.cell.folder
+
+    full, world = folders("full"), folders("world")
+    shared = [mine == theirs for mine, theirs in zip(folders("pairs"), full, strict=True)]
+    assert shared == [True, True, False, False, False]
+    assert not set(world) & set(full), "another world shares nothing"
+    assert folders("same")[:4] == full[:4]
+    base = comparison.base_of(comparison.arm("world"))
+    of_world = scoring.scoring(comparison, base, 3, "validation")
+    assert (of_world.data.folder, of_world.model.folder) == world[:2]
+
+
+def test_answers_depend_on_the_grid_only_where_something_is_chosen_from_it(root, monkeypatch):
+    monkeypatch.setenv("ADAPT_STATE", str(root / ".state"))
+    content = params.read(root / "params.yaml")
+    file = arms.read()
+
+    def folder(**steer):
+        named = {**file.named, "mine": arms.Changes(steer=steer)}
+        changed = file.model_copy(update={"named": named})
+        comparison = Comparison(root=root, content=content, arms=changed, jobs=1)
+        return scoring.scoring(comparison, comparison.arm("mine"), 3, "test").answers.folder
+
+    grid = {**content["steer"]["grid"], "tau": [0.5]}
+    assert folder() == folder(grid=grid) != folder(alpha=1.3)
+    assert folder(alpha="auto") != folder(alpha="auto", grid=grid) != folder(grid=grid)
+
+
+def test_arms_of_another_world_stand_beside_the_others_without_a_difference(tmp_path):
+    content = {"evaluate": {"bootstrap": 50}, "seed": 1}
+    judged = pd.DataFrame({"kind": ["describe"], "hallucinated": [["bus"]], "truth": [["car"]]})
+    judged.assign(id="0-describe", image_id="0").to_parquet(tmp_path / "judged.parquet")
+    path, worlds = tmp_path / "judged.parquet", {"base": "a", "sft": "a", "paper_rule": "b"}
+    scores = [
+        scoring.ArmScores(arm=arm, seed=1, world=world, metrics={"hal": 100.0}, judged=path)
+        for arm, world in worlds.items()
+    ]
+    on = {"root": tmp_path, "content": content, "arms": arms.read(), "jobs": 1}
+    text = table.write(Comparison(**on, split="validation"), scores)
+    rows = {line.split(" | ")[0]: line for line in text.splitlines()}
+    assert "+0.0 [+0.0, +0.0]" in rows["| sft"] and "[" not in rows["| paper_rule"]
+    assert (tmp_path / "results" / "arms-validation" / "table.md").read_text() == text
+    assert not (tmp_path / "results" / "arms").exists(), "the test split's table stays as it was"
 
 
 def refuse(out):
