@@ -28,7 +28,7 @@ from adapt.attention.settings import AnchorConfig
 from adapt.data.settings import ScenesConfig
 from adapt.evaluation.rules import Rules
 from adapt.files import sweep, whole_folder
-from adapt.generation.settings import SteerConfig
+from adapt.generation.settings import Steering
 from adapt.models.settings import Device, PromptConfig
 from adapt.params import Content, Count, InputError, Seed, Settings
 from adapt.tracking import runs
@@ -37,7 +37,7 @@ from adapt.tracking.store import Store, TrackingConfig
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 SHARED = {
     "scenes": ScenesConfig,
-    **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": SteerConfig},
+    **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": Steering},
     **{"gate": Rules, "tracking": TrackingConfig},
 }
 VALUES: dict[str, Any] = {"seed": Seed, "max_new_tokens": Count, "device": Device}

@@ -20,7 +20,7 @@ from adapt.data.schema import SPLITS, Example, SceneObject, Vocabulary, write_vo
 from adapt.data.tables import write_split
 from adapt.models.load import load_model, save
 from adapt.models.roles import role_of_parameters
-from adapt.preference.pairs import read_pairs
+from adapt.pairs.table import read_pairs
 from tests.support import workspace
 from tests.support.families import ANSWER, CASES, QUESTIONS, built, picture
 

@@ -149,7 +149,7 @@ def test_results_are_swapped_in_as_a_whole(tmp_path):
     assert [p.name for p in target.parent.iterdir()] == ["train"]
 
 
-@pytest.mark.parametrize("weight", ["w_vag", "w_dpo", "w_sft", "w_attn"])
+@pytest.mark.parametrize("weight", ["w_vag", "w_dpo", "w_sft", "w_anchor", "w_attn"])
 def test_a_term_of_the_loss_may_weigh_nothing(weight: str) -> None:
     content = params.read(ROOT / "params.yaml")
     content["train"] |= {weight: 0.0}

@@ -26,6 +26,7 @@ from adapt.preference.collate import part
 from adapt.preference.dataset import FEATURES
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights
+from tests.attention.test_families import similarities
 from tests.preference.test_families import APART, batch_of, outputs, rows
 from tests.support.families import ANSWER, CASES, QUESTIONS, built, inputs, picture
 from tests.support.preference_rows import NONE, collator, config
@@ -105,9 +106,8 @@ def test_capture_equals_eager_and_output_equals_sdpa(name, dtype):
 @FAMILIES
 def test_decoded_maps_equal_teacher_forced_eager(name, dtype):
     (model, processor), K = on_device(name, dtype), 3
-    answers = answer(
-        model, processor, pictures(name), QUESTIONS, Decoding(anchor_tokens=K, max_new_tokens=5)
-    )
+    decoding = Decoding(anchor_tokens=K, max_new_tokens=5, similarity=True)
+    answers = answer(model, processor, pictures(name), QUESTIONS, decoding)
     batch = prompt_inputs(model, processor, pictures(name), QUESTIONS)
     start, tokens_BT = batch["input_ids"].shape[1], answers.tokens_BT
     batch["input_ids"] = torch.cat([batch["input_ids"], tokens_BT], 1)
@@ -121,6 +121,12 @@ def test_decoded_maps_equal_teacher_forced_eager(name, dtype):
         wanted = maps_BLSS[b][:, start - 1 : start - 1 + K][:, :, row[row >= 0]].transpose(0, 1)
         seen = answers.first_BKLN[b][:, :, row >= 0].float()
         torch.testing.assert_close(seen, wanted, **TOLERANCE[dtype])
+    own = maps_BLSS[:, :, start - 1 : -1, start:].sum(-1).transpose(1, 2)
+    torch.testing.assert_close(answers.prelim_BTL, own, **TOLERANCE[dtype])
+    with torch.no_grad():
+        states = model(**batch, output_hidden_states=True).hidden_states
+    wanted = similarities([one.float() for one in states], answers.layout, start)
+    torch.testing.assert_close(answers.similarity_BTPM, wanted, **TOLERANCE[dtype])
 
 
 @BOTH

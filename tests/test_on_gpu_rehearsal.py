@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import lora_step, on_gpu, shapes
+from benchmarks.decode_step import SIDES
 from tests.support.closure import ROOT
 from tests.support.limits import COMMAND_S
 
@@ -23,7 +24,7 @@ def rehearsed(tmp_path, monkeypatch, *words: str) -> list[list[str]]:
     (file,) = tmp_path.glob("on_gpu_*.md")
     rows = [line.strip("| ").split(" | ") for line in file.read_text().splitlines() if "|" in line]
     assert all(len(row) >= 4 for row in rows)
-    return [row for row in rows if row[0][0].isdigit() or row[0] in ("plain", "capture", "steer")]
+    return [row for row in rows if row[0][0].isdigit() or row[0] in SIDES]
 
 
 def test_a_step_of_each_side_at_qwens_shape(tmp_path, monkeypatch):
@@ -35,9 +36,8 @@ def test_a_step_of_each_side_at_qwens_shape(tmp_path, monkeypatch):
 
 def test_decoding_of_each_side_at_llavas_shape(tmp_path, monkeypatch):
     rows = rehearsed(tmp_path, monkeypatch, "decode", "--model", "llava")
-    sides = ["plain", "capture", "steer"]
-    assert [row[1] for row in rows[:6]] == sides * 2, "one answer, then several at once"
-    assert [row[0] for row in rows[6:]] == sides
+    assert [row[1] for row in rows[:8]] == [*SIDES, *SIDES], "one answer, then several at once"
+    assert [row[0] for row in rows[8:]] == [*SIDES]
 
 
 def test_the_adapters_leave_no_trace_between_turns(tmp_path, monkeypatch):

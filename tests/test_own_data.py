@@ -22,7 +22,12 @@ pytestmark = pytest.mark.timeout(limits.WHOLE_TEST_S)
 AMBER = FOLDER.parent / "amber"
 WORDS = FOLDER.parent / "nltk_data"
 WORLD = ScenesConfig(
-    train_images=40, validation_images=1, test_images=6, image_size=48, caption_noise=0.6
+    difficulty="default",
+    train_images=40,
+    validation_images=1,
+    test_images=6,
+    image_size=48,
+    caption_noise=0.6,
 )
 POPE = {"name": "pope", "path": "drawn/pope/questions.json"}
 

@@ -12,9 +12,9 @@ from adapt.data.pictures import open_picture
 from adapt.models.load import load_model, save
 from adapt.models.prompts import encode, prompt_version
 from adapt.models.roles import role_of_parameters
+from adapt.pairs.table import Origin, Pair, PairView, write_pairs
 from adapt.preference.checks import check
 from adapt.preference.fit import fit
-from adapt.preference.pairs import Origin, Pair, PairView, write_pairs
 from tests.preference.test_families import rows
 from tests.support.closure import ROOT
 from tests.support.families import built

@@ -20,9 +20,9 @@ from adapt.data.settings import Config, ScenesConfig, SplitConfig
 from adapt.data.tables import read_preferences, read_split
 from adapt.inspect.probes import read_picture
 from adapt.models.load import save
+from adapt.pairs.settings import KeepConfig, PairsConfig
+from adapt.pairs.table import read_pairs
 from adapt.preference.dataset import dataset
-from adapt.preference.pairs import read_pairs
-from adapt.preference.settings import PairsConfig
 from adapt.progress import unlogged
 from adapt.stages import data, pairs
 from tests.support import tiny_world
@@ -36,7 +36,12 @@ TURNS = {  # how the camera was held: what its pixels need to stand upright
 }
 BACK = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 WORLD = ScenesConfig(
-    train_images=1, validation_images=1, test_images=1, image_size=32, caption_noise=0.0
+    difficulty="default",
+    train_images=1,
+    validation_images=1,
+    test_images=1,
+    image_size=32,
+    caption_noise=0.0,
 )
 
 
@@ -92,6 +97,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
             source="given",
             limit=0,
             temperature=1.0,
+            unit="answer",
+            min_best="any",
+            likelihood="any",
+            repeats="keep",
+            keep=KeepConfig(kinds=("exists",), images=0, path=""),
             batch=4,
             anchor=AnchorConfig(anchor_tokens=2, noise_images=2),
             device="cpu",

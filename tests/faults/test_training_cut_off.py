@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from adapt.models.load import save
+from adapt.pairs.table import write_pairs
 from adapt.params import InputError
 from adapt.preference import claim, manifest
 from adapt.preference.checkpoints import SNAPSHOT, rescue
 from adapt.preference.fit import fit
-from adapt.preference.pairs import write_pairs
 from adapt.preference.settings import Config
 from tests.support import limits, tiny_world
 from tests.support.faults import fault

@@ -118,10 +118,11 @@ def test_a_block_keeps_what_its_backward_pass_needs(name):
 
 def test_capture_keeps_what_decoding_keeps():
     model, processor = built("llava")
-    decoding = Decoding(anchor_tokens=2, max_new_tokens=5)
+    decoding = Decoding(anchor_tokens=2, max_new_tokens=5, similarity=True)
     answers = answer(model, processor, [[picture((32, 32))]], ["is there a red car?"], decoding)
-    fields = ("first_BKLN", "heat_BTN", "mass_BTL", "entropy_BTL", "amc_BTL", "fired_BTL")
-    kept = sum(getattr(answers, name).nbytes for name in fields)
+    fields = ("first_BKLN", "heat_BTN", "mass_BTL", "entropy_BTL", "amc_BTL", "prelim_BTL")
+    kept = sum(getattr(answers, name).nbytes for name in (*fields, "fired_BTL"))
+    kept += 4 * 2 * 16 * 32  # hidden states of 16 image tokens, of width 32, at two places
     plan = memory.Decoding(rows=1, answer=5, anchor_tokens=2, each=4, is_sampled=False)
     step = 4 * 4 * 2 * 16  # maps of a step and what they are reduced with
     assert kept + step <= memory.capture(subject().sizes, plan) < 1.5 * (kept + step)

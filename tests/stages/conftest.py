@@ -11,7 +11,7 @@ from adapt.attention.settings import AnchorConfig
 from adapt.data import scenes
 from adapt.data.schema import Example, SceneObject, write_vocabulary
 from adapt.data.tables import write_split
-from adapt.generation.settings import Config, SteerConfig
+from adapt.generation.settings import Config, SteerConfig, SteerGrid, Steering
 from adapt.models.load import save
 from adapt.stages import answer
 from tests.support import tiny_world
@@ -19,13 +19,15 @@ from tests.support import tiny_world
 IMAGES = 16
 SAID = ("car", "house", "tree")
 K = 2
+STEER = SteerConfig(alpha=2.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=(0, 2))
+GRID = SteerGrid(alpha=(0.0, 1.0, 4.0), tau=(100.0,), layers=((0, 2), "all"), descriptions=0)
 ANSWER = Config(
     batch=8,
     traces=3,
     questions=0,
     benchmarks=(),
     anchor=AnchorConfig(anchor_tokens=K, noise_images=2),
-    steer=SteerConfig(alpha=2.0, tau=100.0, trigger="amc", anchor_share=1.0, layers=(0, 2)),
+    steer=Steering(**STEER.model_dump(), grid=GRID),
     device="cpu",
     max_new_tokens=8,
     seed=7,

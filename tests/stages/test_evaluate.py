@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from adapt.attention.settings import AnchorConfig
+from adapt.evaluation import __main__ as command
+from adapt.evaluation import feature_sets
 from adapt.evaluation.degradation import DRAWN
 from adapt.evaluation.early_warning import VARIANTS
 from adapt.evaluation.report import longest_wrong
@@ -51,6 +53,8 @@ def test_early_warning_and_degradation(
     assert metrics["detect/tuned_auroc_mass"] == pytest.approx(
         table.loc["mass", "tuned_auroc"], abs=1e-5
     )
+    numbers = {name: metrics[f"tuned_steered/{name}"] for name in ("alpha", "tau")}
+    assert numbers == {"alpha": 2.0, "tau": 100.0}, "by which the steered answers were made"
     assert {"detect/attention_above_svar_low", "detect/catch_at_10_attention", "base/hal"} <= set(
         metrics
     )
@@ -66,6 +70,18 @@ def test_early_warning_and_degradation(
         *(f"curves_{s}" for s in DRAWN),
     }
     assert "early warning" not in capfd.readouterr().out, "nothing was left out"
+    for arm, prefix in (("base", "detect/"), ("tuned", "detect/tuned_")):
+        told = command.read(results, arm, CONFIG)
+        assert set(told.report) == set(table.index)
+        for score, measures in told.report.items():
+            for measure, value in measures.items():
+                ends = [table.loc[score, f"{arm}_{measure}{end}"] for end in ("", "_low", "_high")]
+                assert value.interval() == pytest.approx(ends, abs=1e-5)
+        for name, bins in told.calibrated.items():
+            assert bins.error == metrics[f"{prefix}calibration_error_{name}"]
+        basis = feature_sets.BASIS
+        lead = metrics[f"{prefix}{basis}_both_above_{basis}"]
+        assert told.lead(f"{basis}_both").point == lead
 
 
 def test_a_model_that_names_nothing_is_no_error(
