@@ -40,8 +40,11 @@ def of_prefect(page: Page, prefect: str, out: Path) -> None:
     """Deployments, automations, a paused run and the form behind its button."""
     open_page(page, f"{prefect}/deployments", "nightly", SIZE)
     save(page, out.with_name(f"{out.name}-deployments.png"))
-    open_page(page, f"{prefect}/automations", "adapt", SIZE)
-    save(page, out.with_name(f"{out.name}-automations.png"))
+    if _ask(f"{prefect}/api/automations/filter", {}):
+        open_page(page, f"{prefect}/automations", "adapt", SIZE)
+        save(page, out.with_name(f"{out.name}-automations.png"))
+    else:
+        print("no automation is there: nobody is to be told (ADAPT_ALERT_URL)")
     run = paused(prefect)
     if run is None:
         print("no run awaits approval")
