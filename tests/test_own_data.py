@@ -13,22 +13,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from adapt.data.settings import ScenesConfig
 from flows import example
-from tests.support import limits, workspace
+from tests.support import limits, tiny_world, workspace
 from tests.support.oracle import FOLDER
 
 pytestmark = pytest.mark.timeout(limits.WHOLE_TEST_S)
 AMBER = FOLDER.parent / "amber"
 WORDS = FOLDER.parent / "nltk_data"
-WORLD = ScenesConfig(
-    difficulty="default",
-    train_images=40,
-    validation_images=1,
-    test_images=6,
-    image_size=48,
-    caption_noise=0.6,
-)
+WORLD = tiny_world.scenes(train=40, test=6)
 POPE = {"name": "pope", "path": "drawn/pope/questions.json"}
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from adapt.attention.settings import AnchorConfig
 from adapt.data.schema import open_images
-from adapt.data.settings import Config, ScenesConfig, SplitConfig
+from adapt.data.settings import Config, SplitConfig
 from adapt.data.tables import read_preferences, read_split
 from adapt.inspect.probes import read_picture
 from adapt.models.load import save
@@ -35,14 +35,7 @@ TURNS = {  # how the camera was held: what its pixels need to stand upright
     8: Image.Transpose.ROTATE_90,
 }
 BACK = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-WORLD = ScenesConfig(
-    difficulty="default",
-    train_images=1,
-    validation_images=1,
-    test_images=1,
-    image_size=32,
-    caption_noise=0.0,
-)
+WORLD = tiny_world.scenes(size=32, noise=0.0)
 
 
 def upright(number: int) -> Image.Image:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from adapt.attention.anchor import anchors, by_grid
 from adapt.attention.capture import observed
 from adapt.attention.layout import Grid, Layout, layout_of
 from adapt.attention.settings import PLACES
@@ -180,11 +179,3 @@ def first_maps(answers: Answers, anchor_tokens: int) -> Tensor:
     `anchor_tokens` is at most that of the decoding.
     """
     return mean_of_first(answers.first_BKLN[:, :anchor_tokens], answers.mask_BT)
-
-
-def answer_anchors(
-    answers: Answers, anchor_tokens: int, debias: Mapping[Grid, Tensor] | None
-) -> Tensor:
-    """The visual anchor of each answer, whatever the grids of its image, [B, N]."""
-    patches = by_grid(answers.layout, answers.samples)
-    return anchors(first_maps(answers, anchor_tokens), patches, debias)

@@ -37,6 +37,16 @@ def find(text: str, words: Mapping[str, Sequence[str]]) -> tuple[Mention, ...]:
     return tuple(Mention(owner[match[0]], *match.span()) for match in pattern.finditer(lower))
 
 
+def word_before(text: str, mention: Mention) -> str:
+    """The word right before a mention, lower-case, as a colour stands; "" where there is none.
+
+    >>> text, words = "A Red house and", {"house": ("house",)}
+    >>> [word_before(text, mention) for mention in find(text, words)]
+    ['red']
+    """
+    return (text[: mention.start].lower().split() or [""])[-1]
+
+
 def named(text: str, words: Iterable[str]) -> set[str]:
     """Which of `words` (colours, say) the text contains.
 

@@ -7,7 +7,7 @@ mentioned is found by the words of the vocabulary, as for CHAIR. Neither depends
 from collections.abc import Sequence
 
 from adapt.data.schema import SceneObject, Vocabulary
-from adapt.metrics.mentions import Mention, find
+from adapt.metrics.mentions import Mention, find, word_before
 from adapt.pairs.record import PairPlace
 
 
@@ -42,6 +42,6 @@ def mentioned(
 def _meant(answer: str, mention: Mention, objects: Sequence[SceneObject]) -> list[SceneObject]:
     """The things of that name; those of the colour that is said right before it, if there are."""
     things = [thing for thing in objects if thing.name == mention.name]
-    before = answer[: mention.start].lower().split()[-1:]
-    of_colour = [thing for thing in things if thing.colour and [thing.colour] == before]
+    before = word_before(answer, mention)
+    of_colour = [thing for thing in things if thing.colour and thing.colour == before]
     return of_colour or things

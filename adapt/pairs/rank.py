@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from adapt.data.schema import Example, Vocabulary
 from adapt.metrics.chair import count
-from adapt.metrics.mentions import Mention, named
+from adapt.metrics.mentions import Mention, named, word_before
 from adapt.metrics.pope import parse_yes_no
 
 
@@ -50,8 +50,7 @@ def wrongly_coloured(answer: str, example: Example, mentions: Sequence[Mention])
     """Mentions of true objects whose colour is known and is not the word right before them."""
     colour = {o.name: o.colour for o in example.objects or () if o.colour}
     known = [m for m in mentions if m.name in colour]
-    before = [(answer[: m.start].lower().split() or [""])[-1] for m in known]
-    return [m for m, word in zip(known, before, strict=True) if word != colour[m.name]]
+    return [m for m in known if word_before(answer, m) != colour[m.name]]
 
 
 def best_and_worst(

@@ -21,9 +21,7 @@ from torch import Tensor
 from adapt.attention.layout import View
 from adapt.attention.places import Place
 from adapt.attention.support import by_picture
-
-Box = tuple[float, float, float, float]
-"""(x0, y0, x1, y1), shares of the picture's sides, 0 left and top."""
+from adapt.pairs.record import Box
 
 
 def box_target(

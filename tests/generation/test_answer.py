@@ -8,12 +8,13 @@ from adapt.attention.anchor import visual_anchor
 from adapt.attention.capture import Call, observed
 from adapt.attention.layout import Layout, View, layout_of
 from adapt.attention.rows import columns_of, last_row
-from adapt.generation.answer import Decoding, answer, answer_anchors, first_maps
+from adapt.generation.answer import Decoding, answer, first_maps
 from adapt.generation.settings import SteerConfig
 from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias
 from adapt.models.prompts import prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
+from tests.support.anchored import answer_anchors
 
 IMAGES = [[tiny_world.picture(0)], [tiny_world.picture(1)]]
 STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers="all")

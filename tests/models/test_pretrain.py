@@ -4,20 +4,13 @@ import pytest
 import torch
 
 from adapt.data import scenes
-from adapt.data.settings import ScenesConfig
 from adapt.models import pretrain
 from adapt.models.settings import Config, PromptConfig, ScratchConfig
 from adapt.params import InputError
+from tests.support import tiny_world
 
 ROWS = [e for i in range(8) for e in scenes.examples("train", i, size=24, caption_noise=1, seed=7)]
-WORLD = ScenesConfig(
-    difficulty="default",
-    train_images=8,
-    validation_images=1,
-    test_images=1,
-    image_size=24,
-    caption_noise=1.0,
-)
+WORLD = tiny_world.scenes(train=8, size=24, noise=1.0)
 STEPS = 20
 
 

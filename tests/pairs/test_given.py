@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from adapt.data.schema import Turn
-from adapt.generation.answer import Decoding, answer, answer_anchors
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.batches import Prompt
 from adapt.generation.debias import Debias
 from adapt.models.prompts import answer_tokens, end_tokens
 from adapt.pairs.given import forced_anchors
 from tests.pairs.test_sample import config
+from tests.support.anchored import answer_anchors
 from tests.support.families import CASES, QUESTIONS, built, mixed
 from tests.support.preference_rows import ANCHOR
 

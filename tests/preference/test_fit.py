@@ -49,6 +49,18 @@ def train(
     return fit(config, base, table, to / "out", to / "state", log, plain=plain)
 
 
+def cut_off(at: int, inputs: Path, to: Path, config: Config) -> None:
+    """The same, stopped in a step."""
+
+    def stop(step: int, metrics: dict[str, float]) -> None:
+        if step == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(inputs, to, config, stop)
+    (to / "out").rmdir()
+
+
 def test_in_process_twice_gives_the_same_bytes_and_leaves_its_result_alone(inputs, tmp_path):
     steps: list[int] = []
     first = train(inputs, tmp_path / "a", settings(), lambda step, metrics: steps.append(step))
@@ -143,13 +155,7 @@ def test_interrupted_in_process_run_resumes_to_the_same_model(
     config = settings(**changes, accumulation=2)
     train(inputs, tmp_path / "whole", config)
 
-    def crash(step, metrics):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(inputs, tmp_path / "cut", config, crash)
-    (tmp_path / "cut/out").rmdir()
+    cut_off(5, inputs, tmp_path / "cut", config)
     steps: list[int] = []
     monkeypatch.setattr(
         "adapt.preference.reference.in_batches", lambda *_: pytest.fail("the reference is kept")
@@ -178,13 +184,7 @@ def test_supervision_by_boxes_hangs_on_the_rows_alone(inputs, tmp_path):
     train(tmp_path, tmp_path / "whole", boxes, lambda step, metrics: points.append(metrics))
     assert all(0 < point["attn/placed"] <= 1 and point["attn/kl"] > 0 for point in points)
 
-    def crash(step, metrics):
-        if step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, tmp_path / "cut", boxes, crash)
-    (tmp_path / "cut/out").rmdir()
+    cut_off(2, tmp_path, tmp_path / "cut", boxes)
     train(tmp_path, tmp_path / "cut", boxes)
     for name in ("out/model/model.safetensors", "out/history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adapt.data.settings import ScenesConfig
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
 
 SHAPE = Shape(width=32, vision_layers=1, text_layers=3, heads=4, patch_size=8, image_size=32)
@@ -32,3 +33,15 @@ def picture(seed: int = 0) -> Image.Image:
     """A picture of noise."""
     shape, rng = (SHAPE.image_size, SHAPE.image_size, 3), np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+
+
+def scenes(*, train: int = 1, test: int = 1, size: int = 48, noise: float = 0.6) -> ScenesConfig:
+    """A drawn world of few pictures, and one to validate on."""
+    return ScenesConfig(
+        difficulty="default",
+        train_images=train,
+        validation_images=1,
+        test_images=test,
+        image_size=size,
+        caption_noise=noise,
+    )
