@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -88,17 +88,36 @@ def columns(source: Source, cache: ReferenceCache, guided: bool) -> dict[str, li
 
 
 def _values(source: Source, cache: ReferenceCache, guided: bool) -> Values:
-    """From the cache, or computed and put there."""
+    return once(
+        source.accelerator,
+        lambda: f"{cache.uri}/{_key(source, cache, guided)}.json",
+        lambda uri: _read(uri, len(source.rows)),
+        lambda: _compute(source, guided),
+        lambda values: {"log_probs": values},
+    )
+
+
+def once(
+    accelerator: Accelerator,
+    place: Callable[[], str],
+    read: Callable[[str], T | None],
+    made: Callable[[], T],
+    packed: Callable[[T], dict[str, Any]],
+) -> T:
+    """What a JSON file of the cache has, at `place`; else `made` by all ranks, and put there.
+
+    `read` gives None where the file is missing or is something else.
+    """
     # Rank 0 looks for all: ranks that found different things would wait for each other for ever.
-    is_first = source.accelerator.is_main_process
-    uri = f"{cache.uri}/{_key(source, cache, guided)}.json" if is_first else ""
-    cached: list[Values | None] = [_read(uri, len(source.rows)) if is_first else None]
-    broadcast_object_list(cached)
-    if cached[0] is not None:
-        return cached[0]
-    values = _compute(source, guided)
+    is_first = accelerator.is_main_process
+    uri = place() if is_first else ""
+    found: list[T | None] = [read(uri) if is_first else None]
+    broadcast_object_list(found)
+    if found[0] is not None:
+        return found[0]
+    values = made()
     if is_first:
-        storage.write_json(uri, {"log_probs": values})
+        storage.write_json(uri, packed(values))
     return values
 
 
@@ -196,6 +215,10 @@ def _contents(source: Source, guided: bool) -> Iterator[bytes]:
         if guided:
             yield row["id"].encode()
             yield from row["support"] if source.form == "paper" else ()
-    batch = part(source.collate([source.rows[0]]), guided)
+    yield from tensors_of(part(source.collate([source.rows[0]]), guided))
+
+
+def tensors_of(batch: Mapping[str, Tensor]) -> Iterator[bytes]:
+    """The contents of a batch, by name."""
     for name in sorted(batch):
         yield name.encode() + batch[name].contiguous().numpy().tobytes()

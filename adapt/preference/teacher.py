@@ -17,13 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from adapt.cluster import storage
 from adapt.params import InputError
 from adapt.preference.distillation import TOP, WHOLE, Distributions
-from adapt.preference.reference import LARGEST, ReferenceCache, circumstances, in_batches
+from adapt.preference.reference import (
+    LARGEST,
+    ReferenceCache,
+    circumstances,
+    in_batches,
+    once,
+    tensors_of,
+)
 from adapt.preference.rehearsal import Rehearsal
 
 
@@ -66,19 +72,20 @@ class Lesson:
 
 def taught(lesson: Lesson, cache: ReferenceCache) -> Teacher:
     """From the cache, or worked out and put there."""
-    # Rank 0 looks for all: ranks that found different things would wait for each other for ever.
-    is_first, count = lesson.accelerator.is_main_process, len(lesson.rehearsal.rows)
-    uri = f"{cache.uri}/{_key(lesson, cache)}.json" if is_first else ""
-    found: list[Teacher | None] = [_read(uri, count) if is_first else None]
-    broadcast_object_list(found)
-    if found[0] is not None:
-        return found[0]
-    accelerator, size = lesson.accelerator, lesson.batch_size
-    rows = in_batches(count, size, accelerator, "the base at plain rows", _distributions(lesson))
-    teacher = Teacher([len(row.log_probs_NK) for row in rows], Distributions.joined(rows))
-    if is_first:
-        storage.write_json(uri, _packed(teacher))
-    return teacher
+    count, accelerator = len(lesson.rehearsal.rows), lesson.accelerator
+
+    def made() -> Teacher:
+        asked = (count, lesson.batch_size, accelerator, "the base at plain rows")
+        rows = in_batches(*asked, _distributions(lesson))
+        return Teacher([len(row.log_probs_NK) for row in rows], Distributions.joined(rows))
+
+    return once(
+        accelerator,
+        lambda: f"{cache.uri}/{_key(lesson, cache)}.json",
+        lambda uri: _read(uri, count),
+        made,
+        _packed,
+    )
 
 
 def _distributions(lesson: Lesson) -> Callable[[range], list[Distributions]]:
@@ -105,9 +112,8 @@ def _key(lesson: Lesson, cache: ReferenceCache) -> str:
         for content in row.images:
             total.update(hashlib.sha256(content).digest())
     # The batch of the first row, where another way to pixels and tokens shows.
-    batch = rehearsal.batch([0])
-    for name in sorted(batch):
-        total.update(name.encode() + batch[name].contiguous().numpy().tobytes())
+    for content in tensors_of(rehearsal.batch([0])):
+        total.update(content)
     return total.hexdigest()
 
 
