@@ -4,17 +4,18 @@
    embeddings of the language model (labels from the boxes). From then on a patch and the word for
    it point the same way.
 2. Projector and language model learn to answer; the tower is frozen, so its features are computed
-   once. Where a question names a thing, the model is also shown where to look
-   (`adapt/models/grounding.py`).
+   once. Where a question names a thing, the model is also shown where to look, its noun to the end
+   and the token that decides the answer for a while (`adapt/models/grounding.py`). The rows of a
+   picture go through the model together (`adapt/models/packing.py`).
 
 From answers alone the same model needs many times longer, and does not learn yes/no and colour
 questions at all. The answers are the noisy ones where there are any: they follow habit, and the
 model learns to hallucinate from it.
 
-Shapes: B batch, N image tokens, S sequence, C channels, X x Y pixels, D width.
+Shapes: B batch, N image tokens, R rows of a picture, L layers, S sequence, C channels, X x Y
+pixels, D width.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.attention.capture import RowCapture, observed
-from adapt.attention.layout import image_columns
 from adapt.data.scenes import SceneExample
 from adapt.data.schema import Example, Vocabulary, open_images
-from adapt.models.grounding import Place, grounding_loss, patches_of, place_of
+from adapt.models.grounding import (
+    decided_at,
+    deciding_loss,
+    grounding_loss,
+    patches_of,
+    place_of,
+)
+from adapt.models.packing import Packed, Row, packed
 from adapt.models.prompts import chat_prompts
 from adapt.models.settings import Config, ScratchConfig
 from adapt.models.tiny import Shape, build_model, build_processor, build_tokenizer
@@ -34,10 +41,11 @@ from adapt.params import require
 from adapt.progress import Log, track
 
 LOG_EVERY = 10
-DESCRIBE_SHARE = 0.4  # of the rows drawn in phase 2; the rest are questions
-# Where a question's noun meets the patches; later layers carry on what it has looked up.
-GROUNDED_LAYERS = (0,)
-IGNORED = -100  # the label of a position without a loss
+# Of the loss of answers in phase 2; the rest are questions, which need less of it once they are
+# shown the way.
+DESCRIBE_SHARE = 0.6
+# Deciding tokens are shown where to look for this share of phase 2, less and less.
+SCAFFOLDED = 0.3
 
 
 def from_scratch(
@@ -70,21 +78,8 @@ def from_scratch(
     pixels = training.pixels(images)
     training.tower(pixels, torch.stack([training.patch_labels(row) for row in images]))
     index_of = {row.image_id: i for i, row in enumerate(images)}
-    training.language(training.token_rows(rows, index_of), _row_chances(rows), pixels)
+    training.language(training.token_rows(rows, index_of), pixels)
     return model.eval(), processor
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A training row in tokens: prompt and answer, and where the answer starts.
-
-    `image`: which one of the distinct images; `place`: where the question's noun should look.
-    """
-
-    ids: list[int]
-    answer: int
-    image: int
-    place: Place
 
 
 class _Pretraining:
@@ -146,25 +141,33 @@ class _Pretraining:
 
     # ---- phase 2: the language model ---------------------------------------------------------
 
-    def token_rows(self, rows: Sequence[SceneExample], index_of: Mapping[str, int]) -> list[_Row]:
-        """Every row in tokens; a question's prompt is made once."""
+    def token_rows(
+        self, rows: Sequence[SceneExample], index_of: Mapping[str, int]
+    ) -> list[list[Row]]:
+        """Every row in tokens, in groups: those of a picture. A question's prompt is made once."""
         questions = sorted({row.question for row in rows})
         sign, ones = self.processor.image_token, [1] * len(questions)
         image = sign * self.model.config.image_seq_length
         texts = [p.replace(sign, image) for p in chat_prompts(self.processor, questions, ones)]
         encoded = [self.tokenizer(text, add_special_tokens=False) for text in texts]
         prompts = dict(zip(questions, zip(texts, encoded, strict=True), strict=True))
-        ended = [(row.noisy_answer or row.answer) + self.tokenizer.eos_token for row in rows]
-        answers = self.tokenizer(ended, add_special_tokens=False)["input_ids"]
-        tokenized = []
-        for row, answer in zip(rows, answers, strict=True):
+        answers = [row.noisy_answer or row.answer for row in rows]
+        ended = [answer + self.tokenizer.eos_token for answer in answers]
+        said = self.tokenizer(ended, add_special_tokens=False)
+        groups: list[list[Row]] = [[] for _ in index_of]
+        for i, (row, weight) in enumerate(zip(rows, _row_weights(rows), strict=True)):
             text, prompt = prompts[row.question]
             place = place_of(row, self.vocabulary, text, prompt, self.side)
-            ids, at = prompt["input_ids"], index_of[row.image_id]
-            tokenized.append(_Row(ids=ids + answer, answer=len(ids), image=at, place=place))
-        return tokenized
+            ids, tokens = prompt["input_ids"], said["input_ids"][i]
+            if decision := decided_at(row, answers[i], self.vocabulary):
+                word, noun = (said.char_to_token(i, at) if at >= 0 else -1 for at in decision)
+                place = place.decided(len(ids), word, noun)
+            at, start = index_of[row.image_id], len(ids)
+            one = Row(ids=ids + tokens, answer=start, image=at, place=place, weight=weight)
+            groups[at].append(one)
+        return groups
 
-    def language(self, rows: Sequence[_Row], chance: Tensor, pixels: Tensor) -> None:
+    def language(self, groups: Sequence[Sequence[Row]], pixels: Tensor) -> None:
         """Train projector and language model to answer, on features of the frozen tower."""
         # 1. The tower no longer changes: every image goes through it once.
         with torch.no_grad():
@@ -172,39 +175,49 @@ class _Pretraining:
             features = torch.cat([_hidden(self.model, part) for part in parts])
         inner, plan, generator = self.model.model, self.plan, self.generator
         trained = (inner.multi_modal_projector, inner.language_model, self.model.lm_head)
-        parameters, size = _distinct(trained), plan.language_batch
+        parameters, every = _distinct(trained), sum(map(len, groups))
+        pictures = max(1, plan.language_batch * len(groups) // every)
+        first, image = groups[0][0].ids, self.model.config.image_token_id
+        shared = len(first) - first[::-1].index(image)  # up to the last image token
         optimiser, schedule = _optimiser(parameters, plan, plan.language_steps)
         for step in track(range(1, plan.language_steps + 1), "language model"):
-            # 2. Rows by chance, so that descriptions keep their share.
-            pick = torch.multinomial(chance, size, replacement=True, generator=generator)
-            batch = [rows[i] for i in pick.tolist()]
-            # 3. Two losses of equal weight: what to answer, and where to look for it.
-            answering, looking = self._losses(batch, features)
-            _step(answering + looking, parameters, optimiser, schedule)
+            # 2. Some pictures with all of their rows.
+            pick = torch.randint(len(groups), (pictures,), generator=generator).tolist()
+            batch = packed([groups[i] for i in pick], shared, self.tokenizer.pad_token_id)
+            # 3. What to answer, where nouns look, and for a while where deciding tokens do.
+            answering, looking, deciding = self._losses(batch, features)
+            scaffold = max(0.0, 1 - step / (SCAFFOLDED * plan.language_steps))
+            _step(answering + looking + scaffold * deciding, parameters, optimiser, schedule)
             if step % LOG_EVERY == 0:
                 losses = {"language_loss": answering, "grounding_loss": looking}
                 values = {name: float(loss.detach()) for name, loss in losses.items()}
                 self.log(plan.vision_steps + step, values)
 
-    def _losses(self, batch: Sequence[_Row], features: Tensor) -> tuple[Tensor, Tensor]:
-        """Of answering, the mean over answers (a yes weighs as much as a description); of looking.
+    def _losses(self, batch: Packed, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of answering, the weighted mean over answers; of nouns and of deciding tokens, looking.
 
-        Both come from one pass: the second from its attention at the nouns.
+        An answer's loss is the mean over its tokens: a yes has as much as a description.
         """
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        inputs, labels = _padded(batch, self.tokenizer.pad_token_id)
-        images = features[torch.tensor([row.image for row in batch])]
+        images = features[torch.tensor([rows[0].image for rows in batch.rows])]
         projected = list(self.model.model.multi_modal_projector(images))
         encoded = {"image": BaseModelOutputWithPooling(pooler_output=projected)}
-        rows_B1 = torch.tensor([[row.place.token] for row in batch])
-        columns_BN = image_columns(inputs["input_ids"], self.model.config.image_token_id)
-        capture = RowCapture(rows_B1, columns_BN, GROUNDED_LAYERS)
+        # 1. One pass, which shows its attention at nouns and at deciding tokens.
+        looks = batch.looks(self.model.config.image_token_id)
+        capture = RowCapture(looks.rows_BQ, looks.columns_BM)
         with observed(self.model, capture):
-            logits = self.model(**inputs, mm_encoder_outputs=encoded, use_cache=False).logits
-        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
-        answering = (losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).mean()
-        return answering, grounding_loss(capture.stacked()[:, :, 0], [row.place for row in batch])
+            logits = self.model(**batch.inputs, mm_encoder_outputs=encoded, use_cache=False).logits
+        # 2. What to answer.
+        labels, weights_BR = batch.labels_BS[:, 1:], batch.weights()
+        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, reduction="none")
+        means_BR = batch.means(F.pad(losses, (1, 0)))
+        answering = (means_BR * weights_BR).sum() / weights_BR.sum()
+        # 3. Where to look: nouns in the first layer, deciding tokens in those behind it.
+        nouns, deciding, at_nouns = looks.maps(capture.stacked())
+        named_B = torch.tensor([place.token >= 0 for place in looks.places])
+        looking = grounding_loss(nouns[:, :1], looks.places, named_B)
+        return answering, looking, deciding_loss(deciding, at_nouns, looks.places)
 
 
 class _PatchWords(nn.Module):
@@ -253,20 +266,9 @@ def _step(loss: Tensor, parameters: list[nn.Parameter], optimiser: Any, schedule
     schedule.step()
 
 
-def _row_chances(rows: Sequence[Example]) -> Tensor:
-    """How likely each row is drawn: descriptions make up DESCRIBE_SHARE, questions the rest."""
-    is_describe = torch.tensor([row.kind == "describe" for row in rows])
-    describe = DESCRIBE_SHARE / is_describe.sum().clamp_min(1)
-    question = (1 - DESCRIBE_SHARE) / (~is_describe).sum().clamp_min(1)
-    return torch.where(is_describe, describe, question).float()
-
-
-def _padded(rows: Sequence[_Row], pad: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Right-padded inputs, and labels that cover the answer only."""
-    longest = max(len(row.ids) for row in rows)
-    input_ids = torch.full((len(rows), longest), pad)
-    labels = torch.full_like(input_ids, IGNORED)
-    for i, row in enumerate(rows):
-        input_ids[i, : len(row.ids)] = torch.tensor(row.ids)
-        labels[i, row.answer : len(row.ids)] = torch.tensor(row.ids[row.answer :])
-    return {"input_ids": input_ids, "attention_mask": (input_ids != pad).long()}, labels
+def _row_weights(rows: Sequence[Example]) -> list[float]:
+    """Of each row in the loss: descriptions make up DESCRIBE_SHARE of it, questions the rest."""
+    described = sum(row.kind == "describe" for row in rows)
+    describe = DESCRIBE_SHARE / max(described, 1)
+    question = (1 - DESCRIBE_SHARE) / max(len(rows) - described, 1)
+    return [len(rows) * (describe if row.kind == "describe" else question) for row in rows]
