@@ -91,6 +91,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
             limit=0,
             temperature=1.0,
             unit="answer",
+            chosen="any",
             min_best="any",
             likelihood="any",
             repeats="keep",

@@ -46,7 +46,7 @@ class Found:
     answers: Answers | None = None
 
 
-Reason = Literal["min_gap", "unit", "repeats", "min_best", "likelihood"]
+Reason = Literal["min_gap", "chosen", "unit", "repeats", "min_best", "likelihood"]
 """The key of `pairs` that a row has no pair by."""
 
 

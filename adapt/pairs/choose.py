@@ -5,15 +5,17 @@ they go wrong and gone on from there (`adapt/pairs/continuation.py`).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapt.data.schema import Example, Vocabulary
 from adapt.generation.answer import Decoding
 from adapt.generation.batches import Prompt, answered, prompt_of
-from adapt.pairs.annotate import Answers, LeftOut
+from adapt.pairs.annotate import Answers, LeftOut, Reason
 from adapt.pairs.beginning import common_beginning
 from adapt.pairs.continuation import better, cuts
+from adapt.pairs.errors import is_truthful
 from adapt.pairs.filters import Filters
 from adapt.pairs.rank import best_and_worst, score
 from adapt.pairs.settings import PairsConfig
@@ -54,8 +56,10 @@ class Chooser:
 
     def _whole(self, row: Example, texts: Sequence[str]) -> Answers | LeftOut:
         """The best and the worst of some answers."""
-        scores = [score(text, row, self.vocabulary) for text in texts]
-        best = best_and_worst(scores, texts, self.config.min_gap) if texts else None
+        scores, may = [score(text, row, self.vocabulary) for text in texts], self._may(row, texts)
+        if texts and not any(may):
+            return LeftOut("chosen")
+        best = best_and_worst(scores, texts, self.config.min_gap, may) if texts else None
         # An empty answer trains nothing.
         if best is None or not all(texts[i] for i in best):
             return LeftOut("min_gap")
@@ -68,6 +72,11 @@ class Chooser:
             rejected_score=low,
             prefix=common_beginning(good, bad) if is_parted else "",
         )
+
+    def _may(self, row: Example, texts: Sequence[str]) -> list[bool]:
+        """Which answers may be the better one."""
+        is_any = self.config.chosen == "any"
+        return [is_any or is_truthful(text, row, self.vocabulary) for text in texts]
 
     def _parted(
         self, rows: Sequence[Example], every: Sequence[Sequence[str]]
@@ -90,9 +99,11 @@ class Chooser:
         #    nothing better, the next worst has its turn, among what has been said.
         for i, own in wrong.items():
             answers = [*every[i], *more.get(i, ())]
-            tried = (better(bad, answers, rows[i], vocabulary, config.min_gap) for bad in own)
+            good = list(itertools.compress(answers, self._may(rows[i], answers)))
+            tried = (better(bad, good, rows[i], vocabulary, config.min_gap) for bad in own)
             pair = next(filter(None, tried), None)
-            found[i] = pair or LeftOut("min_gap" if own else "unit")
+            reason: Reason = "min_gap" if good else "chosen"
+            found[i] = pair or LeftOut(reason if own else "unit")
         return found
 
     def _continued(self, begun: Mapping[int, tuple[Example, str]]) -> dict[int, Sequence[str]]:

@@ -12,12 +12,10 @@ import re
 from collections.abc import Sequence
 
 from adapt.data.schema import Example, Vocabulary
-from adapt.metrics.chair import count
-from adapt.metrics.mentions import Mention
 from adapt.pairs.annotate import Answers
 from adapt.pairs.beginning import common_beginning
-from adapt.pairs.deciding import phrase
-from adapt.pairs.rank import score, wrongly_coloured
+from adapt.pairs.errors import errors
+from adapt.pairs.rank import score
 
 _SENTENCE_ENDS = re.compile(r"[.!?\u3002\uff01\uff1f\n]+")  # also the full-width ones
 
@@ -57,28 +55,15 @@ def goes_wrong(answer: str, example: Example, vocabulary: Vocabulary) -> Cut | N
     The words between them belong to what goes wrong, because another answer might stop there, but
     for whole sentences. None where nothing is wrong.
     """
-    mentions, errors = _errors(answer, example, vocabulary)
-    if not errors:
+    mentions, wrong = errors(answer, example, vocabulary)
+    if not wrong:
         return None
-    right = mentions[: mentions.index(errors[0])]
+    right = mentions[: mentions.index(wrong[0])]
     end = right[-1].end if right else 0
-    between = answer[end : errors[0].start]
+    between = answer[end : wrong[0].start]
     at = max((end + found.end() for found in _SENTENCE_ENDS.finditer(between)), default=end)
-    is_there = errors[0].name in {thing.name for thing in example.objects or ()}
+    is_there = wrong[0].name in {thing.name for thing in example.objects or ()}
     return Cut(answer, score(answer, example, vocabulary), at, is_there)
-
-
-def _errors(
-    answer: str, example: Example, vocabulary: Vocabulary
-) -> tuple[Sequence[Mention], list[Mention]]:
-    """All mentions, and those of what is not there or has another colour than the one said.
-
-    A colour that is not said is no error: there is no word that could become less likely.
-    """
-    counts = count(answer, example, vocabulary)
-    off = wrongly_coloured(answer, example, counts.mentions)
-    said = [m for m in off if phrase(answer, m, vocabulary) != m.span]
-    return counts.mentions, [m for m in counts.mentions if m.name not in counts.truth or m in said]
 
 
 def better(
@@ -108,6 +93,6 @@ def better(
 
 
 def _goes_on_rightly(answer: str, at: int, example: Example, vocabulary: Vocabulary) -> bool:
-    mentions, errors = _errors(answer, example, vocabulary)
+    mentions, wrong = errors(answer, example, vocabulary)
     behind = [mention for mention in mentions if mention.end > at]
-    return not errors or (bool(behind) and errors[0].start > behind[0].start)
+    return not wrong or (bool(behind) and wrong[0].start > behind[0].start)

@@ -85,6 +85,7 @@ def _nothing(config: PairsConfig, left: Mapping[Reason, int]) -> str:
     reason = max(left, key=lambda reason: left[reason])
     problems: dict[Reason, str] = {
         "min_gap": f"no two of {config.samples} answers differ by {config.min_gap}",
+        "chosen": f"each of {config.samples} answers makes something up; set it to any",
         "unit": "no answer makes anything up, so that none goes on from there; set it to answer",
         "repeats": "answers say something twice; set it to keep",
         "min_best": f"no better answer reaches a score of {config.min_best}; lower it",

@@ -54,15 +54,21 @@ def wrongly_coloured(answer: str, example: Example, mentions: Sequence[Mention])
 
 
 def best_and_worst(
-    scores: Sequence[float], answers: Sequence[str], min_gap: float
+    scores: Sequence[float],
+    answers: Sequence[str],
+    min_gap: float,
+    may_be_best: Sequence[bool] | None = None,
 ) -> tuple[int, int] | None:
     """Indices of the answers to prefer and to reject, or None when they do not differ enough.
+
+    `may_be_best`: which answers may be preferred, None for any of them; one at least.
 
     >>> best_and_worst([1.0, 0.2, 0.2], ["a b", "a b c d e", "a c"], min_gap=0.1)
     (0, 2)
     """
     # 1. The best, the first among equals.
-    best = max(range(len(scores)), key=lambda i: (scores[i], -i))
+    some = [i for i in range(len(scores)) if may_be_best is None or may_be_best[i]]
+    best = max(some, key=lambda i: (scores[i], -i))
     # 2. The worst, and among equals the one whose length is nearest to the best answer's: when the
     #    rejected answer is always the longer one, preference tuning only learns to stop early.
     lengths = [len(text.split()) for text in answers]

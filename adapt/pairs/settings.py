@@ -59,6 +59,7 @@ class PairsConfig(Settings):
     samples: Annotated[int, Field(ge=2, le=1024)]  # a pair needs two answers
     temperature: Positive
     min_gap: Positive
+    chosen: Literal["any", "truthful"]
     unit: Unit
     min_best: LeastBest
     likelihood: Window

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from adapt.data.schema import Example
+from adapt.data.schema import Example, SceneObject
 from adapt.generation.answer import Decoding, answer
 from adapt.generation.batches import prompt_of
 from adapt.pairs.annotate import Answers, LeftOut
@@ -122,3 +122,28 @@ def test_why_there_is_no_pair():
     (pair,) = by_hand([row()], [twice, bad, "a red house."], repeats="drop")
     assert (pair.chosen, pair.rejected) == ("a red house.", bad)
     assert by_hand([row()], ["a house.", "a car."], min_best=0.9) == [LeftOut("min_best")]
+
+
+def test_the_better_answer_makes_nothing_up():
+    """Of two things, the fullest answer names both and a third; the next leaves one out."""
+    things = {"house": "red", "tree": "green"}.items()
+    there = tuple(SceneObject(name=name, colour=colour, box=None) for name, colour in things)
+    asked, fullest = row(objects=there), "a red house, a green tree, a car."
+    said = [fullest, "a red house.", "a bus, a car."]
+    for changes, better in (({}, fullest), ({"chosen": "truthful"}, "a red house.")):
+        (pair,) = by_hand([asked], said, **changes)
+        assert (pair.chosen, pair.rejected) == (better, "a bus, a car.")
+        (parted,) = by_hand([asked], [fullest, "a blue house.", "a red house."], **changes)
+        assert parted.chosen == ("a red house." if changes else fullest)
+        (parted,) = by_hand([asked], said, unit="continuation", **changes)
+        assert (parted.chosen, parted.rejected) == (better, "a bus, a car.")
+    nothing = [fullest, "a blue house.", "a bus, a car."]
+    for unit in ("answer", "continuation"):
+        assert by_hand([asked], nothing, chosen="truthful", unit=unit) == [LeftOut("chosen")]
+    # A colour that is not said is not made up; of short answers the right one is true.
+    (pair,) = by_hand([asked], ["a house, a tree.", "a car."], chosen="truthful")
+    assert pair.chosen == "a house, a tree."
+    coloured = row(kind="colour", answer="the house is red.", objects=None)
+    short = ["the house is blue.", "the house is red."]
+    (pair,) = by_hand([coloured], short, chosen="truthful")
+    assert pair.chosen == short[1]

@@ -38,6 +38,7 @@ SETTINGS = {
 SETTINGS |= {
     "min_gap": 1e-3,
     "unit": "answer",
+    "chosen": "any",
     "min_best": "any",
     "likelihood": "any",
     "repeats": "keep",

@@ -23,6 +23,7 @@ SETTINGS = {
         "temperature": 1.0,
         "min_gap": 1e-3,
         "unit": "answer",
+        "chosen": "any",
         "min_best": "any",
         "likelihood": "any",
         "repeats": "keep",
