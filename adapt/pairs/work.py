@@ -30,7 +30,7 @@ from adapt.pairs.annotate import (
 )
 from adapt.pairs.beginning import given_beginning
 from adapt.pairs.deciding import inside
-from adapt.pairs.filters import OFF, active
+from adapt.pairs.filters import active
 from adapt.pairs.given import Given
 from adapt.pairs.kept import VERSION, Kept, row_key
 from adapt.pairs.sample import Sampler
@@ -43,6 +43,9 @@ from adapt.progress import Log, track
 GIVEN_BY = ("history", "question", "chosen")
 FILTERED_BY = ("rejected", "rejected_images", "chosen_score")
 SAMPLED_BY = ("id", "kind", "history", "question", "answer", "objects", "absent")
+# What says which rows there are, or is in every digest. All else may make an outcome another one,
+# also what is yet to come.
+OF_ALL_ROWS = {"source", "limit", "images", "kinds", "batch", "keep", "device", "seed", "anchor"}
 # What noise is asked for the debias masks. Descriptions look at all of an image. Masks that hung on
 # the questions of the data would be others, and with them every anchor, with each new question.
 NOISE_QUESTION = "describe the picture."
@@ -147,9 +150,8 @@ class Loaded:
         """Of questions: answers of the model's own, ranked, and their anchors."""
         debias = self._debias()
         maker = Sampler(self.config, self.model, self.processor, vocabulary, debias)
-        names = ("samples", "temperature", "min_gap", "max_new_tokens", "unit", *OFF)
-        settings = [getattr(self.config, name) for name in names]
-        base = self._base("sampled", repr(vocabulary), *settings)
+        settings = {name: value for name, value in self.config if name not in OF_ALL_ROWS}
+        base = self._base("sampled", repr(vocabulary), settings)
         # A question whose given answers are a pair as well needs a name of its own.
         suffix = " (sampled)" if also_given else ""
         return Work(

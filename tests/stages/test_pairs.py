@@ -1,5 +1,6 @@
 """Stage `pairs` on given and on sampled answers: what it takes, keeps, and says of them."""
 
+import contextlib
 import json
 from dataclasses import replace
 from functools import partial
@@ -333,6 +334,17 @@ def test_what_each_filter_takes_is_counted_and_known(tmp_path, worked, capsys):
     assert again == made and not worked and report_of(results, "again") == report
     run(results, "lower", **filters | {"min_best": 0.1})
     assert len(worked) == 5 and report_of(results, "lower")["left_out"] == {"repeats": 2}
+
+
+def test_another_rule_for_the_better_answer_is_another_question(tmp_path, worked):
+    """Outcomes of own answers depend on every setting that does not merely say which rows."""
+    results = workspace(tmp_path, [known(i).asked() for i in range(4)])
+    own = {"source": "sample", "temperature": 3.0, "samples": 4, "min_gap": 0.01}
+    for count, changes in ((4, {}), (4, {"chosen": "truthful"}), (0, {"images": 4, "batch": 2})):
+        worked.clear()
+        with contextlib.suppress(InputError):  # where there is no pair
+            run(results, f"{changes}", **own | changes)
+        assert len(worked) == count, changes
 
 
 def test_a_window_of_likelihood(tmp_path):
