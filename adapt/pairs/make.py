@@ -33,9 +33,11 @@ def make_pairs(
     vocabulary = read_vocabulary(splits / "vocabulary.json")
     source = decided(config, train)
     given = given_rows(config, train) if source in ("given", "both") else []
-    asked = asked_rows(config, train, vocabulary) if source in ("sample", "both") else []
+    is_asked = source in ("sample", "both")
+    asked, skipped = asked_rows(config, train, vocabulary) if is_asked else ([], [])
+    # Pictures of other rounds are no newer to training than those of this one.
     paired = (row.image_id for rows in (given, asked) for row in rows)
-    plain = plain_rows(config, train, paired)
+    plain = plain_rows(config, train, [*paired, *skipped])
     write_plain(out / NAME, plain)
     model = Loaded.of(config, base, state / "debias")
     works = [model.given(given, vocabulary)] if given else []

@@ -30,9 +30,10 @@ NAME = "plain.parquet"
 def plain_rows(config: PairsConfig, train: Path, paired: Iterable[str]) -> Sequence[Example]:
     """The rows to keep, in the order of their file; none with `pairs.keep.images: 0`.
 
-    `train` is the training split, `paired` are the ids of its pictures that pairs are about: others
-    come first, because they are new to training. Which ones is a matter of each picture's id, so
-    that new pictures leave most of the choice. Raises InputError where there are no such rows.
+    `train` is the training split, `paired` are the ids of its pictures that pairs are about, in
+    this round or another: those left come first, because they are new to training. Which ones is a
+    matter of each picture's id, so that new pictures leave most of the choice. Raises InputError
+    where there are no such rows.
     """
     keep = config.keep
     if keep.images == 0:

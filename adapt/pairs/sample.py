@@ -18,13 +18,29 @@ from adapt.generation.debias import Debias
 from adapt.pairs.annotate import Found, LeftOut, Outcome, annotation
 from adapt.pairs.choose import Chooser
 from adapt.pairs.settings import PairsConfig
+from adapt.params import require
 
 
-def chosen_rows(rows: Sequence[Example], images: int, seed: int) -> list[Example]:
-    """All rows of `images` random images, by kind, so that a batch has answers of one length."""
+def pictures_of(rows: Sequence[Example], seed: int) -> list[str]:
+    """The ids of all pictures that rows are about, in a random order."""
     ids = sorted({e.image_id for e in rows})
-    keep = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:images]}
-    return sorted((e for e in rows if e.image_id in keep), key=lambda e: (e.kind, e.id))
+    return [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))]
+
+
+def chosen_rows(
+    rows: Sequence[Example], images: int, seed: int, skip: int = 0
+) -> tuple[list[Example], list[str]]:
+    """All rows of `images` random images, by kind, so that a batch has answers of one length.
+
+    The first `skip` of the same random order are left to other rounds; their ids come second.
+    Raises InputError where that is all of them.
+    """
+    order = pictures_of(rows, seed)
+    problem = f"{skip} pictures are left to other rounds, and there are {len(order)}; lower it"
+    require(skip < len(order), "pairs.skip", problem)
+    keep = {*order[skip : skip + images]}
+    chosen = sorted((e for e in rows if e.image_id in keep), key=lambda e: (e.kind, e.id))
+    return chosen, order[:skip]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,8 +62,19 @@ class Some(Sequence[Any]):
         return self._rows[self._places[index]]
 
 
-def asked_rows(config: PairsConfig, train: Path, vocabulary: Vocabulary | None) -> list[Example]:
-    """The questions to sample answers to: of these kinds, of some pictures, that can be ranked."""
+def asked_rows(
+    config: PairsConfig, train: Path, vocabulary: Vocabulary | None
+) -> tuple[list[Example], list[str]]:
+    """The questions to sample answers to, about some of the pictures.
+
+    Also the ids of the pictures that `pairs.skip` leaves to other rounds.
+    """
+    rows = ranked_rows(config, train, vocabulary)
+    return chosen_rows(rows, config.images, config.seed, config.skip)
+
+
+def ranked_rows(config: PairsConfig, train: Path, vocabulary: Vocabulary | None) -> list[Example]:
+    """The questions of these kinds whose answers can be ranked; InputError where there are none."""
     rows = [row for row in read_split(train) if row.kind in config.kinds]
     if not rows:
         kinds = " or ".join(config.kinds)
@@ -76,7 +87,7 @@ def asked_rows(config: PairsConfig, train: Path, vocabulary: Vocabulary | None) 
     if len(ranked) < len(rows):
         reason = next(filter(None, reasons))
         say(f"{len(rows) - len(ranked)} of {len(rows)} questions left out: {reason}")
-    return chosen_rows(ranked, config.images, config.seed)
+    return ranked
 
 
 def say(*lines: str) -> None:

@@ -50,11 +50,12 @@ Window = Annotated[
 
 
 class PairsConfig(Settings):
-    """Section `pairs`; `limit` is of given pairs, the five keys behind it of sampled ones."""
+    """Section `pairs`; `limit` is of given pairs, the six keys behind it of sampled ones."""
 
     source: PairsFrom
     limit: Natural
     images: Count
+    skip: Natural
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)]
     samples: Annotated[int, Field(ge=2, le=1024)]  # a pair needs two answers
     temperature: Positive

@@ -2,5 +2,6 @@
 
 `python -m flows.compare --help`. `arms` says what is compared, `cells` and `pool` compute it once
 and several at a time, `scoring` scores an arm, `rates` chooses its learning rate, `table` writes
-the result, `ablate` is the flow. Nothing outside imports from here.
+the result, `ablate` is the flow. Outside, `flows.rounds` and `flows.chain` alone build on it:
+rounds are arms.
 """

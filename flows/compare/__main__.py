@@ -52,17 +52,10 @@ def _comparison(root: Path, options: argparse.Namespace) -> Comparison:
     require(options.jobs is None or options.jobs > 0, "--jobs", "must be at least 1")
     file = arms.read(options.file)
     if options.seeds:
-        file = file.model_copy(update={"seeds": _seeds(options.seeds)})
+        file = file.model_copy(update={"seeds": arms.seeds_of(options.seeds)})
     content = changed(content, "train", {"workers": 0})  # one process trains an arm
     jobs = options.jobs or pool.default_jobs()
     return Comparison(root=root, content=content, arms=file, jobs=jobs, split=options.split)
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    for word in text.split(","):
-        require(word.isdecimal(), "--seeds", f"{word!r} is not a whole number")
-        require(int(word) < params.MAX_SEED, "--seeds", f"must be less than {params.MAX_SEED}")
-    return tuple(map(int, text.split(",")))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -116,6 +116,18 @@ def read(path: Path = FILE) -> ArmsConfig:
     return params.load(params.read(path), "arms", ArmsConfig, file=path.name)
 
 
+def seeds_of(text: str) -> tuple[int, ...]:
+    """The seeds of option --seeds.
+
+    >>> seeds_of("7,8")
+    (7, 8)
+    """
+    for word in text.split(","):
+        require(word.isdecimal(), "--seeds", f"{word!r} is not a whole number")
+        require(int(word) < params.MAX_SEED, "--seeds", f"must be less than {params.MAX_SEED}")
+    return tuple(map(int, text.split(",")))
+
+
 def arm_of(content: Content, arms: ArmsConfig, name: str) -> Arm:
     """The arm `name` over a read params.yaml; InputError names the arm and the key."""
     if name not in arms.named:

@@ -60,14 +60,27 @@ class Cell:
             (out / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
-def stage(root: Path, content: Content, name: str) -> Cell:
-    """The result of a stage under the parameters `content`."""
+def stage(root: Path, content: Content, name: str, start: Cell | None = None) -> Cell:
+    """The result of a stage under the parameters `content`.
+
+    `start` is a training whose model stage `base` takes in place of `base.source`. The name of a
+    result has it by its own name, which says what it was made of, and not by where it lies: the
+    state folder may be moved.
+    """
     entry = graph(root)[name]
-    before = {needed: stage(root, content, needed) for needed in needs(entry)}
-    folder = home(root) / f"{name}-{key(root, content, entry, before)}"
+    before = {needed: stage(root, content, needed, start) for needed in needs(entry)}
+    named, after = content, tuple(before.values())
+    if name == "base" and start is not None:
+        named = _from(content, f"cells/{start.folder.name}")
+        content, after = _from(content, str(start.folder / "model")), (*after, start)
+    folder = home(root) / f"{name}-{key(root, named, entry, before)}"
     read = {needed: cell.folder for needed, cell in before.items()}
     make = functools.partial(_run, dict(content), name, read)
-    return Cell(f"{name}, seed {content['seed']}", folder, make, tuple(before.values()))
+    return Cell(f"{name}, seed {content['seed']}", folder, make, after)
+
+
+def _from(content: Content, source: str) -> Content:
+    return {**content, "base": {**content["base"], "source": source}}
 
 
 def graph(root: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Score arms by the stages' own code: train if one trains, answer, judge; once for each content."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,20 +74,29 @@ def score(
 ) -> list[ArmScores]:
     """Every arm on every seed, seed by seed; logs progress, and how long the rest takes."""
     wanted = [scoring(comparison, arm, seed, split) for seed in seeds for arm in arms]
-    log, started = get_run_logger(), time.monotonic()
-    computed = pool.run([one.cell for one in wanted], comparison.jobs, comparison.root)
-    for count, (cell, left) in enumerate(computed, start=1):
-        minutes = (time.monotonic() - started) / count * left / 60
-        log.info(
-            one_line(f"{cell.title}: {cell.seconds:.0f} s; {left} to come, about {minutes:.0f} min")
-        )
+    compute(comparison, [one.cell for one in wanted], get_run_logger().info)
     return [one.scores for one in wanted]
 
 
-def scoring(comparison: Comparison, arm: Arm, seed: int, split: str) -> Scoring:
-    """How `arm` comes by its scores; computes nothing."""
+def compute(comparison: Comparison, wanted: Sequence[Cell], tell: Callable[[str], object]) -> None:
+    """Compute what is not there yet; tells of each cell, and how long the rest takes."""
+    started = time.monotonic()
+    computed = pool.run(wanted, comparison.jobs, comparison.root)
+    for count, (cell, left) in enumerate(computed, start=1):
+        minutes = (time.monotonic() - started) / count * left / 60
+        rest = f"{left} to come, about {minutes:.0f} min"
+        tell(one_line(f"{cell.title}: {cell.seconds:.0f} s; {rest}"))
+
+
+def scoring(
+    comparison: Comparison, arm: Arm, seed: int, split: str, start: Cell | None = None
+) -> Scoring:
+    """How `arm` comes by its scores; computes nothing.
+
+    `start` is a training whose model is the base that the arm begins from (`cells.stage`).
+    """
     root, content = comparison.root, {**arm.content, "seed": seed}
-    model = cells.stage(root, content, "train" if arm.train else "base")
+    model = cells.stage(root, content, "train" if arm.train else "base", start)
     data = cells.stage(root, content, "data")
     splits, graph, home = data.folder / "splits", cells.graph(root), cells.home(root)
     ending = f"{arm.name} on {split}, seed {seed}"

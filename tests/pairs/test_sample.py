@@ -31,6 +31,7 @@ SETTINGS = {
     "source": "auto",
     "limit": 0,
     "images": 3,
+    "skip": 0,
     "kinds": ["describe"],
     "samples": 6,
     "temperature": 1.0,

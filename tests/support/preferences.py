@@ -18,7 +18,7 @@ WORDS = Vocabulary(
     colours=("red", "green", "blue"),
 )
 SETTINGS = {
-    **{"source": "auto", "limit": 0, "images": 100, "kinds": ["describe"], "samples": 4},
+    **{"source": "auto", "limit": 0, "images": 100, "skip": 0, "kinds": ["describe"], "samples": 4},
     **{
         "temperature": 1.0,
         "min_gap": 1e-3,
