@@ -32,8 +32,8 @@ def plain_rows(config: PairsConfig, train: Path, paired: Iterable[str]) -> Seque
 
     `train` is the training split, `paired` are the ids of its pictures that pairs are about, in
     this round or another: those left come first, because they are new to training. Which ones is a
-    matter of each picture's id, so that new pictures leave most of the choice. Raises InputError
-    where there are no such rows.
+    matter of each picture's id, so that new pictures leave most of the choice. A training split
+    without such rows keeps none and says so; a file of its own is refused by InputError.
     """
     keep = config.keep
     if keep.images == 0:
@@ -42,8 +42,10 @@ def plain_rows(config: PairsConfig, train: Path, paired: Iterable[str]) -> Seque
     suited = [
         (place, row.image_id) for place, row in enumerate(rows) if _is_suited(row, keep.kinds)
     ]
-    if not suited:
-        raise InputError(_none_suited(keep, rows, keep.file or train))
+    if not suited and not keep.path:
+        say(f"no rows are kept: {_none_suited(keep, rows, train)}")
+        return ()
+    require(bool(suited), "pairs.keep.kinds", _none_suited(keep, rows, keep.file or train))
     # A file of its own has other pictures than the training split.
     used = set() if keep.path else {*paired}
     ids = {identity for _, identity in suited}
@@ -78,10 +80,7 @@ def _asked(keep: KeepConfig, train: Path) -> Sequence[Example]:
     """The rows that are chosen from; those of preferences have no answer that is simply right."""
     path, rows = keep.file, read_split(train)
     if path is None:
-        advice = "name a file of rows with an answer in pairs.keep.path, or set images to 0"
-        problem = f"{train} holds preferences, and its answers are not simply right; {advice}"
-        require(kind_of_file(train) == "evaluation", "pairs.keep", problem)
-        return rows
+        return rows if kind_of_file(train) == "evaluation" else ()
     try:
         rows, kind = read_split(path), kind_of_file(path)
         len(rows)  # reads the texts
@@ -115,8 +114,9 @@ def _is_suited(row: Example, kinds: Collection[str]) -> bool:
 
 def _none_suited(keep: KeepConfig, rows: Sequence[Example], path: Path) -> str:
     there = ", ".join(sorted({str(row.kind) for row in rows if (row.answer or "").strip()}))
+    nothing = "none of any kind" if rows else "preferences alone"
     wanted = f"{path} has no {' or '.join(keep.kinds)} questions with an answer"
-    return f"pairs.keep.kinds: {wanted}; it has {there or 'none of any kind'}"
+    return f"{wanted}; it has {there or nothing}"
 
 
 def _say(taken: int, again: int, asked: int) -> None:

@@ -58,10 +58,7 @@ def check(config: Config, base: Path, pairs: Path, plain: Path | None = None) ->
 
 def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) -> None:
     """That there are plain rows enough, which become tokens, few enough for the model."""
-    require(plain.exists(), str(plain), f"not found; {REMAKE}")
     rows = read_split(plain)
-    advice = "set pairs.keep.images above 0, or train.w_keep to 0"
-    require(len(rows) > 0, "train.w_keep", f"{plain} has no rows to keep; {advice}")
     problem = f"{config.keep_rows} rows a step, but {plain} has {len(rows)} in all"
     require(config.keep_rows <= len(rows), "train.keep_rows", problem)
     known = dict[object, Seen]()

@@ -18,8 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from adapt.cluster import storage, submit
+from adapt.data.tables import read_split
 from adapt.models.device import resolve
 from adapt.names import one_line
+from adapt.pairs.table import REMAKE
+from adapt.params import require
 from adapt.preference import adapters, parts
 from adapt.preference.build import build_trainer
 from adapt.preference.callback import ReportCallback
@@ -48,9 +51,10 @@ def fit(
 
     `state` keeps reference log-probabilities for the next run, checkpoints until the run has ended,
     and its result until DVC, in `workspace`, knows it or a later one. `plain` is the file of plain
-    rows, which is looked at where `w_keep` is above 0.
+    rows, which is looked at where `w_keep` is above 0; without a row that term is left out.
     """
-    plain = plain if config.w_keep > 0 else None
+    if plain is not None and (config.w_keep == 0 or not _has_rows(plain)):
+        config, plain = config.model_copy(update={"w_keep": 0.0}), None
     check(config, base, pairs, plain)
     adapters.check(config, base)
     setup = _setup(config, base, pairs, plain, state, log)
@@ -69,6 +73,16 @@ def fit(
         else:
             on_ray(loop, setup, training)
         return deliver(training.final, out)
+
+
+def _has_rows(plain: Path) -> bool:
+    """Whether there is anything to keep; says so where there is not."""
+    require(plain.exists(), str(plain), f"not found; {REMAKE}")
+    rows = len(read_split(plain))
+    if not rows:
+        said = f"{plain} has no rows to keep (pairs.keep): that term is left out"
+        print(one_line(f"train.w_keep: {said}"), file=sys.stderr)
+    return rows > 0
 
 
 def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:

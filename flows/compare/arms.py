@@ -4,10 +4,10 @@
 trained arm may choose from on the validation split (the same budget for all), against which arms
 Hal is compared, and what an arm changes:
 
-    sft: {train: {w_vag: 0.0, w_dpo: 0.0, w_attn: 0.0}}   trained so, answers plainly
-    full_steered: {train: {}, steer: {}}                  trained and steered as params.yaml says
+    sft: {train: {w_dpo: 0.0, w_attn: 0.0}}               trained so, answers plainly
+    shipped_steered: {train: {}, steer: {}}               trained and steered as params.yaml says
     steering: {steer: {}}                                 the base model, steered
-    more_pairs: {pairs: {images: 3200}, train: {}}        trained on pairs of its own
+    fewer_pairs: {pairs: {images: 1600}, train: {}}       trained on pairs of its own
     noisy: {scenes: {caption_noise: 0.9}, train: {}}      in a world of its own, from data to scores
 
 An arm without `train` measures the base model; one without `steer` answers plainly. An arm that

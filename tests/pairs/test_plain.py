@@ -100,7 +100,6 @@ def test_pictures_that_models_are_judged_by_are_not_kept(tmp_path):
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        ({}, r"pairs\.keep: .*train.parquet holds preferences, .* in pairs\.keep\.path, or set"),
         ({"path": "none.parquet"}, r"pairs\.keep\.path: .*none.parquet: not found"),
         ({"path": "train.parquet"}, r"pairs\.keep\.path: .*train.parquet holds preferences, not"),
         ({"path": "broken.parquet"}, r"pairs\.keep\.path: .*: not a parquet file, or damaged"),
@@ -120,8 +119,11 @@ def test_rows_that_are_not_there_are_refused_by_their_key(tmp_path, keep, messag
         chosen([preference(0)], tmp_path, **keep)
 
 
-def test_a_training_split_without_such_questions_is_refused(tmp_path):
+def test_a_training_split_without_such_questions_keeps_none_and_says_so(tmp_path, capsys):
     rows = [row for row in world(2) if row.kind == "describe"]
     rows += [dataclasses.replace(rows[0], id="silent", kind="exists", answer="  ")]
-    with pytest.raises(InputError, match=r"^pairs\.keep\.kinds: .*; it has describe$"):
-        chosen(rows, tmp_path)
+    assert chosen(rows, tmp_path) == []
+    wanted = "has no exists or colour questions with an answer"
+    assert f"{wanted}; it has describe\n" in capsys.readouterr().err
+    assert chosen([preference(0)], tmp_path) == []
+    assert f"{wanted}; it has preferences alone\n" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from adapt.models.load import load_model, save
 from adapt.pairs.plain import write_plain
 from adapt.pairs.table import PairPlace, write_pairs
+from adapt.params import InputError
 from adapt.preference.fit import fit
 from adapt.preference.settings import Config
 from adapt.tracking.runs import recorded, stage_run
@@ -103,6 +104,21 @@ def test_other_terms_leave_the_trajectory_of_a_divided_step(inputs, tmp_path, ch
     whole, divided = losses(tmp_path / "whole/out"), losses(tmp_path / "divided/out")
     assert divided == pytest.approx(whole, rel=1e-5)
     assert whole != pytest.approx(PINNED[:5], rel=1e-2)
+
+
+def test_where_there_is_nothing_to_keep_that_term_is_left_out(inputs, tmp_path, capsys):
+    files = [inputs / "base", inputs / "pairs.parquet"]
+    write_plain(tmp_path / "none.parquet", [])
+    for name, plain, weight in (("none", "none.parquet", 1.0), ("off", "gone.parquet", 0.0)):
+        (tmp_path / name).mkdir()
+        config = settings(steps=2, w_keep=weight)
+        to = (tmp_path / name, tmp_path / f"state-{name}", lambda step, metrics: None)
+        fit(config, *files, *to, plain=tmp_path / plain)
+    assert losses(tmp_path / "none") == losses(tmp_path / "off") == pytest.approx(PINNED[:2])
+    assert "train.w_keep: " in (said := capsys.readouterr().err)
+    assert said.count("none.parquet has no rows to keep (pairs.keep): that term is left out") == 1
+    with pytest.raises(InputError, match=r"gone.parquet: not found; run the pairs stage again"):
+        fit(settings(steps=2, w_keep=1.0), *files, *to, plain=tmp_path / "gone.parquet")
 
 
 @pytest.mark.parametrize("changes", [dict(accumulation=4), dict(gradient_checkpointing=True)])

@@ -340,7 +340,11 @@ def test_another_rule_for_the_better_answer_is_another_question(tmp_path, worked
     """Outcomes of own answers depend on every setting that does not merely say which rows."""
     results = workspace(tmp_path, [known(i).asked() for i in range(4)])
     own = {"source": "sample", "temperature": 3.0, "samples": 4, "min_gap": 0.01}
-    for count, changes in ((4, {}), (4, {"chosen": "truthful"}), (0, {"images": 4, "batch": 2, "skip": 0})):
+    for count, changes in (
+        (4, {}),
+        (4, {"chosen": "truthful"}),
+        (0, {"images": 4, "batch": 2, "skip": 0}),
+    ):
         worked.clear()
         with contextlib.suppress(InputError):  # where there is no pair
             run(results, f"{changes}", **own | changes)

@@ -26,8 +26,9 @@ def test_every_shipped_arm_can_be_read():
     assert by_name["base"].train is None and by_name["base"].steer is None
     assert by_name["sft"].train.w_vag == 0 and by_name["sft"].train.w_sft == 2
     assert by_name["sft"].steer is None
-    assert by_name["full_steered"].train.w_vag == CONTENT["train"]["w_vag"]
-    assert by_name["full_steered"].steer.alpha == CONTENT["steer"]["alpha"]
+    assert by_name["full"].train.w_vag > CONTENT["train"]["w_vag"] == 0
+    assert by_name["shipped_steered"].train.w_vag == CONTENT["train"]["w_vag"]
+    assert by_name["shipped_steered"].steer.alpha == CONTENT["steer"]["alpha"]
     assert by_name["paper_rule"].steer.trigger == "amc"
     assert by_name["paper_rule"].steer.layers == "all"
 
