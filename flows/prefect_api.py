@@ -39,8 +39,11 @@ def only_told() -> Iterator[None]:
 
 
 @contextmanager
-def prefect_here(root: Path) -> Iterator[None]:
-    """Use the server that is configured, or that of `make serve`, or else start a temporary one."""
+def prefect_here(root: Path, command: str) -> Iterator[None]:
+    """Use the server that is configured, or that of `make serve`, or else start a temporary one.
+
+    `command` is who says so.
+    """
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.flow_engine"):
         logging.getLogger(name).addFilter(_in_one_line)
     if address := os.environ.get("PREFECT_API_URL"):
@@ -55,7 +58,7 @@ def prefect_here(root: Path) -> Iterator[None]:
         check_room(Path(os.environ["PREFECT_HOME"]))
         limit = get_current_settings().server.ephemeral.startup_timeout_seconds
         wait = f"starting Prefect's temporary server; up to {limit} s on a busy machine"
-        with environment.announced(f"retrain: {wait}"):
+        with environment.announced(f"{command}: {wait}"):
             try:
                 get_client(sync_client=True)  # the flow finds it running then
             except (RuntimeError, ValueError) as error:

@@ -143,7 +143,7 @@ def recorded(root: Path, options: Retraining) -> Ended:
     reaper.watch()
     before = len(_endings)
     try:
-        with prefect_here(root):
+        with prefect_here(root, "retrain"):
             state = retrain(options, return_state=True)
         message = f"{state.message}; {KEPT}"
     except GONE as error:

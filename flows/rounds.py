@@ -63,7 +63,7 @@ def _played(root: Path, options: argparse.Namespace) -> None:
     jobs = options.jobs or pool.default_jobs()
     # One process trains, as for the arms of a comparison.
     of = chain.comparison(root, changed(content, "train", {"workers": 0}), asked, jobs)
-    with prefect_here(root):
+    with prefect_here(root, "rounds"):
         table = rounds(of, asked)
     shipped = json.loads((root / curve.FOLDER / "best.json").read_text(encoding="utf-8"))
     told = "\n\n".join(curve.advice(content, one) for one in shipped)

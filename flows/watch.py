@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.start:
             print(one_line(sentence(seen(root))))
             return 0
-        with prefect_here(root):
+        with prefect_here(root, "watch"):
             state = watch(dry_run=False, return_state=True)
         line = names.one_line(state.message or "", command.LONGEST)
         print(f"watch: {line}", file=sys.stderr if state.is_failed() else sys.stdout)

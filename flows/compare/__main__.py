@@ -40,7 +40,7 @@ def _compared(root: Path, options: argparse.Namespace) -> None:
     names = options.arms.split(",") if options.arms else list(comparison.arms.named)
     for name in names:
         comparison.arm(name)  # a mistake in the last arm is told before the first is computed
-    with prefect_here(root):
+    with prefect_here(root, "compare"):
         table = ablate(comparison, names)
     folder = comparison.folder.relative_to(root)
     print(f"\n{table}\n{folder}: table.md, table.csv, arms.png; in MLflow: make ui")
