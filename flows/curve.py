@@ -14,6 +14,7 @@ import pandas as pd
 
 from adapt.evaluation.comparison import COLUMNS
 from adapt.files import whole_folder
+from adapt.names import figure_text
 from adapt.params import Content
 from flows.chain import Round, best_of
 
@@ -139,12 +140,21 @@ def chart(long: pd.DataFrame, path: Path) -> None:
         is_plain = way == "plain"
         style: dict[str, Any] = {"color": f"C{seeds.index(seed) % 10}"}
         style |= {"alpha": 1.0 if is_plain else 0.45, "ls": "-" if is_plain else "--"}
-        axes.plot(rows.hal, rows.cover, marker="o", ms=7, label=f"seed {seed}, {way}", **style)
+        axes.plot(
+            rows.hal,
+            rows.cover,
+            marker="o",
+            ms=7,
+            label=figure_text(f"seed {seed}, {way}"),
+            **style,
+        )
         axes.plot(rows.hal[:1], rows.cover[:1], marker="s", ms=10, **style)
         for row in rows.itertuples():
             text = str(row.round) if row.round else "base"
             at = (row.hal, row.cover)
-            axes.annotate(text, at, xytext=(6, 6), textcoords="offset points", fontsize=9)
+            axes.annotate(
+                figure_text(text), at, xytext=(6, 6), textcoords="offset points", fontsize=9
+            )
     axes.set_xlabel("Hal, % of descriptions with a hallucinated object")
     axes.set_ylabel("Cover, % of true objects mentioned")
     axes.set_title("rounds on the validation split; square: base; upper left is best")

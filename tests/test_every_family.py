@@ -29,7 +29,7 @@ SIZES = ((48, 32), (32, 64), (40, 40))
 THINGS = ("car", "house", "tree")
 SETTINGS: dict[str, Any] = {
     "max_new_tokens": 8,
-    "pairs": {"images": 12, "samples": 4, "min_gap": 0.01},
+    "pairs": {"images": 12, "samples": 4, "min_gap": 0.01, "chosen": "any"},
     "train": {
         "workers": 0,
         "batch_pairs": 4,
@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
         "learning_rate": 1e-2,
         "w_vag": 0.5,
         "w_attn": 0.5,
+        "tower": "frozen",
         "checkpoint_every": 2,
     },
     "answer": {"traces": 1},

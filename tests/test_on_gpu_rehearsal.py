@@ -37,7 +37,8 @@ def test_a_step_of_each_side_at_qwens_shape(tmp_path, monkeypatch):
 def test_decoding_of_each_side_at_llavas_shape(tmp_path, monkeypatch):
     rows = rehearsed(tmp_path, monkeypatch, "decode", "--model", "llava")
     assert [row[1] for row in rows[:8]] == [*SIDES, *SIDES], "one answer, then several at once"
-    assert [row[0] for row in rows[8:]] == [*SIDES]
+    turns = [["1", side] for side in SIDES] + [["2", side] for side in SIDES]
+    assert [[*row[:2]] for row in rows[8:]] == turns
 
 
 def test_the_adapters_leave_no_trace_between_turns(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ PRINTED = {
     "flows/compare/__main__.py": "a table of the project's own arms",
     "flows/promote/__main__.py": "`told` and `hand` put every text through `one_line`",
     "flows/report.py": "a table of stages and numbers",
+    "flows/rounds.py": "a table of numbers, and names of cells",
     "flows/retrain.py": "sentences about stages and times of this workspace",
 }
 # Names in file names that a stranger cannot choose.
@@ -40,7 +41,7 @@ OWN_WORDS = {
     **dict.fromkeys(("ending", "own", "status", "_suffix()"), "one of a few of our own"),
     **dict.fromkeys(("number", "rank", "state.global_step", "context.get_world_rank()"), "numbers"),
     **dict.fromkeys(("journal.id", "commit[:DIGITS]", "uuid.uuid4().hex[:8]"), "hex digits"),
-    "key(root, content, entry, before)": "hex digits",
+    "key(root, named, entry, before)": "hex digits",
 }
 SAFE = {"figure_text", "file_name", "one_line", "tag", "shown", "plain", "visible"}
 # Methods of matplotlib that draw a text, and where in their arguments it stands.

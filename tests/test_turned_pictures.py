@@ -89,6 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
         asked = PairsConfig(
             source="given",
             limit=0,
+            skip=0,
             temperature=1.0,
             unit="answer",
             chosen="any",

@@ -1,6 +1,7 @@
 """Section `train`: training on preference pairs."""
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -44,7 +45,7 @@ Targets = Annotated[
 ]
 """Linear layers: all of a part, or those whose names end so."""
 AttnTarget = Literal["early", "anchor", "boxes"]
-Tower = Literal["frozen", "lora", "full"]
+Tower = Literal["auto", "frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -106,6 +107,16 @@ class Config(Settings):
     device: Shared[Device]
     anchor: Shared[AnchorConfig]
     seed: Shared[Seed]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chooses_the_tower(cls, values: Any) -> Any:
+        """`auto`: trained with all the rest, frozen beside adapters."""
+        if isinstance(values, Mapping) and values.get("tower") == "auto":
+            lora = values.get("lora")
+            rank = lora.get("rank") if isinstance(lora, Mapping) else getattr(lora, "rank", 0)
+            return {**values, "tower": "frozen" if rank else "full"}
+        return values
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:

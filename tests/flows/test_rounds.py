@@ -25,7 +25,7 @@ SETTINGS = {
     **workspace.SMOKE,
     "seed": SEED,
     "scenes": {"train_images": 60, "validation_images": 6, "test_images": 2},
-    "pairs": {"images": 20, "samples": 3, "min_gap": 0.01, "skip": 4},
+    "pairs": {"images": 20, "samples": 3, "min_gap": 0.01, "chosen": "any", "skip": 4},
 }
 
 

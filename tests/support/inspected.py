@@ -14,6 +14,8 @@ def content(batch: Any = 16, lora: bool = False, **train: Any) -> dict[str, Any]
     values = params.read(workspace.ROOT / "params.yaml")
     values["pairs"] |= {"batch": batch}
     values["answer"] |= {"batch": batch}
+    # The terms and the tower as recipes for published checkpoints have them.
+    values["train"] |= {"w_vag": 1.0, "vag_form": "paper", "w_keep": 0.0, "tower": "frozen"}
     values["train"] |= train
     if lora:
         values["train"]["lora"] |= {"rank": 4}

@@ -36,7 +36,7 @@ SMOKE: dict[str, Any] = {
             "text_layers": 2,
         }
     },
-    "pairs": {"images": 24, "samples": 3, "min_gap": 0.01},
+    "pairs": {"images": 24, "samples": 3, "min_gap": 0.01, "chosen": "any"},
     "train": {"workers": 0, "batch_pairs": 4, "steps": 4, "checkpoint_every": 2},
     "max_new_tokens": 12,
     "evaluate": {"bootstrap": 100, "panels": 1},
