@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from adapt.evaluation.comparison import COLUMNS
+from adapt.evaluation.comparison import COLUMNS, finished
 from adapt.files import whole_folder
 from adapt.names import figure_text
 from adapt.params import Content
@@ -155,9 +155,4 @@ def chart(long: pd.DataFrame, path: Path) -> None:
             axes.annotate(
                 figure_text(text), at, xytext=(6, 6), textcoords="offset points", fontsize=9
             )
-    axes.set_xlabel("Hal, % of descriptions with a hallucinated object")
-    axes.set_ylabel("Cover, % of true objects mentioned")
-    axes.set_title("rounds on the validation split; square: base; upper left is best")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+    finished(figure, axes, "rounds on the validation split; square: base; upper left is best", path)

@@ -123,9 +123,14 @@ def chart(long: pd.DataFrame, path: Path) -> None:
             continue
         axes.scatter(rows.hal, rows.cover, s=16, alpha=0.5, **style)
         axes.scatter(hal, cover, s=90, label=figure_text(label), edgecolors="white", **style)
+    finished(figure, axes, "every arm on every seed; large: mean; upper left is best", path)
+
+
+def finished(figure: Any, axes: Any, title: str, path: Path) -> None:
+    """Write a chart of Hal against Cover, with its title, axes and legend."""
     axes.set_xlabel("Hal, % of descriptions with a hallucinated object")
     axes.set_ylabel("Cover, % of true objects mentioned")
-    axes.set_title("every arm on every seed; large: mean; upper left is best")
+    axes.set_title(figure_text(title))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)

@@ -63,17 +63,16 @@ class Packed:
 
     def looks(self, image_token_id: int) -> "Looks":
         """Whose attention shows where the rows look, and the attention to what."""
-        (B, R), nowhere = self.starts_BR.shape, Place(token=-1, patches_N=torch.zeros(0).bool())
-        tokens_BR4, places = torch.full((B, R, 4), -1), []
+        image_BN = image_columns(self.inputs["input_ids"], image_token_id)
+        nowhere = Place(token=-1, patches_N=torch.zeros(image_BN.shape[1], dtype=torch.bool))
+        (B, R), places = self.starts_BR.shape, list[Place]()
+        tokens_BR4 = torch.full((B, R, 4), -1)
         for b, rows in enumerate(self.rows):
             for r, row in enumerate(rows):
                 p = row.place
                 at = torch.tensor([p.token, p.deciding, p.token, p.repeated])
                 tokens_BR4[b, r] = torch.where(at >= 0, at + self.starts_BR[b, r], -1)
             places += [row.place for row in rows] + [nowhere] * (R - len(rows))
-        image_BN = image_columns(self.inputs["input_ids"], image_token_id)
-        blank = torch.zeros(image_BN.shape[1], dtype=torch.bool)
-        places = [dataclasses.replace(p, patches_N=blank) if p is nowhere else p for p in places]
         rows_BQ = tokens_BR4[..., :2].transpose(1, 2).flatten(1)
         columns_BM = torch.cat([image_BN, tokens_BR4[..., 2:].flatten(1)], 1)
         return Looks(rows_BQ=rows_BQ, columns_BM=columns_BM, places=places)

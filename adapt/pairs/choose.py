@@ -56,7 +56,8 @@ class Chooser:
 
     def _whole(self, row: Example, texts: Sequence[str]) -> Answers | LeftOut:
         """The best and the worst of some answers."""
-        scores, may = [score(text, row, self.vocabulary) for text in texts], self._may(row, texts)
+        scores = [score(text, row, self.vocabulary) for text in texts]
+        may = self._may_be_better(row, texts)
         if texts and not any(may):
             return LeftOut("chosen")
         best = best_and_worst(scores, texts, self.config.min_gap, may) if texts else None
@@ -73,7 +74,7 @@ class Chooser:
             prefix=common_beginning(good, bad) if is_parted else "",
         )
 
-    def _may(self, row: Example, texts: Sequence[str]) -> list[bool]:
+    def _may_be_better(self, row: Example, texts: Sequence[str]) -> list[bool]:
         """Which answers may be the better one."""
         is_any = self.config.chosen == "any"
         return [is_any or is_truthful(text, row, self.vocabulary) for text in texts]
@@ -99,7 +100,7 @@ class Chooser:
         #    nothing better, the next worst has its turn, among what has been said.
         for i, own in wrong.items():
             answers = [*every[i], *more.get(i, ())]
-            good = list(itertools.compress(answers, self._may(rows[i], answers)))
+            good = list(itertools.compress(answers, self._may_be_better(rows[i], answers)))
             tried = (better(bad, good, rows[i], vocabulary, config.min_gap) for bad in own)
             pair = next(filter(None, tried), None)
             reason: Reason = "min_gap" if good else "chosen"

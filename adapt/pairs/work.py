@@ -45,10 +45,8 @@ FILTERED_BY = ("rejected", "rejected_images", "chosen_score")
 SAMPLED_BY = ("id", "kind", "history", "question", "answer", "objects", "absent")
 # What says which rows there are, or is in every digest. All else may make an outcome another one,
 # also what is yet to come.
-OF_ALL_ROWS = {
-    *("source", "limit", "images", "skip", "kinds", "batch", "keep"),
-    *("device", "seed", "anchor"),
-}
+OF_ALL_ROWS = {"source", "limit", "images", "skip", "kinds", "batch", "keep"}
+OF_ALL_ROWS |= {"device", "seed", "anchor"}
 # What noise is asked for the debias masks. Descriptions look at all of an image. Masks that hung on
 # the questions of the data would be others, and with them every anchor, with each new question.
 NOISE_QUESTION = "describe the picture."

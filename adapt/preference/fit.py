@@ -54,7 +54,8 @@ def fit(
     rows, which is looked at where `w_keep` is above 0; without a row that term is left out.
     """
     if plain is not None and (config.w_keep == 0 or not _has_rows(plain)):
-        config, plain = config.model_copy(update={"w_keep": 0.0}), None
+        # Checked anew: another term must be left.
+        config, plain = Config.model_validate({**dict(config), "w_keep": 0.0}), None
     check(config, base, pairs, plain)
     adapters.check(config, base)
     setup = _setup(config, base, pairs, plain, state, log)

@@ -23,6 +23,7 @@ from adapt.cluster import storage
 from adapt.files import whole_folder
 from adapt.params import Content
 from adapt.progress import unlogged
+from flows.compare.arms import changed
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,13 @@ def stage(root: Path, content: Content, name: str, start: Cell | None = None) ->
     before = {needed: stage(root, content, needed, start) for needed in needs(entry)}
     named, after = content, tuple(before.values())
     if name == "base" and start is not None:
-        named = _from(content, f"cells/{start.folder.name}")
-        content, after = _from(content, str(start.folder / "model")), (*after, start)
+        named = changed(content, "base", {"source": f"cells/{start.folder.name}"})
+        content = changed(content, "base", {"source": str(start.folder / "model")})
+        after = (*after, start)
     folder = home(root) / f"{name}-{key(root, named, entry, before)}"
     read = {needed: cell.folder for needed, cell in before.items()}
     make = functools.partial(_run, dict(content), name, read)
     return Cell(f"{name}, seed {content['seed']}", folder, make, after)
-
-
-def _from(content: Content, source: str) -> Content:
-    return {**content, "base": {**content["base"], "source": source}}
 
 
 def graph(root: Path) -> dict[str, Any]:

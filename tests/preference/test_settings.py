@@ -76,3 +76,8 @@ def test_a_file_of_rows_to_keep_is_of_no_use_without_pictures():
 def test_loss_types_are_those_of_trl_that_need_no_option():
     named = re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata["help"])
     assert set(get_args(LossType)) == set(named) - {"exo_pair", "sft"}
+
+
+def test_the_tower_is_trained_with_all_the_rest_and_left_alone_beside_adapters():
+    assert settings(tower="auto").tower == "full"
+    assert settings(tower="auto", lora=lora(8)).tower == "frozen"
