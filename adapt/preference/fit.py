@@ -54,8 +54,10 @@ def fit(
     rows, which is looked at where `w_keep` is above 0; without a row that term is left out.
     """
     if plain is not None and (config.w_keep == 0 or not _has_rows(plain)):
-        # Checked anew: another term must be left.
-        config, plain = Config.model_validate({**dict(config), "w_keep": 0.0}), None
+        config = config.model_copy(update={"w_keep": 0.0})
+        problem = f"{plain} has no rows to keep, and no other term has a weight: nothing to train"
+        require(config.total > 0, "train.w_keep", problem)
+        plain = None
     check(config, base, pairs, plain)
     adapters.check(config, base)
     setup = _setup(config, base, pairs, plain, state, log)

@@ -128,13 +128,9 @@ class Config(Settings):
         problem = "weighs the margins of w_vag, w_dpo and w_anchor, which are 0; set it to 1"
         has_margins = self.w_vag + self.w_dpo + self.w_anchor > 0
         params.require(self.span_weight == 1 or has_margins, "span_weight", problem)
-        weights = (
-            *(self.w_vag, self.w_dpo, self.w_sft),
-            *(self.w_anchor, self.w_attn, self.w_keep),
-        )
         named = "w_vag, w_dpo, w_sft, w_anchor, w_attn, w_keep"
         problem = f"all loss weights ({named}) are 0: nothing to train"
-        params.require(sum(weights) > 0, "w_vag", problem)
+        params.require(self.total > 0, "w_vag", problem)
         passes = f"{self.accumulation} passes of {self.processes} workers"
         problem = f"{self.batch_pairs} pairs do not divide into {passes}"
         params.require(self.batch_pairs % self.parts == 0, "batch_pairs", problem)
@@ -148,6 +144,12 @@ class Config(Settings):
         problem = "with lora.rank above 0 adapters alone are trained; set tower to frozen or lora"
         params.require(self.tower != "full" or self.lora.rank == 0, "tower", problem)
         return self
+
+    @property
+    def total(self) -> float:
+        """All loss weights; 0 trains nothing."""
+        pairs = self.w_vag + self.w_dpo + self.w_sft + self.w_anchor
+        return pairs + self.w_attn + self.w_keep
 
     @property
     def loss_mix(self) -> dict[LossType, float]:
