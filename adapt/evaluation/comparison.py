@@ -5,9 +5,10 @@ of all seeds together (`adapt.metrics.bootstrap`), so its interval speaks of ima
 over seeds stands beside it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,9 @@ from adapt.metrics.bootstrap import Interval, difference
 from adapt.metrics.headline import HEADLINES
 from adapt.names import figure_text
 
+COMPARED = ("hal", "chair_i", "cover", "pope_f1", "colour_accuracy")
+"""Metrics of which differences are taken."""
+PARTS = ("hal", "chair_i")  # of which a difference is shown as a part too: less of it by so much
 FAR = 10.0  # points of mean Cover below the best arm's, beyond which an arm is off the chart
 COLUMNS = {
     **{number.key: number.title for number in HEADLINES[:3]},
@@ -34,38 +38,47 @@ COLUMNS = {
 }
 
 
-def hal_difference(
-    ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame], resamples: int, seed: int
-) -> Interval | None:
-    """Hal of one arm minus that of another, in points; each gives judged answers by seed.
+class Change(NamedTuple):
+    """One arm against another: the difference in points, and the part of theirs that it is."""
 
-    None where nobody knows what is in the pictures.
+    points: Interval
+    part: float
+
+
+def change(
+    metric: str,
+    ours: Sequence[pd.DataFrame],
+    theirs: Sequence[pd.DataFrame],
+    resamples: int,
+    seed: int,
+) -> Change | None:
+    """A metric of one arm minus that of another; each gives judged answers by seed.
+
+    None where it cannot be counted, as where nobody knows what is in the pictures.
     """
-    a, b = ([counted(table, "hal") for table in tables] for tables in (ours, theirs))
+    a, b = ([counted(table, metric) for table in tables] for tables in (ours, theirs))
     sides = [[of for of in side if of is not None] for side in (a, b)]
     is_paired = [of.images for of in sides[0]] == [of.images for of in sides[1]]
     assert is_paired and len(a) == len(b), "arms answer the same questions"
     if not sides[0]:
         return None
     above, below = ([_joined(side, name) for side in sides] for name in ("above", "below"))
-    return difference(above[0], below[0], above[1], below[1], resamples, seed)
+    points = difference(above[0], below[0], above[1], below[1], resamples, seed)
+    whole = 100 * above[1].sum() / below[1].sum()
+    return Change(points, points.point / whole if whole else math.nan)
 
 
 def _joined(side: Sequence[Counted], name: str) -> np.ndarray:
     return np.concatenate([getattr(of, name) for of in side])
 
 
-def summary(
-    long: pd.DataFrame, against: Mapping[str, Mapping[str, Interval | None]]
-) -> pd.DataFrame:
-    """One row per arm: mean +- standard deviation over seeds, then differences of Hal in points.
+def summary(long: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm: mean +- standard deviation over seeds.
 
-    Args:
-        long: columns arm, seed and those of COLUMNS that were measured.
-        against: arm it is compared with -> arm -> difference of Hal.
+    `long` has columns arm, seed and those of COLUMNS that were measured.
 
     >>> long = pd.DataFrame({"arm": ["base", "base"], "seed": [1, 2], "hal": [30.0, 32.0]})
-    >>> summary(long, {}).to_dict()
+    >>> summary(long).to_dict()
     {'Hal %': {'base': '31.0 +- 1.4'}}
     """
     names = [name for name in COLUMNS if name in long]
@@ -76,9 +89,6 @@ def summary(
         digits = 3 if name.endswith("late_early") else 1
         cells = zip(mean[name], spread[name], strict=True)
         table[COLUMNS[name]] = [_cell(m, s, digits) for m, s in cells]
-    for other, changes in against.items():
-        title = f"Hal against {other}, points [95 %]"
-        table[title] = [_interval(changes.get(arm)) for arm in table.index]
     return table.rename_axis(index=None)
 
 
@@ -88,8 +98,26 @@ def _cell(mean: float, spread: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if np.isnan(spread) else f" +- {spread:.{digits}f}")
 
 
-def _interval(change: Interval | None) -> str:
-    return "" if change is None else f"{change.point:+.1f} [{change.low:+.1f}, {change.high:+.1f}]"
+def differences(changes: Mapping[str, Mapping[str, Change | None]]) -> pd.DataFrame:
+    """One row per arm (arm -> metric -> change): points, their interval, the part of hallucination.
+
+    >>> change = Change(Interval(-20.0, -25.0, -15.0), -0.8)
+    >>> differences({"sft": {"hal": change, "cover": None}}).to_dict()
+    {'Hal %': {'sft': '-20.0 [-25.0, -15.0], -80 %'}, 'Cover %': {'sft': ''}}
+    """
+    cells = [
+        {COLUMNS[metric]: _difference(metric, one) for metric, one in of_arm.items()}
+        for of_arm in changes.values()
+    ]
+    return pd.DataFrame(cells, index=list(changes))
+
+
+def _difference(metric: str, change: Change | None) -> str:
+    if change is None:
+        return ""
+    part = f", {change.part:+.0%}".replace("%", " %") if metric in PARTS else ""
+    point, low, high = change.points
+    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}]{part}"
 
 
 def markdown(table: pd.DataFrame) -> str:

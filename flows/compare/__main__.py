@@ -11,8 +11,8 @@ per arm and seed; with `--split validation` that split is, and the test split is
 computes several things at a time. Models and scores are kept by content
 (`flows/compare/cells.py`), so a comparison that was stopped goes on where it was, and one more arm
 costs only itself. Writes `results/arms/` (of the validation split `results/arms-validation/`):
-table.md, table.csv (one row per arm and seed) and arms.png; in MLflow, one run with a child per arm
-and seed.
+table.md, table.csv (one row per arm and seed), differences.csv (paired, over the pictures of all
+seeds) and arms.png; in MLflow, one run with a child per arm and seed.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def _compared(root: Path, options: argparse.Namespace) -> None:
     with prefect_here(root, "compare"):
         table = ablate(comparison, names)
     folder = comparison.folder.relative_to(root)
-    print(f"\n{table}\n{folder}: table.md, table.csv, arms.png; in MLflow: make ui")
+    files = "table.md, table.csv, differences.csv, arms.png"
+    print(f"\n{table}\n{folder}: {files}; in MLflow: make ui")
 
 
 def _comparison(root: Path, options: argparse.Namespace) -> Comparison:

@@ -1,8 +1,8 @@
 """Arms: named changes of sections of params.yaml, each a way to hallucinate less.
 
 `flows/compare/arms.yaml` says which seeds of the world are compared, which learning rates every
-trained arm may choose from on the validation split (the same budget for all), against which arms
-Hal is compared, and what an arm changes:
+trained arm may choose from on the validation split (the same budget for all), to which arms
+differences are taken, and what an arm changes:
 
     sft: {train: {w_dpo: 0.0, w_attn: 0.0}}               trained so, answers plainly
     shipped_steered: {train: {}, steer: {}}               trained and steered as params.yaml says

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from adapt.evaluation.comparison import chart, hal_difference, markdown, summary
+from adapt.evaluation.comparison import Change, change, chart, differences, markdown, summary
 from adapt.metrics.bootstrap import Interval
 
 
@@ -18,28 +18,26 @@ def answers(*hallucinated, truth=()):
 
 def test_only_descriptions_count():
     better, worse = answers([], ["bus", "car"]), answers(["cup"], ["bus"])
-    assert hal_difference([better], [worse], resamples=50, seed=0).point == -50.0
+    assert change("hal", [better], [worse], resamples=50, seed=0).points.point == -50.0
 
 
 def test_what_nobody_knows_has_no_difference():
     unknown = answers([], [], truth=None)
-    assert hal_difference([unknown], [unknown], resamples=50, seed=0) is None
-    table = summary(
-        pd.DataFrame({"arm": ["base", "sft"], "length": [3.0, 4.0]}), {"base": {"sft": None}}
-    )
-    assert table["Hal against base, points [95 %]"].tolist() == ["", ""]
+    assert change("hal", [unknown], [unknown], resamples=50, seed=0) is None
+    assert differences({"sft": {"hal": None}}).to_dict() == {"Hal %": {"sft": ""}}
 
 
 def test_difference_is_paired_over_all_seeds():
     worse, better = answers(["bus"], ["car"]), answers([], ["car"])
-    found = hal_difference([better, better], [worse, worse], resamples=200, seed=0)
-    assert found.point == -50.0 and found.low >= -100 and found.high <= 0
-    assert hal_difference([worse], [worse], resamples=50, seed=0) == Interval(0.0, 0.0, 0.0)
+    points, part = change("hal", [better, better], [worse, worse], resamples=200, seed=0)
+    assert points.point == -50.0 and points.low >= -100 and points.high <= 0 and part == -0.5
+    same = change("hal", [worse], [worse], resamples=50, seed=0)
+    assert same == Change(Interval(0.0, 0.0, 0.0), 0.0)
 
 
 def test_different_questions_cannot_be_paired():
     with pytest.raises(AssertionError, match="the same questions"):
-        hal_difference([answers([])], [answers([], [])], resamples=10, seed=0)
+        change("hal", [answers([])], [answers([], [])], resamples=10, seed=0)
 
 
 def test_table_and_chart(tmp_path):
@@ -53,13 +51,18 @@ def test_table_and_chart(tmp_path):
             "seconds": [None, None, 60.0, 62.0],
         }
     )
-    table = summary(
-        long.astype({"fire_rate": float}), {"base": {"sft": Interval(-19.0, -25.0, -12.0)}}
-    )
-    text = markdown(table)
-    assert "| arm | Hal % | Cover % | fires % | train s | Hal against base, points [95 %] |" in text
-    assert "| base | 31.0 +- 1.4 | 95.0 +- 0.0 |  |  |  |" in text
-    assert "| sft | 12.0 +- 2.8 | 94.0 +- 0.0 |  | 61.0 +- 1.4 | -19.0 [-25.0, -12.0] |" in text
+    text = markdown(summary(long.astype({"fire_rate": float})))
+    assert "| arm | Hal % | Cover % | fires % | train s |" in text
+    assert "| base | 31.0 +- 1.4 | 95.0 +- 0.0 |  |  |" in text
+    assert "| sft | 12.0 +- 2.8 | 94.0 +- 0.0 |  | 61.0 +- 1.4 |" in text
+    by_arm = {
+        "sft": {
+            "hal": Change(Interval(-19.0, -25.0, -12.0), -0.613),
+            "cover": Change(Interval(-1.0, -1.5, 0.5), -0.011),
+        }
+    }
+    text = markdown(differences(by_arm))
+    assert "| sft | -19.0 [-25.0, -12.0], -61 % | -1.0 [-1.5, +0.5] |" in text
     lost = long[long.arm == "sft"].assign(arm="lost", cover=[40.0, 60.0])
     chart(long.drop(columns="hal"), tmp_path / "arms.png")
     assert not (tmp_path / "arms.png").exists(), "nothing to draw"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.serve.__main__ import main
-from tests.support import workspace
+from tests.support import ports, workspace
 from tests.support.faults import fault
 
 SECRET = "hunter2/@"
@@ -19,7 +19,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ADAPT_STATE", str(tmp_path / ".state"))
     for name in ("ADAPT_PREFECT_PORT", "ADAPT_MLFLOW_PORT"):
-        monkeypatch.setenv(name, str(workspace.free_port()))
+        monkeypatch.setenv(name, str(ports.free()[0]))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "infra").mkdir()
     (tmp_path / "infra" / "prefect.yaml").touch()
@@ -44,7 +44,7 @@ def refused(root: Path, capfd: pytest.CaptureFixture[str]) -> str:
 def test_prefects_database_is_away(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    port = workspace.free_port()
+    port = ports.free()[0]
     url = f"postgresql+asyncpg://me:hunter2%2F%40@127.0.0.1:{port}/prefect"
     said = (
         f"serve: Prefect's database 127.0.0.1:{port}: Connection refused; "
@@ -69,7 +69,7 @@ def test_mlflows_database_is_away(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("psycopg2", reason="MLflow on Postgres needs the extra `postgres`")
-    port = workspace.free_port()
+    port = ports.free()[0]
     address = f"postgresql+psycopg2://me:hunter2@127.0.0.1:{port}/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     shown = f"postgresql+psycopg2://127.0.0.1:{port}/mlflow"

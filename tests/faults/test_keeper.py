@@ -13,7 +13,7 @@ import pytest
 from flows.process import child_environment
 from flows.serve import keeper, services
 from flows.serve.__main__ import main
-from tests.support import limits, workspace
+from tests.support import limits, ports, workspace
 from tests.support.faults import fault
 
 # As MLflow's server: the child of a service has the port, and outlives its parent.
@@ -35,7 +35,7 @@ def kept(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("ADAPT_STATE", str(tmp_path / ".state"))
     monkeypatch.chdir(tmp_path)
-    port = workspace.free_port()
+    port = ports.free()[0]
     (tmp_path / "server.py").write_text(SERVER.format(port=port))
     service = services.Service("mlflow", ("server",), "", lambda: listening(port), port)
     start(tmp_path, service)
@@ -158,7 +158,7 @@ raise SystemExit(serve.main(["ui"]))
     then="`make ui` and `make serve` start as ever",
 )
 def test_the_ui_is_killed(tmp_path: Path) -> None:
-    port = workspace.free_port()
+    port = ports.free()[0]
     (tmp_path / "server.py").write_text(SERVER.format(port=port))
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{workspace.ROOT}"}
     env = workspace.environment(tmp_path) | path

@@ -8,7 +8,7 @@ import pytest
 
 from adapt.tracking import journal
 from adapt.tracking.store import Store
-from tests.support import limits, mlflow_server, recording, tracked, workspace
+from tests.support import limits, mlflow_server, ports, recording, tracked
 from tests.support.faults import fault
 from tests.support.recording import Training
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
     then="`python -m adapt.tracking flush`, or the next run, brings the rest",
 )
 def test_a_server_that_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = workspace.free_port()
+    port = ports.free()[0]
     address = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.delenv("ADAPT_STATE", raising=False)

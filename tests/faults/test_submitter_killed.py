@@ -56,6 +56,15 @@ def ended(process: subprocess.Popen[str], workspace: Path) -> tuple[int, str]:
     return code, (workspace / "log").read_text()
 
 
+def until_said(words: str, workspace: Path) -> None:
+    """Wait for words of the log; a failure shows all of it."""
+    log = workspace / "log"
+    try:
+        limits.until(lambda: words in log.read_text(), repr(words))
+    except AssertionError as error:
+        raise AssertionError(f"{error}:\n{log.read_text()}") from None
+
+
 @fault(
     "The submitter of a cluster job is killed: before it has sent it, while it runs, and after it "
     "has ended but before its result was collected",
@@ -69,13 +78,13 @@ def test_a_killed_submitter_makes_no_second_job(head, workspace):
     assert ended(start(head, workspace, "before the job"), workspace)[0] == -signal.SIGKILL
     # 2. While it runs.
     second = start(head, workspace)
-    limits.until(lambda: "mode wait" in (workspace / "log").read_text(), "job")
+    until_said("mode wait", workspace)
     name = re.search(r"job (adapt-echo-[0-9a-f]{16}) on", (workspace / "log").read_text())[1]
     second.kill()
     second.wait()
     # 3. After it has ended.
     third = start(head, workspace, "after the job")
-    limits.until(lambda: "which runs already" in (workspace / "log").read_text(), "attachment")
+    until_said("which runs already", workspace)
     (workspace / "gate").touch()
     assert ended(third, workspace)[0] == -signal.SIGKILL
     # 4. The next run has the result of the one job.

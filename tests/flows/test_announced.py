@@ -6,7 +6,7 @@ import pytest
 
 from adapt.tracking.store import Store
 from flows.promote.__main__ import main
-from tests.support import tracked, versions, workspace
+from tests.support import ports, tracked, versions
 from tests.support.served import inbox
 
 
@@ -45,7 +45,7 @@ def test_a_decision_does_not_depend_on_a_server(
     capsys: pytest.CaptureFixture[str],
     address: str,
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", address.format(port=workspace.free_port()))
+    monkeypatch.setenv("PREFECT_API_URL", address.format(port=ports.free()[0]))
     assert main(["rollback", "--why", "loses its answers"]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("adapt version 1 is the champion again")

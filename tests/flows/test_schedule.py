@@ -17,7 +17,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from tests.support import limits, workspace
+from tests.support import limits, ports, workspace
 
 SECONDS = 15  # between scheduled runs
 
@@ -70,11 +70,9 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     }
     content["deployments"][0]["schedules"] = [{"interval": SECONDS, "active": True, "slug": "soon"}]
     path.write_text(yaml.safe_dump(content))
-    ports = {
-        "ADAPT_PREFECT_PORT": str(workspace.free_port()),
-        "ADAPT_MLFLOW_PORT": str(workspace.free_port()),
-    }
-    here = Deployed(root, workspace.environment(root, ports), "")
+    names = ("ADAPT_PREFECT_PORT", "ADAPT_MLFLOW_PORT")
+    given = dict(zip(names, map(str, ports.free(2)), strict=True))
+    here = Deployed(root, workspace.environment(root, given), "")
     try:
         yield Deployed(root, here.env, here.services("start"))
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.support import limits, quick, workspace
+from tests.support import limits, ports, quick, workspace
 from tests.support.compose import Here
 from tests.support.postgres import PASSWORD, Postgres, binaries, postgres
 
@@ -40,7 +40,7 @@ def pair(database: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The environment in which a command talks to both servers."""
     pytest.importorskip("psycopg2", reason="MLflow on Postgres needs the extra `postgres`")
     folder = tmp_path_factory.mktemp("servers")
-    prefect, mlflow = workspace.free_port(), workspace.free_port()
+    prefect, mlflow = ports.free()[0], ports.free()[0]
     place = {"@postgres:5432": f"@127.0.0.1:{database.port}", "0.0.0.0": "127.0.0.1"}
     bucket = {"s3://adapt/mlflow": str(folder / "artifacts")}
     host = {"PREFECT_SERVER_DATABASE_HOST": "127.0.0.1"}
@@ -152,7 +152,7 @@ def test_a_backup_that_is_not_there(tmp_path: Path, words: list[str], says: str)
 
 def test_a_failed_backup_is_none(tmp_path: Path) -> None:
     """A database that is away leaves no file that looks like a backup."""
-    env = {"BACKUPS": str(tmp_path), "PGHOST": "127.0.0.1", "PGPORT": str(workspace.free_port())}
+    env = {"BACKUPS": str(tmp_path), "PGHOST": "127.0.0.1", "PGPORT": str(ports.free()[0])}
     env["PATH"] = f"{binaries()}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(["sh", str(SCRIPTS / "backup.sh"), "now"], env=env, capture_output=True)
     assert done.returncode

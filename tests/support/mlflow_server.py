@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import limits, workspace
+from tests.support import limits, ports
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def running(folder: Path, port: int | None = None) -> Iterator[str]:
     At the end it is killed, with its children.
     """
     folder.mkdir(exist_ok=True)
-    port = port or workspace.free_port()
+    port = port or ports.free()[0]
     address = f"http://127.0.0.1:{port}"
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     options += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]

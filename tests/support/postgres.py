@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import limits, workspace
+from tests.support import limits, ports, workspace
 
 PASSWORD = "p/o:s@t'g$r e%s"  # whatever a generator may come up with
 # Durable writes would only make the tests slow.
@@ -58,7 +58,7 @@ def binaries() -> Path:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """A server while the block runs, of which nothing is left behind it."""
-    bins, port = binaries(), workspace.free_port()
+    bins, port = binaries(), ports.free()[0]
     folder = Path(tempfile.mkdtemp(prefix="adapt-postgres-"))
     as_user = _as_user(folder)
     data, own = folder / "data", {"PATH": f"{bins}{os.pathsep}{os.environ['PATH']}", "LC_ALL": "C"}

@@ -11,7 +11,6 @@ processes inherit through their environment.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,14 +19,14 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from adapt import environment
-from tests.support import limits
+from tests.support import limits, ports
 
 MARK = "ADAPT_TEST_RAY_HEAD"
 START_LIMIT_S = limits.SERVER_START_S
@@ -67,15 +66,6 @@ def _environ(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def free_ports(count: int) -> list[int]:
-    """`count` different ports of the loopback interface that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
-
-
 @contextmanager
 def ray_head(cpus: int = 2) -> Iterator[RayHead]:
     """Start a head with a dashboard on loopback; at the end all its processes are gone, and its
@@ -87,13 +77,13 @@ def ray_head(cpus: int = 2) -> Iterator[RayHead]:
     token = folder / "token"
     token.write_text(uuid.uuid4().hex)
     token.chmod(0o600)
-    ports = free_ports(7)
-    address = f"http://127.0.0.1:{ports[0]}"
+    numbers = ports.free(7)
+    address = f"http://127.0.0.1:{numbers[0]}"
     client = {"RAY_API_SERVER_ADDRESS": address, "RAY_AUTH_TOKEN_PATH": str(token)}
     head = RayHead(address=address, env=client, folder=folder, mark=mark)
     with (folder / "head.log").open("wb") as log:
         starter = subprocess.Popen(
-            _command(folder, ports, cpus),
+            _command(folder, numbers, cpus),
             env=_environment(folder, token, mark),
             cwd=folder,
             stdout=log,
@@ -108,7 +98,7 @@ def ray_head(cpus: int = 2) -> Iterator[RayHead]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _command(folder: Path, ports: list[int], cpus: int) -> list[str]:
+def _command(folder: Path, numbers: list[int], cpus: int) -> list[str]:
     names = (
         "dashboard-port",
         "port",
@@ -128,7 +118,7 @@ def _command(folder: Path, ports: list[int], cpus: int) -> list[str]:
             "--block",
             "--disable-usage-stats",
         ),
-        *(f"--{name}={port}" for name, port in zip(names, ports, strict=True)),
+        *(f"--{name}={port}" for name, port in zip(names, numbers, strict=True)),
         *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
         *(
             "--min-worker-port=0",

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.support import limits, quick, workspace
+from tests.support import limits, ports, quick, workspace
 
 
 @dataclass
@@ -126,8 +126,9 @@ def served(root: Path, extra: Mapping[str, str], settings: Mapping[str, Any]) ->
     for deployment in content["deployments"]:
         deployment["schedules"] = []
     path.write_text(yaml.safe_dump(content))
-    ports = {key: str(workspace.free_port()) for key in ("ADAPT_PREFECT_PORT", "ADAPT_MLFLOW_PORT")}
-    here = Served(root, quick.environment(root) | ports | dict(extra))
+    names = ("ADAPT_PREFECT_PORT", "ADAPT_MLFLOW_PORT")
+    given = dict(zip(names, map(str, ports.free(2)), strict=True))
+    here = Served(root, quick.environment(root) | given | dict(extra))
     try:
         here.command("flows.serve", "start")
         yield here

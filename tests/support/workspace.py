@@ -7,7 +7,6 @@ inside the copy.
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -157,10 +156,3 @@ def found(root: Path) -> list[psutil.Process]:
 def all_end(root: Path, seconds: float = limits.STEP_S) -> None:
     """No process stays that works in `root`; the one that sends runs to MLflow takes seconds."""
     limits.until(lambda: not processes(root), "end of all processes", seconds)
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -64,7 +64,7 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     assert (scores[1].metrics["alpha"], scores[1].metrics["tau"]) == (1.6, 0.9)
     assert "alpha" not in scores[0].metrics
     text = table.write(comparison, scores)
-    assert "| steering |" in text and "Hal against base" in text
+    assert "| steering |" in text and "Differences to base" in text
     made = root / "results" / "arms"
     assert (made / "table.md").read_text() == text and (made / "arms.png").exists()
     assert pd.read_csv(made / "table.csv").arm.tolist() == ["base", "steering"]
@@ -123,7 +123,10 @@ def test_answers_depend_on_the_grid_only_where_something_is_chosen_from_it(root,
 
 def test_arms_of_another_world_stand_beside_the_others_without_a_difference(tmp_path):
     content = {"evaluate": {"bootstrap": 50}, "seed": 1}
-    judged = pd.DataFrame({"kind": ["describe"], "hallucinated": [["bus"]], "truth": [["car"]]})
+    said = {"hallucinated": [["bus"]], "objects_mentioned": [["bus"]], "covered": [[]]}
+    judged = pd.DataFrame(
+        {"kind": ["describe"], "truth": [["car"]], "yes": [None], "right": [None], **said}
+    )
     judged.assign(id="0-describe", image_id="0").to_parquet(tmp_path / "judged.parquet")
     path, worlds = tmp_path / "judged.parquet", {"base": "a", "sft": "a", "paper_rule": "b"}
     scores = [
@@ -132,8 +135,10 @@ def test_arms_of_another_world_stand_beside_the_others_without_a_difference(tmp_
     ]
     on = {"root": tmp_path, "content": content, "arms": arms.read(), "jobs": 1}
     text = table.write(Comparison(**on, split="validation"), scores)
-    rows = {line.split(" | ")[0]: line for line in text.splitlines()}
-    assert "+0.0 [+0.0, +0.0]" in rows["| sft"] and "[" not in rows["| paper_rule"]
+    _, to_base = text.split("Differences to base")
+    same, nothing = "+0.0 [+0.0, +0.0]", ""
+    cells_ = [f"{same}, +0 %", f"{same}, +0 %", same, nothing, nothing]
+    assert f"| sft | {' | '.join(cells_)} |" in to_base and "paper_rule" not in to_base
     assert (tmp_path / "results" / "arms-validation" / "table.md").read_text() == text
     assert not (tmp_path / "results" / "arms").exists(), "the test split's table stays as it was"
 

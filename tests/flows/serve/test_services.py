@@ -16,7 +16,7 @@ from adapt.params import InputError
 from flows.process import child_environment
 from flows.serve import keeper, services
 from flows.serve.__main__ import main
-from tests.support import limits, workspace
+from tests.support import limits, ports, workspace
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(
         other.listen()
         port = other.getsockname()[1]
         monkeypatch.setenv("ADAPT_MLFLOW_PORT", str(port))
-        monkeypatch.setenv("ADAPT_PREFECT_PORT", str(workspace.free_port()))
+        monkeypatch.setenv("ADAPT_PREFECT_PORT", str(ports.free()[0]))
         assert main(["start"]) == 2
     remedy = "stop what uses it or set ADAPT_MLFLOW_PORT"
     assert capfd.readouterr().err == f"serve: port {port} for mlflow is taken; {remedy}\n"
