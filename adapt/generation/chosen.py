@@ -9,7 +9,8 @@ changes: one number suits the base or the tuned model (docs/log.md). So for each
    descriptions [ours]: a model that says less hallucinates less. The learning rates of a
    comparison's arms are chosen by the same function, `best`.
 
-Answers of a few words have no part in it: they end before steering begins. Writes
+Answers of a few words have no part in it: they end before steering begins. Where nobody knows what
+is in the pictures, nothing can be chosen and the first rule of the grid is taken. Writes
 
     steering.csv    every rule that was tried, with its figures, and which one was chosen
     steering.json   the rule of each model, also where nothing was to be chosen
@@ -69,23 +70,19 @@ class Choice:
     descriptions: int
 
 
-def require_known(steering: Steering, known: Known) -> None:
-    """InputError, naming the key, where there is nothing to choose by."""
-    if steering.auto and not known.rows:
-        problem = f"auto is chosen by Hal, and the validation split has no {OBJECTS}"
-        raise InputError(f"steer.{steering.auto[0]}: {problem}; write a value")
-
-
 def choose(bench: "Bench", arm: str, config: Config, known: Known) -> Choice:
     """How section `steer` steers the model of `bench`; `arm` is what the model is called.
 
-    Asks the model only where a key is `auto`.
+    Asks the model only where a key is `auto` and there is something to choose by; else the first
+    rule of the grid is taken, which as shipped steers nobody.
     """
     steering = config.steer
-    if not steering.auto:
-        (rule,) = steering.rules
+    if not steering.auto or not known.rows:
+        rule = steering.rules[0]
+        if steering.auto:
+            problem = f"the validation split has no {OBJECTS}; {arm} is steered with {rule.told}"
+            print(one_line(f"steer.{steering.auto[0]}: auto, but {problem}"), flush=True)
         return Choice(rule=rule, tried={}, descriptions=0)
-    require_known(steering, known)
     limit = steering.grid.descriptions
     rows = drawn(known.rows, limit, config.seed) if limit else known.rows
     asked = bench.turned_to("validation", rows)

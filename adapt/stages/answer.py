@@ -44,7 +44,6 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     suites = benched.suites(config)
     splits, parts, models = results / "data" / "splits", [], dict[str, str]()
     known = chosen.Known.of(splits)
-    chosen.require_known(config.steer, known)
     extra, choices = list[Tables](), dict[str, chosen.Choice]()
     # 2. One model after the other.
     for arm, stage in (("base", "base"), ("tuned", "train")):

@@ -153,17 +153,21 @@ def test_what_was_tried_is_kept_and_a_further_rule_costs_its_own_answers(
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
 
 
-def test_without_truth_nothing_can_be_chosen_and_no_model_is_loaded(
-    results: Path, tmp_path: Path
+@pytest.mark.parametrize("arm", STAGES)
+def test_without_truth_the_first_rule_is_taken_and_a_line_says_so(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arm: str
 ) -> None:
-    splits = tmp_path / "data" / "splits"
-    splits.mkdir(parents=True)
-    every = read_split(results / "data" / "splits" / "validation.parquet")
-    unknown = [dataclasses.replace(row, objects=None) for row in every]
-    write_split(splits / "validation.parquet", unknown)
-    problem = "steer.alpha: auto is chosen by Hal, and the validation split has no descriptions"
-    with pytest.raises(InputError, match=problem):
-        answer.run(AUTO, tmp_path, tmp_path, silent)
+    model, splits = results / STAGES[arm] / "model", results / "data" / "splits"
+    bench = answer.open_bench(AUTO, model, splits, "test")
+    known = chosen.Known.of(splits)
+    unknown = dataclasses.replace(known, rows=[])
+    one = chosen.choose(bench, arm, AUTO, unknown)
+    assert (one.rule, one.tried) == (AUTO.steer.rules[0], {}) and not one.rule.acts
+    said = capsys.readouterr().out
+    assert "steer.alpha: auto, but the validation split has no descriptions" in said
+    assert f"{arm} is steered with alpha 0," in said
+    chosen.write(tmp_path, {arm: one})
+    assert chosen.rules(tmp_path) == {arm: one.rule}
 
 
 def test_the_command_steers_a_model_as_was_chosen_for_its_weights(

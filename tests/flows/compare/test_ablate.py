@@ -117,8 +117,8 @@ def test_answers_depend_on_the_grid_only_where_something_is_chosen_from_it(root,
         return scoring.scoring(comparison, comparison.arm("mine"), 3, "test").answers.folder
 
     grid = {**content["steer"]["grid"], "tau": [0.5]}
-    assert folder() == folder(grid=grid) != folder(alpha=1.3)
-    assert folder(alpha="auto") != folder(alpha="auto", grid=grid) != folder(grid=grid)
+    assert folder(alpha=1.2) == folder(alpha=1.2, grid=grid) != folder(alpha=1.3)
+    assert folder(alpha="auto") != folder(alpha="auto", grid=grid) != folder(alpha=1.2)
 
 
 def test_arms_of_another_world_stand_beside_the_others_without_a_difference(tmp_path):
