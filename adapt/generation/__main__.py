@@ -1,12 +1,13 @@
 """Let any model answer a benchmark: questions and pictures as published, answers in its form.
 
-    python -m adapt.generation MODEL --benchmark NAME=PATH --out FILE [--steer] [--limit N]
+    python -m adapt.generation MODEL --benchmark NAME=PATH --out FILE [--steer [ALPHA]] [--limit N]
 
 No pipeline is needed. What is written is what `adapt.score` and the benchmark's own program read.
 Torch and transformers are imported where they are used, so that `--help` is there at once.
 """
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from adapt.generation.bench import Bench
 
 PARAMS = Path("params.yaml")
+CHOSEN = True  # --steer without a strength: as params.yaml says
 HELP = """\
 MODEL is a folder as `save_pretrained` writes it, a LoRA adapter's, or a hub id (owner/name).
 
   AMBER's folder as it comes; the pictures are looked for in AMBER/image:
     python -m adapt.generation llava-hf/llava-1.5-7b-hf --benchmark amber=AMBER --out base.json
     python -m adapt.score amber --responses base.json --truth AMBER/data
-  the descriptions alone, steered (section steer of params.yaml):
+  the descriptions alone, steered as a retraining has chosen for its model (section steer of
+  params.yaml); --steer 1.2 steers any model with that strength:
     python -m adapt.generation results/train/model --benchmark amber=AMBER,part=generative \\
         --steer --out adapt.json
   two files of POPE, called by their labels, in one run:
@@ -79,12 +82,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--benchmark", action="append", required=True, metavar="WHICH", help=which)
     out = "where the answers go; {label} in it where there are several benchmarks"
     add("--out", required=True, metavar="FILE", help=out)
-    add("--steer", action="store_true", help="attention-supervised inference, section steer")
+    steer = "attention-supervised inference, section steer; ALPHA: with this strength"
+    add("--steer", nargs="?", const=CHOSEN, type=_strength, metavar="ALPHA", help=steer)
     add("--limit", type=int, metavar="N", help="ask N drawn questions of each benchmark")
     file = "parameters (default: params.yaml here, else the project's own)"
     add("--params", type=Path, metavar="FILE", help=file)
     add("--batch", type=int, metavar="N", help="questions at once (default: answer.batch)")
     return parser
+
+
+def _strength(text: str) -> float:
+    """What `--steer` may name: a strength.
+
+    >>> _strength("1.2")
+    1.2
+    """
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = math.nan
+    if not 0 <= alpha < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a strength such as 1.2, got {text}")
+    return alpha
 
 
 def _answer(options: argparse.Namespace) -> None:
@@ -100,7 +119,7 @@ def _answer(options: argparse.Namespace) -> None:
     files = [_file(options.out, one, len(benchmarks)) for one in benchmarks]
     suites = [benched.announced(one) for one in benchmarks]
     answers = _params(options).parent / "results" / "answer"
-    if options.steer:
+    if options.steer is not None:
         chosen.require_choice(config.steer, answers)
     # 2. The answers.
     state = Path(f"{options.out}.kept")
@@ -109,7 +128,8 @@ def _answer(options: argparse.Namespace) -> None:
     bench: Bench | None = None
     for benchmark, suite, file in zip(benchmarks, suites, files, strict=True):
         bench = _bench(options.model, suite, config, state, bench)
-        rule = chosen.rule_of(bench.weights(), config.steer, answers) if options.steer else None
+        is_steered = options.steer is not None
+        rule = chosen.rule_of(bench.weights(), config.steer, answers) if is_steered else None
         _write(bench, benchmark, suite, file, rule, state)
     shutil.rmtree(state, ignore_errors=True)
 
@@ -162,6 +182,9 @@ def _params(options: argparse.Namespace) -> Path:
 def _config(options: argparse.Namespace) -> Config:
     file = _params(options)
     config = params.load(params.read(file), "answer", Config, str(file))
+    if isinstance(options.steer, float):
+        steer = config.steer.model_copy(update={"alpha": options.steer})
+        config = config.model_copy(update={"steer": steer})
     if options.batch is None:
         return config
     require(options.batch >= 1, "--batch", f"must be at least 1, got {options.batch}")

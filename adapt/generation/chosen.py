@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from adapt.generation.bench import Bench
 
 KEPT = {"cover": 1.0, "pope_f1": 1.0}  # points that a choice may cost on validation
+ADVICE = "write a value there, such as 1.2 for alpha (--steer 1.2)"
 FIGURES = ("hal", "chair_i", "cover")
 COLUMNS = ("arm", "chosen", *SteerConfig.model_fields, *FIGURES, "descriptions")
 """Of steering.csv; percent. A row is a rule, its figures empty where nothing had to be measured."""
@@ -180,11 +181,11 @@ def rule_of(weights: str, steering: Steering, answers: Path) -> SteerConfig:
         if models[arm] == weights:
             return rule
     problem = f"auto is chosen by stage answer, and {answers} has no choice for this model"
-    raise InputError(f"steer.{steering.auto[0]}: {problem}; write a value")
+    raise InputError(f"steer.{steering.auto[0]}: {problem}; {ADVICE}")
 
 
 def require_choice(steering: Steering, answers: Path) -> None:
     """InputError where a key is `auto` and stage `answer` has not chosen its value yet."""
     if steering.auto and not rules(answers):
         problem = f"auto is chosen by stage answer, which has left nothing in {answers}"
-        raise InputError(f"steer.{steering.auto[0]}: {problem}; run it or write a value")
+        raise InputError(f"steer.{steering.auto[0]}: {problem}; run it, or {ADVICE}")

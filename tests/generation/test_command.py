@@ -76,7 +76,7 @@ def test_steering_several_benchmarks_a_limit_and_a_label_of_params(run, tmp_path
     entry = f"benchmarks: [{{name: chair, label: mine, path: {coco}, max_new_tokens: 4}}]"
     (tmp_path / "params.yaml").write_text(params.replace("benchmarks: [] ", entry, 1))
     both = ["--benchmark", "mine", "--benchmark", f"random:pope={pope},{SHORT}"]
-    assert run(*both, "--out", "{label}.jsonl", "--steer", "--limit", "2") == 0
+    assert run(*both, "--out", "{label}.jsonl", "--steer", "1.5", "--limit", "2") == 0
     for label in ("mine", "random"):
         assert len((tmp_path / f"{label}.jsonl").read_text().splitlines()) == 2
 
@@ -113,6 +113,8 @@ def test_a_stopped_run_goes_on_and_writes_the_same(run, tmp_path, capsys, monkey
         (["--benchmark", "amber=AMBER", "--limit", "0", "--out", "a"], "--limit: must be at least"),
         (["--benchmark", "amber=AMBER", "--batch", "0", "--out", "a"], "--batch: must be at least"),
         (["--benchmark", "amber=AMBER", "--out", "AMBER"], "is a folder; name a file"),
+        (["--benchmark", "amber=AMBER", "--out", "a", "--steer"], "1.2 for alpha (--steer 1.2)"),
+        (["--benchmark", "amber=AMBER", "--out", "a", "--steer", "much"], "such as 1.2, got much"),
         (["--benchmark", "amber=AMBER", "--out", "a", "--params", "none"], "none: not found"),
         (
             ["--benchmark", "amber=AMBER", "--benchmark", "b:amber=AMBER", "--out", "a"],
