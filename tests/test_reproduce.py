@@ -123,6 +123,7 @@ def test_step_3_on_ambers_own_annotations(tmp_path, capsys, monkeypatch):
     oracle.use_nltk_data(monkeypatch)
     monkeypatch.chdir(tmp_path)
     params = (ROOT / "params.yaml").read_text().replace("noise_images: 32", "noise_images: 2")
+    params = params.replace("alpha: auto ", "alpha: 0.5 ")  # as the recipe of step 1 says
     (tmp_path / "params.yaml").write_text(params)
     (tmp_path / "AMBER").mkdir()
     (tmp_path / "AMBER" / "data").symlink_to(truth)
