@@ -119,7 +119,8 @@ def _answer(options: argparse.Namespace) -> None:
     files = [_file(options.out, one, len(benchmarks)) for one in benchmarks]
     suites = [benched.announced(one) for one in benchmarks]
     answers = _params(options).parent / "results" / "answer"
-    if options.steer is not None:
+    is_steered = options.steer is not None
+    if is_steered:
         chosen.require_choice(config.steer, answers)
     # 2. The answers.
     state = Path(f"{options.out}.kept")
@@ -128,7 +129,6 @@ def _answer(options: argparse.Namespace) -> None:
     bench: Bench | None = None
     for benchmark, suite, file in zip(benchmarks, suites, files, strict=True):
         bench = _bench(options.model, suite, config, state, bench)
-        is_steered = options.steer is not None
         rule = chosen.rule_of(bench.weights(), config.steer, answers) if is_steered else None
         _write(bench, benchmark, suite, file, rule, state)
     shutil.rmtree(state, ignore_errors=True)
