@@ -38,9 +38,7 @@ FOREIGN: dict[str, Callable[[PurePosixPath], bool]] = {
     "is hidden; a version holds nothing that is": (
         lambda name: any(part.startswith(".") for part in name.parts)
     ),
-    "is no part of a model; a version holds nothing else": (
-        lambda name: not _is_part(name)
-    ),
+    "is no part of a model; a version holds nothing else": (lambda name: not _is_part(name)),
 }
 
 
