@@ -49,8 +49,11 @@ _TOKEN = secrets.token_hex(32)  # one for all: Ray reads it once in a process
 
 
 @contextmanager
-def ray_here(workers: int) -> Iterator[None]:
-    """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block."""
+def ray_here(workers: int, **more: Any) -> Iterator[None]:
+    """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block.
+
+    `more`: what else `ray.init` is told.
+    """
     with ExitStack() as stack:
         if address := os.environ.get("RAY_ADDRESS"):
             options: dict[str, Any] = {"address": address, "log_to_driver": True}
@@ -66,7 +69,7 @@ def ray_here(workers: int) -> Iterator[None]:
         stack.enter_context(_own_handlers())
         stack.callback(ray.shutdown)
         with _own_handlers():  # ray.init puts its own in the place of SIGTERM's
-            ray.init(**options)
+            ray.init(**options | more)
         yield
 
 
@@ -133,6 +136,12 @@ def session_folder() -> Iterator[Path]:
             (folder / "tmp").symlink_to(tempfile.gettempdir())
             stack.enter_context(_environment({"TMPDIR": str(folder / "tmp")}))
         yield folder
+
+
+def private_folder() -> Path | None:
+    """The folder of the local Ray that this process works for, which ends with that; or None."""
+    folder = os.environ.get(MARK, "")
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 def _sweep(place: Path) -> None:

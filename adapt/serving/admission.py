@@ -1,8 +1,5 @@
 """How many pixels wait at once: pictures are refused before they are decoded, not after."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from adapt.serving.api_errors import busy
 
 
@@ -16,16 +13,16 @@ class Admission:
     def __init__(self, held_pixels: int) -> None:
         self._most, self.held = held_pixels, 0
 
-    @contextmanager
-    def room(self, pixels: int) -> Iterator[None]:
-        """Room for so many pixels while the block lasts; 429 where others hold too many.
+    def take(self, pixels: int) -> None:
+        """Room for so many pixels; 429 where others hold too many.
 
         A request alone always has room: limits of its own bound it.
         """
         if self.held and self.held + pixels > self._most:
             raise busy("too many pixels are waiting for answers; ask again in a moment")
         self.held += pixels
-        try:
-            yield
-        finally:
-            self.held -= pixels
+
+    def give_back(self, pixels: int) -> None:
+        """They are not held any more."""
+        self.held -= pixels
+        assert self.held >= 0, "given back twice"

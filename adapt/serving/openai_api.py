@@ -19,6 +19,7 @@ from adapt.serving.settings import Limits, Policy
 POLICIES = get_args(Policy)
 HOTTEST = 2.0  # OpenAI's highest temperature
 DEEPEST = 32  # levels of nesting; a request has seven
+MOST_SIGNS = 100_000  # of what begins or parts values; base64 has none of them, a text may
 READ = (
     *("model", "messages", "stream", "stream_options", "temperature", "seed", "logprobs"),
     *("max_tokens", "max_completion_tokens", "risk"),
@@ -48,6 +49,8 @@ class Request:
 
 def parsed(body: bytes) -> Mapping[str, Any]:
     """The object in a body of JSON; `ApiError` for anything else."""
+    if sum(map(body.count, (b"[", b"{", b","))) > MOST_SIGNS:
+        raise ApiError("the body has too many values", code="invalid_json")
     try:
         text = body.decode("utf-8")
         content = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
