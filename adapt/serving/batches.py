@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from adapt.params import InputError
-from adapt.serving.answerer import Answer, Answerer, Token
-from adapt.serving.asked import Asked
+from adapt.serving.answerer import Answerer
+from adapt.serving.asked import Answer, Asked, Token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,6 @@ class Done:
 
     answer: Answer
     version: str
-    threshold: float
     seconds: float
     rows: int
 
@@ -47,11 +46,16 @@ class Job:
             loop.call_soon_threadsafe(self.heard.put_nowait, (version, tokens))
         return not self.gone
 
+    def give_up(self, why: Exception) -> None:
+        """Called in the event loop: the answer is wanted no longer."""
+        self.gone = True
+        self.end(why)
+
     def end(self, result: Done | Exception) -> None:
         """Called in the event loop: the answer is there, or will not be."""
-        self.heard.put_nowait(None)
         if self.done.done():
             return
+        self.heard.put_nowait(None)
         if isinstance(result, Exception):
             self.done.set_exception(result)
             self.done.exception()  # whoever has gone does not ask for it
@@ -117,11 +121,12 @@ class Pool:
     def _answered(self, jobs: Sequence[Job]) -> list[Done | Exception]:
         """Answers of one batch, in the thread; a question that cannot be asked fails alone."""
         model, started = self._model(), time.monotonic()
-        version = model.model_version
+        version = model.version
 
         def hear(row: int, tokens: Sequence[Token]) -> bool:
             return jobs[row].hear(version, tokens)
 
+        # An `InputError` comes before the first token: nobody hears one twice.
         try:
             answers = model.answer([job.asked for job in jobs], hear)
         except InputError as error:
@@ -129,9 +134,8 @@ class Pool:
         except Exception as error:  # each that waits gets it, and the next batch goes on
             return [error] * len(jobs)
         seconds = time.monotonic() - started
-        common = {"version": version, "threshold": model.threshold}
-        counts = {"seconds": seconds, "rows": len(jobs)}
-        return [Done(answer=answer, **common, **counts) for answer in answers]
+        rows = len(jobs)
+        return [Done(answer=one, version=version, seconds=seconds, rows=rows) for one in answers]
 
     def close(self) -> None:
         """End the thread, after its batch."""
@@ -139,7 +143,5 @@ class Pool:
 
 
 def shared(asked: Asked) -> tuple[object, ...]:
-    """What questions of one batch have in common."""
-    sampled = asked.temperature > 0
-    seed = asked.seed if sampled else 0
-    return asked.policy, asked.max_new_tokens, asked.temperature, seed, asked.maps
+    """What questions of one generation have in common; a second pass would keep others waiting."""
+    return asked.temperature, asked.policy if asked.policy in ("steer", "retry") else ""

@@ -8,9 +8,8 @@ from typing import Any
 from adapt.params import InputError
 from adapt.serving import pictures, urls
 from adapt.serving.admission import Admission
-from adapt.serving.answerer import Token
 from adapt.serving.api_errors import ApiError, too_slow
-from adapt.serving.asked import Asked
+from adapt.serving.asked import Asked, Token
 from adapt.serving.batches import Done, Job, Pool
 from adapt.serving.loaded import Loaded
 from adapt.serving.messages import Picture
@@ -43,30 +42,40 @@ class Door:
 
     def version(self) -> str:
         """Of the model that answers now; "" for a folder."""
-        return self.loaded.answerer.model_version if self.loaded.answerer else ""
+        return self.loaded.answerer.version if self.loaded.answerer else ""
 
     async def reply(self, body: bytes) -> bytes | AsyncIterator[bytes]:
         """The body of the reply, or its events where a stream was asked for; `ApiError` else."""
         started = time.monotonic()
         request = request_of(body, self.name, self.settings.limits)
         job = await self._waiting(request)
-        job.done.add_done_callback(lambda _: self.meters.seconds.observe(time.monotonic() - started))
-        events = self._events(request, job) if request.stream else None
+        self._time(job, started)
+        form = Form.of(request, self.name, job.asked.threshold)
         try:
             await self.add(job)
-            async with asyncio.timeout(self.settings.limits.seconds):
-                # Until the first words are there, a refusal can still be a status of its own.
-                if events is not None:
-                    return _behind(await anext(events), events)
+            if not request.stream:
                 done = await job.done
-                return self._form(request, done.threshold).whole(done.answer, done.version)
-        except TimeoutError:
-            raise too_slow(f"no answer within {self.settings.limits.seconds:g} s") from None
+                return form.whole(done.answer, done.version)
+            # Until the first words are there, a refusal can still be a status of its own.
+            events = _events(form, job)
+            return _behind(await anext(events), events)
         except InputError as error:
             raise ApiError(str(error), code="not_answerable") from None
-        finally:
-            # A stream goes on; a client that has left, or a whole answer, does not.
-            job.gone = events is None or not job.listens
+        except asyncio.CancelledError:  # the client has left
+            job.gone = True
+            raise
+
+    def _time(self, job: Job, started: float) -> None:
+        """Count the seconds of a request, and let it not take more than it may."""
+        loop, most = asyncio.get_running_loop(), self.settings.limits.seconds
+        late = too_slow(f"no answer within {most:g} s")
+        timer = loop.call_later(max(0.0, most - (time.monotonic() - started)), job.give_up, late)
+
+        def over(_: object) -> None:
+            timer.cancel()
+            self.meters.seconds.observe(time.monotonic() - started)
+
+        job.done.add_done_callback(over)
 
     async def _waiting(self, request: Request) -> Job:
         """The question with its pictures decoded, in a room that it gives back when answered."""
@@ -107,6 +116,7 @@ class Door:
             question=request.dialogue.question,
             history=request.dialogue.history,
             policy=request.policy or self.settings.policy,
+            threshold=self.settings.threshold if request.threshold is None else request.threshold,
             max_new_tokens=request.max_new_tokens or min(own, most),
             temperature=request.temperature,
             seed=request.seed,
@@ -115,36 +125,6 @@ class Door:
 
     async def _add_alone(self, job: Job) -> None:
         self.pool.add([job])
-
-    def _form(self, request: Request, threshold: float) -> Form:
-        return Form.of(request, self.name, threshold)
-
-    async def _events(self, request: Request, job: Job) -> AsyncIterator[bytes]:
-        """The events of a stream, in order; ends the answer when nobody takes them any more."""
-        form, said = self._form(request, 0.0), 0
-        try:
-            async with asyncio.timeout(self.settings.limits.seconds):
-                opening = True
-                while (heard := await job.heard.get()) is not None:
-                    version, tokens = heard
-                    text = _text(tokens)
-                    said += len(text)
-                    start = form.first(version) if opening else b""
-                    opening = False
-                    yield start + form.next(text, tokens, version)
-                done = await job.done
-                form = self._form(request, done.threshold)
-                rest, version = done.answer.text[said:], done.version
-                start = form.first(version) if opening else b""
-                start += form.next(rest, (), version) if rest else b""
-                yield start + form.last(done.answer, version)
-        except (InputError, TimeoutError) as error:
-            if opening:
-                raise
-            told = str(error) or f"no answer within {self.settings.limits.seconds:g} s"
-            yield failed(ApiError(told, code="not_answerable").body())
-        finally:
-            job.gone = True
 
     def _seen(self, job: Job, done: Done) -> None:
         """Count an answer, and hand it on to whoever watches."""
@@ -157,7 +137,7 @@ class Door:
         meters.batch_seconds.inc(done.seconds / done.rows)
         if answer.risk is not None:
             meters.risk.observe(answer.risk)
-            meters.risky.inc(answer.risk >= done.threshold)
+            meters.risky.inc(answer.risk >= job.asked.threshold)
         self._watch(job.asked, done)
 
     def close(self) -> None:
@@ -170,11 +150,36 @@ async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
     return work(*arguments)
 
 
+async def _events(form: Form, job: Job) -> AsyncIterator[bytes]:
+    """The events of a stream, in order; ends the answer when nobody takes them any more."""
+    said, opening = "", True
+    try:
+        while (heard := await job.heard.get()) is not None:
+            version, tokens = heard
+            text = "".join(token.text for token in tokens)
+            start, said, opening = form.first(version) if opening else b"", said + text, False
+            yield start + form.next(text, tokens, version)
+        done = await job.done
+        start = form.first(done.version) if opening else b""
+        rest = done.answer.text.removeprefix(said) if done.answer.text != said else ""
+        if rest != done.answer.text or not said:
+            start += form.next(rest, (), done.version) if rest else b""
+        yield start + form.last(done.answer, done.version)
+    except (InputError, ApiError) as error:
+        if opening:
+            raise
+        is_ours = isinstance(error, ApiError)
+        told = error if is_ours else ApiError(str(error), code="not_answerable")
+        yield failed(told.body())
+    finally:
+        job.gone = True
+
+
 async def _behind(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for event in events:
-        yield event
-
-
-def _text(tokens: Sequence[Token]) -> str:
-    return "".join(token.text for token in tokens)
+    """All events, of which the first was taken already; closes the others when it is closed."""
+    try:
+        yield first
+        async for event in events:
+            yield event
+    finally:
+        await events.aclose()  # type: ignore[attr-defined]

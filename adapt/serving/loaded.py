@@ -31,7 +31,7 @@ class Loaded:
         self._source, self._opened, self._follow_s = source, opened, follow_s
         self._place = Path(tempfile.mkdtemp(prefix="adapt-model-", dir=private_folder()))
         self._stopped = threading.Event()
-        self._refused = ""
+        self._refused: str | None = None
         self.answerer: Answerer | None = None
         self.trouble, self.reloads = "", -1
         self.look()
@@ -46,24 +46,26 @@ class Loaded:
 
     def look(self) -> None:
         """Load what the source names now, if it is another version."""
-        version = ""
+        version = None
         try:
             version = self._source.version()
-            is_new = self.answerer is None or version != self.answerer.model_version
-            if is_new and (version != self._refused or not version):
+            if self.answerer is None or version != self.answerer.version:
+                if version == self._refused:
+                    return
                 self._take(version)
-            self.trouble = self.trouble if version and version == self._refused else ""
         except InputError as error:
+            # What cannot be served is not fetched again and again; what cannot be asked is.
             self._refused, self.trouble = version, str(error)
+        else:
+            self._refused, self.trouble = None, ""
 
     def _take(self, version: str) -> None:
         to = self._place / f"version-{version}"
         try:
-            opened = self._opened(self._source.folder(version, to), version)
+            self.answerer = self._opened(self._source.folder(version, to), version)
         finally:
             # What an answerer needs it has read, or holds open.
             shutil.rmtree(to, ignore_errors=True)
-        self.answerer, self._refused = opened, ""
         self.reloads += 1
 
     def _follow(self) -> None:

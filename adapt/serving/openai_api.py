@@ -1,6 +1,6 @@
 """A request of OpenAI's chat completions, checked and in our words.
 
-Our own options stand under `risk`: {"policy": ..., "maps": true}. With the official client:
+Our own options stand under `risk`: {"policy": ..., "threshold": ..., "maps": true}. With the official client:
 `extra_body={"risk": {"policy": "stop"}}`.
 """
 
@@ -14,7 +14,8 @@ from adapt.params import MAX_SEED
 from adapt.serving.api_errors import ApiError
 from adapt.serving.messages import Dialogue, dialogue
 from adapt.serving.options import flag, known, number, whole, without_refused
-from adapt.serving.settings import Limits, Policy
+from adapt.serving.asked import Policy
+from adapt.serving.settings import Limits
 
 POLICIES = get_args(Policy)
 HOTTEST = 2.0  # OpenAI's highest temperature
@@ -31,13 +32,14 @@ class Request:
     """One request: the dialogue, how to answer it, and the form of the reply.
 
     `name` is what the answer samples by: the same request with the same `seed` is answered alike.
-    `policy` is None where the server's own holds; `max_new_tokens` where the model's own does.
+    `policy` and `threshold` are None where the server's own hold; `max_new_tokens` where the model's own does.
     """
 
     id: str
     name: str
     dialogue: Dialogue
-    policy: str | None
+    policy: Policy | None
+    threshold: float | None
     maps: bool
     max_new_tokens: int | None
     temperature: float
@@ -105,6 +107,7 @@ def request_of(body: bytes, model: str, limits: Limits) -> Request:
         name=identity if seed is None else "asked",
         dialogue=dialogue(content.get("messages"), limits),
         policy=risk.get("policy"),
+        threshold=number(risk, "threshold", 1.0, "risk."),
         maps=flag(risk, "maps", "risk."),
         max_new_tokens=_longest(content, limits),
         temperature=number(content, "temperature", HOTTEST) or 0.0,
@@ -118,7 +121,7 @@ def request_of(body: bytes, model: str, limits: Limits) -> Request:
 def _risk(risk: Any) -> Mapping[str, Any]:
     if not isinstance(risk, Mapping):
         raise ApiError("risk: expected an object", param="risk", code="invalid_type")
-    known(risk, ("policy", "maps"), "risk.")
+    known(risk, ("policy", "threshold", "maps"), "risk.")
     if risk.get("policy") not in (None, *POLICIES):
         problem = f"expected one of {', '.join(POLICIES)}"
         raise ApiError(f"risk.policy: {problem}", param="risk.policy", code="invalid_value")

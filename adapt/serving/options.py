@@ -82,15 +82,17 @@ def whole(content: Mapping[str, Any], name: str, least: int, most: int) -> int |
     return value
 
 
-def number(content: Mapping[str, Any], name: str, most: float) -> float | None:
+def number(
+    content: Mapping[str, Any], name: str, most: float, where: str = ""
+) -> float | None:
     """A finite number from 0 to `most`; None where it is not there."""
-    value = content.get(name)
+    value, param = content.get(name), where + name
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ApiError(f"{name}: expected a number", param=name, code="invalid_type")
+        raise ApiError(f"{param}: expected a number", param=param, code="invalid_type")
     if not 0 <= value <= most:  # also for what is no number
-        raise ApiError(f"{name}: must be from 0 to {most:g}", param=name, code="invalid_value")
+        raise ApiError(f"{param}: must be from 0 to {most:g}", param=param, code="invalid_value")
     return float(value)
 
 

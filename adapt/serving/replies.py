@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapt.serving.answerer import Answer, Token
+from adapt.serving.asked import Answer, Token
 from adapt.serving.openai_api import Request
 
 DONE = b"data: [DONE]\n\n"

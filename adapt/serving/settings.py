@@ -1,16 +1,16 @@
 """Section `serve`: where the champion answers, how many at once, and what a request may cost."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from adapt.models.settings import Device
 from adapt.params import Count, NonNegative, Positive, Settings, Share, Shared
+from adapt.serving.asked import Policy
 
 MIB = 1 << 20
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
-Policy = Literal["flag", "steer", "retry", "stop"]
 Host = Annotated[str, Field(pattern=r"^[0-9A-Za-z.:-]+$", description="an address to listen at")]
 Port = Annotated[int, Field(ge=1, lt=2**16)]
 
