@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,13 @@ _TOKEN = secrets.token_hex(32)  # one for all: Ray reads it once in a process
 
 
 @contextmanager
-def ray_here(workers: int, **more: Any) -> Iterator[None]:
+def ray_here(
+    workers: int, variables: Callable[[], Mapping[str, str]] | None = None, **more: Any
+) -> Iterator[None]:
     """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block.
 
-    `more`: what else `ray.init` is told.
+    A local one has `variables` in its environment, which are asked for when its folder is there,
+    and is told `more`.
     """
     with ExitStack() as stack:
         if address := os.environ.get("RAY_ADDRESS"):
@@ -60,8 +63,9 @@ def ray_here(workers: int, **more: Any) -> Iterator[None]:
         else:
             close_token_file()  # of another Ray, or an earlier one
             folder = stack.enter_context(session_folder())
-            stack.enter_context(_environment({MARK: str(folder), **private()}))
-            options = _alone(workers, folder)
+            stack.enter_context(environment_with({MARK: str(folder), **private()}))
+            stack.enter_context(environment_with(variables() if variables else {}))
+            options = _alone(workers, folder) | more
         import ray
 
         if not address:
@@ -69,7 +73,7 @@ def ray_here(workers: int, **more: Any) -> Iterator[None]:
         stack.enter_context(_own_handlers())
         stack.callback(ray.shutdown)
         with _own_handlers():  # ray.init puts its own in the place of SIGTERM's
-            ray.init(**options | more)
+            ray.init(**options)
         yield
 
 
@@ -134,7 +138,7 @@ def session_folder() -> Iterator[Path]:
         if not is_short:
             # Its processes make sockets in TMPDIR too: they get it under a short name.
             (folder / "tmp").symlink_to(tempfile.gettempdir())
-            stack.enter_context(_environment({"TMPDIR": str(folder / "tmp")}))
+            stack.enter_context(environment_with({"TMPDIR": str(folder / "tmp")}))
         yield folder
 
 
@@ -177,7 +181,7 @@ def _ended(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment_with(values: Mapping[str, str]) -> Iterator[None]:
     """Variables for this process and its children; what they were comes back at the end."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)

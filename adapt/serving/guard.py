@@ -12,6 +12,7 @@ import hmac
 import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from adapt.serving.api_errors import ApiError, busy, too_large, too_slow
 VARIABLE = "ADAPT_SERVE_GUARD"  # its settings, for the process of the proxy
 OPEN = ("/", "/page.js", "/health")  # answered without a key: nothing of the model is in them
 PASSED = (b"host", b"content-type", b"content-length", b"accept", b"user-agent")
+LINGER_S, LINGER_BYTES = 5.0, 1 << 27  # how long, and how much, of a refused body is thrown away
 LOCAL = ("localhost", "127.0.0.1", "::1")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -74,7 +76,7 @@ class Guard:
             self._check(scope, headers)
             body = await self._body(scope, headers, receive)
         except ApiError as error:
-            await _refuse(error, send)
+            await _refuse(error, send, receive)
             return
         except ConnectionResetError:  # the client has left; there is nobody to answer
             return
@@ -134,7 +136,7 @@ class Guard:
         """Hand the request on, if not too many wait."""
         is_asked = scope["method"] == "POST"
         if is_asked and self._waiting >= self._rules.waiting:
-            await _refuse(busy("too many questions are waiting; ask again in a moment"), send)
+            await _refuse(busy("too many questions are waiting; ask again in a moment"), send, None)
             return
         is_first = True
 
@@ -152,13 +154,26 @@ class Guard:
             self._waiting -= is_asked
 
 
-async def _refuse(error: ApiError, send: Send) -> None:
-    """Answer, and close the connection: what else would come on it is not read."""
+async def _refuse(error: ApiError, send: Send, unread: Receive | None) -> None:
+    """Answer, and close the connection.
+
+    What the client is still sending is taken and thrown away first, for a while: a connection that
+    is closed over unread bytes is reset, and the client would never see why.
+    """
     body = json.dumps(error.body()).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    left = LINGER_BYTES if unread else 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while unread and left > 0:
+                message = await unread()
+                left -= len(message.get("body", b"")) + 1
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _headers(scope: Message) -> dict[bytes, bytes]:
