@@ -1,15 +1,15 @@
 """Serve the champion over HTTP, as OpenAI's clients speak it, with the risk of every word.
 
-    python -m adapt.serving start                        # `make serve-model`: models:/adapt@champion
+    python -m adapt.serving start                       # `make serve-model`: models:/adapt@champion
     python -m adapt.serving start --model models:/adapt/3
     python -m adapt.serving start --model results/train/model --port 8001
-    python -m adapt.serving status                       # of the server that section serve names
+    python -m adapt.serving status                      # of the server that section serve names
 
 Runs in the foreground until Ctrl-C, and leaves nothing behind. A browser shows the page at its
 address; section `serve` of params.yaml has the policy, the batches and all limits. When promotion
 moves the alias, the next version is loaded beside the one that answers, and takes its place.
 
-It listens on loopback. Another host needs a key in ADAPT_API_KEY, which clients send as OpenAI's do:
+It listens on loopback. Another host needs a key in ADAPT_API_KEY, which clients send along:
 
     curl http://127.0.0.1:8000/v1/models -H "Authorization: Bearer $ADAPT_API_KEY"
 
@@ -77,7 +77,9 @@ def _parser() -> ArgumentParser:
     model = "models:/NAME@ALIAS, models:/NAME/VERSION or a folder (default: the champion)"
     parser.add_argument("--model", help=model)
     parser.add_argument("--host", help="instead of serve.host")
-    parser.add_argument("--port", type=environment.number_of("a port"), help="instead of serve.port")
+    parser.add_argument(
+        "--port", type=environment.number_of("a port"), help="instead of serve.port"
+    )
     return parser
 
 

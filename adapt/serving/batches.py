@@ -9,10 +9,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from adapt.params import InputError
-from adapt.serving.answerer import Answerer
 from adapt.serving.asked import Answer, Asked, Token
+
+if TYPE_CHECKING:
+    from adapt.serving.answerer import Answerer
+
+
+Heard = tuple[str, Sequence[Token]] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +42,7 @@ class Job:
     asked: Asked
     listens: bool = False
     gone: bool = False
-    heard: "asyncio.Queue[tuple[str, Sequence[Token]] | None]" = field(default_factory=asyncio.Queue)
+    heard: "asyncio.Queue[Heard]" = field(default_factory=asyncio.Queue)
     done: "asyncio.Future[Done]" = field(default_factory=lambda: _future())
 
     def hear(self, version: str, tokens: Sequence[Token]) -> bool:
@@ -81,7 +87,7 @@ class Pool:
     """
 
     def __init__(
-        self, model: Callable[[], Answerer], batch: int, seen: Callable[[Job, Done], None]
+        self, model: "Callable[[], Answerer]", batch: int, seen: Callable[[Job, Done], None]
     ) -> None:
         self._model, self._batch, self._seen = model, batch, seen
         self._waiting: list[Job] = []

@@ -9,7 +9,7 @@ from adapt.params import InputError
 from adapt.serving import pictures, urls
 from adapt.serving.admission import Admission
 from adapt.serving.api_errors import ApiError, too_slow
-from adapt.serving.asked import Asked, Token
+from adapt.serving.asked import Asked
 from adapt.serving.batches import Done, Job, Pool
 from adapt.serving.loaded import Loaded
 from adapt.serving.messages import Picture

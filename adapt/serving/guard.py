@@ -3,7 +3,7 @@
 Runs in Ray's HTTP proxy, as the outermost layer. Bodies are read here, so that a slow client holds
 no place in a replica's queue, and bounded by what has come, not by what was announced. Without a
 key only loopback names are answered: a page from elsewhere cannot reach the server under a name of
-its own. Of a key, only its SHA-256 is known here. Of the headers, only what the routes read goes on.
+its own. Of a key, only its SHA-256 is known here. Only headers that the routes read go on.
 """
 
 import asyncio

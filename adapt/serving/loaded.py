@@ -9,13 +9,16 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapt.cluster.local import private_folder
 from adapt.params import InputError
-from adapt.serving.answerer import Answerer
 from adapt.serving.source import Source
 
-Open = Callable[[Path, str], Answerer]
+if TYPE_CHECKING:
+    from adapt.serving.answerer import Answerer
+
+Open = Callable[[Path, str], "Answerer"]
 
 
 class Loaded:
@@ -38,7 +41,7 @@ class Loaded:
         self._thread = threading.Thread(target=self._follow, name="follows", daemon=True)
         self._thread.start()
 
-    def model(self) -> Answerer:
+    def model(self) -> "Answerer":
         """The answerer of the moment; `InputError` where no version could be loaded yet."""
         if self.answerer is None:
             raise InputError(self.trouble or "no model is loaded")

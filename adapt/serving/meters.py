@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+SHARED = "ADAPT_METERS"  # the folder, for the replicas of a server
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the same, for Prometheus's client; only of this process
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 RISKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -18,6 +19,8 @@ class Meters:
     """The meters of one replica. `held`: the pixels that wait now, `version`: what answers."""
 
     def __init__(self, held: Callable[[], float], version: Callable[[], str]) -> None:
+        if folder := os.environ.get(SHARED):
+            os.environ[FOLDER] = folder
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self._registry = CollectorRegistry()
@@ -25,7 +28,10 @@ class Meters:
         live: dict[str, Any] = {**to, "multiprocess_mode": "livesum"}
         self.requests = Counter("adapt_requests", "Requests by HTTP status", ["status"], **to)
         self.seconds = Histogram(
-            "adapt_request_seconds", "From the request to the end of its answer", buckets=SECONDS, **to
+            "adapt_request_seconds",
+            "From the request to the end of its answer",
+            buckets=SECONDS,
+            **to,
         )
         self.prompt_tokens = Counter("adapt_prompt_tokens", "Tokens of prompts, pictures too", **to)
         self.tokens = Counter("adapt_answer_tokens", "Tokens of answers", **to)

@@ -1,7 +1,7 @@
 """A request of OpenAI's chat completions, checked and in our words.
 
-Our own options stand under `risk`: {"policy": ..., "threshold": ..., "maps": true}. With the official client:
-`extra_body={"risk": {"policy": "stop"}}`.
+Our own options stand under `risk`: {"policy": ..., "threshold": ..., "maps": true}. With the
+official client: `extra_body={"risk": {"policy": "stop"}}`.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any, get_args
 
 from adapt.params import MAX_SEED
 from adapt.serving.api_errors import ApiError
+from adapt.serving.asked import Policy
 from adapt.serving.messages import Dialogue, dialogue
 from adapt.serving.options import flag, known, number, whole, without_refused
-from adapt.serving.asked import Policy
 from adapt.serving.settings import Limits
 
 POLICIES = get_args(Policy)
@@ -32,7 +32,8 @@ class Request:
     """One request: the dialogue, how to answer it, and the form of the reply.
 
     `name` is what the answer samples by: the same request with the same `seed` is answered alike.
-    `policy` and `threshold` are None where the server's own hold; `max_new_tokens` where the model's own does.
+    `policy` and `threshold` are None where the server's own hold, `max_new_tokens` where the
+    model's own does.
     """
 
     id: str

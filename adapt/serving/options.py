@@ -82,9 +82,7 @@ def whole(content: Mapping[str, Any], name: str, least: int, most: int) -> int |
     return value
 
 
-def number(
-    content: Mapping[str, Any], name: str, most: float, where: str = ""
-) -> float | None:
+def number(content: Mapping[str, Any], name: str, most: float, where: str = "") -> float | None:
     """A finite number from 0 to `most`; None where it is not there."""
     value, param = content.get(name), where + name
     if value is None:

@@ -6,12 +6,11 @@ Its classes are Ray's; imported where Ray serves.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from ray import serve
 
-from adapt.serving.answerer import Answerer
 from adapt.serving.app import build
 from adapt.serving.asked import Asked
 from adapt.serving.batches import Done, Job
@@ -19,6 +18,9 @@ from adapt.serving.door import Door
 from adapt.serving.loaded import Loaded
 from adapt.serving.settings import ServeConfig
 from adapt.serving.source import source_of
+
+if TYPE_CHECKING:
+    from adapt.serving.answerer import Answerer
 
 SHUTDOWN_S = 5.0  # for answers that are being made when the server ends
 
@@ -68,7 +70,9 @@ class Replica:
             self.door.close()
 
 
-def _opened(device: str, folder: Path, version: str) -> Answerer:
+def _opened(device: str, folder: Path, version: str) -> "Answerer":
+    from adapt.serving.answerer import Answerer  # here, since the command has no need of torch
+
     return Answerer.open(folder, device, version)
 
 

@@ -28,6 +28,7 @@ SWITCHES = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "0",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+    "RAY_worker_niceness": "0",  # else all other work of the machine goes before an answer
 }
 
 
@@ -91,7 +92,7 @@ def _shared() -> dict[str, str]:
     if folder is None:
         return {}
     (folder / "meters").mkdir()
-    return {meters.FOLDER: str(folder / "meters")}
+    return {meters.SHARED: str(folder / "meters")}
 
 
 def _required(handle: Any) -> Any:

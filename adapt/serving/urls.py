@@ -23,7 +23,9 @@ MOVED = (301, 302, 303, 307, 308)
 PORTS = {"http": 80, "https": 443}
 
 
-def fetched(url: str, param: str, origins: Sequence[str], picture_mib: int, seconds: float) -> bytes:
+def fetched(
+    url: str, param: str, origins: Sequence[str], picture_mib: int, seconds: float
+) -> bytes:
     """The bytes behind a URL; `ApiError` where its origin is not listed, or it gives none."""
     deadline = time.monotonic() + seconds
     for _ in range(REDIRECTS + 1):
@@ -31,7 +33,8 @@ def fetched(url: str, param: str, origins: Sequence[str], picture_mib: int, seco
         try:
             moved, content = _got(parts, param, picture_mib, deadline)
         except (OSError, ssl.SSLError, http.client.HTTPException, ValueError) as error:
-            raise _unfetched(param, f"its server gives no picture ({type(error).__name__})") from None
+            why = f"its server gives no picture ({type(error).__name__})"
+            raise _unfetched(param, why) from None
         if moved is None:
             return content
         url = urljoin(url, moved)
