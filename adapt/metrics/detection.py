@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapt.metrics.bootstrap import LEVEL, Interval
-from adapt.params import InputError
+from adapt.names import one_line
+from adapt.params import InputError, require
 
 VERSION = 1
 WARNED = 0.1  # share of the words that `caught` warns at
@@ -273,3 +274,30 @@ def write(
     content: dict[str, Any] = {"version": VERSION, "fitted_on": dict(fitted_on), "note": note}
     content["variants"] = {name: dataclasses.asdict(d) for name, d in variants.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Detector]:
+    """The detectors that `write` left, by variant; none where it says why there are none.
+
+    InputError in one line for another content.
+    """
+    where = one_line(str(path))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        require(content["version"] == VERSION, where, f"is not of version {VERSION}")
+        return {name: _detector(one) for name, one in content["variants"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: is no detector: {one_line(str(error), 100)}") from None
+
+
+def _detector(content: Mapping[str, Any]) -> Detector:
+    names = tuple(str(name) for name in content["features"])
+    rows = {key: tuple(map(float, content[key])) for key in ("means", "scales", "weights")}
+    if {len(row) for row in rows.values()} != {len(names)}:
+        raise ValueError("its features, means, scales and weights are not equally many")
+    return Detector(
+        features=names,
+        **rows,
+        intercept=float(content["intercept"]),
+        strength=float(content["strength"]),
+    )

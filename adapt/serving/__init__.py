@@ -1,1 +1,1 @@
-"""The champion answers, with the risk of every token: over HTTP, and as a model of MLflow's."""
+"""A registered model that is asked: one core that answers, with the risk of every token."""
