@@ -31,6 +31,7 @@ from adapt.files import sweep, whole_folder
 from adapt.generation.settings import Steering
 from adapt.models.settings import Device, PromptConfig
 from adapt.params import Content, Count, InputError, Seed, Settings
+from adapt.serving.settings import ServeConfig
 from adapt.tracking import runs
 from adapt.tracking.store import Store, TrackingConfig
 
@@ -38,7 +39,7 @@ STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 SHARED = {
     "scenes": ScenesConfig,
     **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": Steering},
-    **{"gate": Rules, "tracking": TrackingConfig},
+    **{"gate": Rules, "tracking": TrackingConfig, "serve": ServeConfig},
 }
 VALUES: dict[str, Any] = {"seed": Seed, "max_new_tokens": Count, "device": Device}
 RESULTS = Path("results")

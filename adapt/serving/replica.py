@@ -1,0 +1,90 @@
+"""One replica on Ray Serve: the door of `adapt/serving/door.py`, its batches collected by Ray.
+
+Its classes are Ray's; imported where Ray serves.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from adapt.serving.app import build
+from adapt.serving.asked import Asked
+from adapt.serving.batches import Done, Job
+from adapt.serving.door import Door
+from adapt.serving.loaded import Loaded
+from adapt.serving.settings import ServeConfig
+from adapt.serving.source import source_of
+
+if TYPE_CHECKING:
+    from adapt.serving.answerer import Answerer
+
+SHUTDOWN_S = 5.0  # for answers that are being made when the server ends
+
+
+def _app() -> FastAPI:
+    """Called by Ray in each replica."""
+    return build(lambda: serve.get_replica_context().servable_object.door)
+
+
+@serve.deployment(name="adapt")
+@serve.ingress(_app)
+class Replica:
+    """Answers questions.
+
+    Args:
+        settings: section `serve`.
+        name: of the model, as clients say it.
+        source: where the model comes from, in the words of `source_of`.
+        root: the workspace whose registry is meant.
+    """
+
+    def __init__(self, settings: ServeConfig, name: str, source: str, root: Path) -> None:
+        opened = partial(_opened, settings.device)
+        loaded = Loaded(source_of(source, root), opened, settings.follow_s)
+        self.door = Door(settings, name, loaded, self._watch)
+        self.door.add = self._collect
+        self._collect.set_max_batch_size(settings.batch)
+        self._collect.set_batch_wait_timeout_s(settings.wait_ms / 1000)
+
+    @serve.batch
+    async def _collect(self, jobs: Sequence[Job]) -> list[None]:
+        """What comes within `wait_ms` of a first question goes to the model together."""
+        self.door.pool.add(jobs)
+        return [None] * len(jobs)
+
+    def _watch(self, asked: Asked, done: Done) -> None:
+        """Called with every question that was answered: the place of a recorder of signals."""
+
+    def standing(self) -> dict[str, Any]:
+        """What this replica serves, for the command that has started it."""
+        loaded = self.door.loaded
+        version, trouble = self.door.version(), loaded.trouble
+        return {"serves": loaded.answerer is not None, "version": version, "trouble": trouble}
+
+    def __del__(self) -> None:
+        if hasattr(self, "door"):
+            self.door.close()
+
+
+def _opened(device: str, folder: Path, version: str) -> "Answerer":
+    from adapt.serving.answerer import Answerer  # here, since the command has no need of torch
+
+    return Answerer.open(folder, device, version)
+
+
+def application(settings: ServeConfig, name: str, source: str, root: Path) -> Any:
+    """What Ray Serve runs: as many replicas as the settings say."""
+    most = settings.limits.waiting * 2  # the guard lets fewer in; Ray itself refuses nobody
+    options = {"num_cpus": settings.cpus, "num_gpus": settings.gpus}
+    deployment = Replica.options(  # type: ignore[attr-defined]
+        num_replicas=settings.replicas,
+        max_ongoing_requests=most,
+        ray_actor_options=options,
+        graceful_shutdown_timeout_s=SHUTDOWN_S,
+        graceful_shutdown_wait_loop_s=0.2,
+    )
+    return deployment.bind(settings, name, source, root)
