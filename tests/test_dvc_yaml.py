@@ -22,7 +22,7 @@ def test_stages_are_the_launchers():
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_the_import_closure(stage):
     deps = [dep for dep in GRAPH[stage]["deps"] if not dep.startswith("results/")]
-    assert deps == listed(stage), "python -m tests.support.closure prints the lists"
+    assert deps == listed(stage), "python -m tests.support.closure writes the lists"
 
 
 def test_what_dvc_does_not_see_is_there_and_in_no_closure():

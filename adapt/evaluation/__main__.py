@@ -20,10 +20,10 @@ import adapt
 from adapt import command, params
 from adapt.environment import Parser
 from adapt.evaluation import early_warning, feature_sets
-from adapt.evaluation.detection import Calibration, Report
 from adapt.evaluation.judge import judge_split
 from adapt.evaluation.settings import Config
 from adapt.metrics.bootstrap import Interval
+from adapt.metrics.detection import Calibration, Report
 from adapt.names import one_line
 from adapt.params import InputError, require
 

@@ -19,9 +19,9 @@ from adapt.data.schema import read_vocabulary
 from adapt.evaluation import early_warning, panels, plots
 from adapt.evaluation.benchmarks import asked
 from adapt.evaluation.degradation import curves, relative_curves
-from adapt.evaluation.detection import Detector
 from adapt.evaluation.judge import Judged, judge
 from adapt.evaluation.settings import Config
+from adapt.metrics.detection import Detector
 from adapt.metrics.headline import ARMS
 from adapt.metrics.split import FREE
 

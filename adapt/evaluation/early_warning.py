@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from adapt.attention.settings import SIGNALS
-from adapt.evaluation import detection
-from adapt.evaluation.detection import Calibration, Detector, Report
+from adapt.metrics import detection
 from adapt.metrics.bootstrap import Interval
+from adapt.metrics.detection import Calibration, Detector, Report
 
 ATTENTION = "attention"  # what attention alone tells; the variant that is shown and served
 VARIANTS = {ATTENTION: SIGNALS, "attention_probability": (*SIGNALS, "logprob")}

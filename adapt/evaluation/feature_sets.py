@@ -23,7 +23,7 @@ import pandas as pd
 
 from adapt.attention.settings import PRELIM, SIGNALS, SIMILARITY
 from adapt.evaluation import early_warning
-from adapt.evaluation.detection import Calibration, Detector, Report
+from adapt.metrics.detection import Calibration, Detector, Report
 from adapt.params import InputError
 
 SINGLE = {**dict.fromkeys(PRELIM, 1), **dict.fromkeys(SIMILARITY, -1)}

@@ -18,7 +18,6 @@ from adapt.data.tables import read_split
 from adapt.evaluation import (
     benchmark_plots,
     benchmarks,
-    detection,
     early_warning,
     feature_sets,
     panels,
@@ -27,10 +26,11 @@ from adapt.evaluation import (
 )
 from adapt.evaluation.counts import counted, described, sizes
 from adapt.evaluation.degradation import DRAWN, curves, relative_curves
-from adapt.evaluation.detection import Detector
 from adapt.evaluation.judge import Judged, judge
 from adapt.evaluation.settings import Config
+from adapt.metrics import detection
 from adapt.metrics.bootstrap import difference
+from adapt.metrics.detection import Detector
 from adapt.metrics.headline import ARMS
 from adapt.metrics.measures import OBJECTS, unmeasured
 from adapt.names import one_line

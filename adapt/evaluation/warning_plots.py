@@ -14,10 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from adapt.evaluation import detection, early_warning
+from adapt.evaluation import early_warning
 from adapt.evaluation.degradation import LABELS
 from adapt.evaluation.heat_maps import colour_scale, comparable, draw_heat, draw_pictures
 from adapt.evaluation.plots import AFTER, BEFORE, WRONG
+from adapt.metrics import detection
 from adapt.names import figure_text
 
 GREY = "#8A8A8A"

@@ -6,7 +6,7 @@ import pytest
 
 from adapt.attention.settings import SIGNALS
 from adapt.evaluation import early_warning
-from tests.evaluation.test_detection import auroc
+from tests.metrics.test_detection import auroc
 
 
 def tokens(images: int = 200, seed: int = 0, wrong: float = 0.15) -> pd.DataFrame:

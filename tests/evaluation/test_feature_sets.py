@@ -10,8 +10,8 @@ from adapt.evaluation import __main__ as command
 from adapt.evaluation import early_warning, feature_sets
 from adapt.evaluation.settings import Config
 from adapt.params import InputError
-from tests.evaluation.test_detection import auroc
 from tests.evaluation.test_early_warning import tokens
+from tests.metrics.test_detection import auroc
 
 DRAWS = {"resamples": 100, "seed": 7}
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from adapt.evaluation import detection
-from adapt.evaluation.detection import (
+from adapt.metrics import detection
+from adapt.metrics.detection import (
     Detector,
     calibration,
     caught,
