@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapt.metrics.bootstrap import LEVEL, Interval
-from adapt.params import InputError
+from adapt.params import InputError, shown
 
 VERSION = 1
 WARNED = 0.1  # share of the words that `caught` warns at
@@ -273,3 +273,40 @@ def write(
     content: dict[str, Any] = {"version": VERSION, "fitted_on": dict(fitted_on), "note": note}
     content["variants"] = {name: dataclasses.asdict(d) for name, d in variants.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Detector]:
+    """The detectors that `write` has left, by variant; none where it had none.
+
+    `InputError` names the file and what is wrong with it.
+    """
+    try:
+        return parsed(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def parsed(content: bytes | str, where: str) -> dict[str, Detector]:
+    """The same from the content of such a file, which `where` names in a message.
+
+    >>> parsed('{"version": 1, "variants": {}}', "detector.json")
+    {}
+    """
+    try:
+        variants = json.loads(content)["variants"]
+        return {str(name): _detector(fields) for name, fields in variants.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        reason = shown(f"{type(error).__name__}: {error}")
+        raise InputError(f"{where}: holds no detector that can be read ({reason})") from None
+
+
+def _detector(fields: Mapping[str, Any]) -> Detector:
+    """A detector of as many finite numbers as it has features."""
+    columns = {key: tuple(map(float, fields[key])) for key in ("means", "scales", "weights")}
+    numbers = [float(fields["intercept"]), float(fields["strength"])]
+    features = tuple(map(str, fields["features"]))
+    if any(len(column) != len(features) for column in columns.values()):
+        raise ValueError("not as many numbers as features")
+    if not np.isfinite([*numbers, *(v for column in columns.values() for v in column)]).all():
+        raise ValueError("a number is not finite")
+    return Detector(features=features, **columns, intercept=numbers[0], strength=numbers[1])

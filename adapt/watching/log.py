@@ -5,8 +5,9 @@
 
 Days and hours are UTC. A writer puts what has come together every few seconds into a file of its
 own, and joins such files when they are many or their hour is over. A file is there as a whole or
-not at all; an answer may for a moment be in two files, and is read once. Nothing that is read here is believed:
-others may be able to write to a storage, so a file that is none of these is left out and told.
+not at all; an answer may for a moment be in two files, and is read once. Nothing that is read here
+is believed: others may be able to write to a storage, so a file that is none of these is left out
+and told.
 """
 
 import re
@@ -95,9 +96,7 @@ class Log:
         self._put(path, lambda file: pq.write_table(table, file, compression="zstd"))
         return path
 
-    def join(
-        self, kind: Kind, paths: Sequence[str], hour: int, writer: str, number: int
-    ) -> None:
+    def join(self, kind: Kind, paths: Sequence[str], hour: int, writer: str, number: int) -> None:
         """Make one file of a writer's files of an hour, a part at a time, and take these away."""
         path = self._path(kind, hour, writer, f"{number:05d}")
 

@@ -214,10 +214,9 @@ class Recorder:
 def _sizes(served: Served) -> dict[str, float]:
     """What is kept of the pictures; their sizes are those that came, before any turning."""
     values = signals.of_pictures(served.images)
-    for place, name in enumerate(("width", "height")):
-        if served.pictures:
-            sizes = [one[place] for one in served.pictures]
-            values[name] = sum(sizes) / len(sizes)
+    if served.pictures:
+        widths, heights, _ = zip(*served.pictures, strict=True)
+        values |= {"width": sum(widths) / len(widths), "height": sum(heights) / len(heights)}
     return values
 
 

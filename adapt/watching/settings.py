@@ -14,7 +14,7 @@ AUTO = "auto"
 class WatchConfig(Settings):
     """Section `watch`."""
 
-    log: str  # auto: a folder of the state; a folder, or storage such as s3://bucket/prefix; "": none
+    log: str  # auto: a folder of the state; a folder, or s3://bucket/prefix; "": none
     texts: bool  # questions and answers are kept, too
     pictures: bool
     keep_days: Count  # after which texts and pictures are deleted

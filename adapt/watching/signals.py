@@ -1,4 +1,4 @@
-"""The numbers that are kept of an answer: of what was asked, of the picture, of how it was answered.
+"""The numbers that are kept of an answer: of the question, of the picture, of how it was made.
 
 They are worked out here for the server and for the reference profile alike, so that a difference
 between the two is one of the answers. None of them tells what was asked, shown or said.
