@@ -91,7 +91,7 @@ class World:
         rows = read_split(self.root / "results" / "data" / "splits" / "validation.parquet")
         described = [row for row in rows if row.kind == "describe"]
         tables = self._bench("tuned", described).ask("tuned", None)
-        about = {"threshold": THRESHOLD, "seed": self.config["seed"]}
+        about = {"threshold": THRESHOLD, "seed": self.config["answer"].seed}
         answers = tables.responses, tables.tokens, described
         return profile.of(*answers, self.detector, scenes.vocabulary(), **about)
 
@@ -116,7 +116,7 @@ class World:
     def _new(self, count: int, name: str, plant: Planted) -> Iterator[Example]:
         about: Any = {"size": self.config["scenes"].image_size, "caption_noise": 0.0}
         about["difficulty"] = self.config["scenes"].difficulty
-        rng = np.random.default_rng(self.config["seed"])
+        rng = np.random.default_rng(self.config["answer"].seed)
         # A seed of its own: other scenes than in any split, and others for each drift.
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
         for index in itertools.count():
