@@ -186,6 +186,21 @@ class Log:
         return len(old)
 
 
+def opened(place: str) -> pd.DataFrame:
+    """All answers of a log with their tokens, or of one of its files; `InputError` for neither."""
+    if "://" in place or not Path(place).is_file():
+        rows = Log(place).read("signals", tokens=True).rows
+        if rows.empty:
+            raise InputError(f"{one_line(place)}: no answer is logged there")
+        return rows
+    try:
+        with Path(place).open("rb") as file:
+            return _table(file, SIGNALS).to_pandas()
+    except (pa.ArrowException, InputError, OSError, ValueError) as error:
+        reason = f"is no file of a log ({_reason(error)})"
+        raise InputError(f"{one_line(place)}: {reason}") from None
+
+
 def _hour_of(path: str) -> int | None:
     """The hour that a file is of; None where its name is none of ours."""
     found = _FILE.search(path)
