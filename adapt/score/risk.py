@@ -68,7 +68,8 @@ def score(options: argparse.Namespace) -> dict[str, Any]:
 def read(place: str, labels: Path, rename: Mapping[str, str], version: str = "") -> Labelled:
     """The labelled words and answers of one version, with what the log has of them."""
     logged = log.opened(place).drop_duplicates("id")
-    answers = dict(zip(logged.id.astype(str), logged.to_dict("records"), strict=True))
+    records: list[dict[str, Any]] = logged.to_dict("records")  # type: ignore[assignment]
+    answers = dict(zip(logged.id.astype(str), records, strict=True))
     found, seen, unknown = list[dict[str, Any]](), dict[tuple[str, int | None], str](), 0
     for row in rows.read(labels, rename):
         identity = row.id("id")
