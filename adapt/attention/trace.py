@@ -93,15 +93,14 @@ class Trace:
         of_layers = ((B, layers), torch.float32, device)
         self._mass, self._entropy, self._amc, self._prelim = (Series(*of_layers) for _ in range(4))
         self._fired = Series((B, layers), torch.bool, device)
-        self._step, self._layers = -1, 0
+        self._step, self._reduced, self._layers = -1, -1, 0
         self._anchor_BN: Tensor | None = None
 
     def begin(self) -> None:
         """The next step of the generation."""
         self._reduce()
         self._step += 1
-        every = (self._heat, self._mass, self._entropy, self._amc, self._prelim, self._fired)
-        for series in every:
+        for _, series in self._series():
             series.reach(self._step)
 
     def map_at(self, layer: int) -> Tensor:
@@ -132,25 +131,58 @@ class Trace:
         return self._anchor_BN
 
     def finish(self, mask_BT: Tensor) -> Attention:
-        """What was recorded of the T tokens of `mask_BT`, true for those of an answer."""
+        """What was recorded of the T tokens of `mask_BT`, true for those of an answer.
+
+        The recorder is empty afterwards.
+        """
         self._reduce()
-        steps, L = mask_BT.shape[1], self._layers
         # A device may run a step ahead of the check that an answer has ended.
+        steps = mask_BT.shape[1]
         assert self._step + 1 in (steps, steps + 1), "one observed step per generated token"
-        first_BKLN = self.first()[:, :steps].contiguous()
+        return self._recorded(mask_BT, {name: of.stacked(steps) for name, of in self._series()})
+
+    def upto(self, mask_BT: Tensor) -> Attention:
+        """The same of the first T tokens, in the middle of a generation."""
+        self._reduce()
+        return self._recorded(mask_BT, self._between(0, mask_BT.shape[1]))
+
+    def between(self, start: int, stop: int) -> Attention:
+        """What was recorded of some steps behind the K-th, in the middle of a generation.
+
+        `first_BKLN` is empty: the step before the first of them may be among the K.
+        """
+        self._reduce()
+        values = self._between(start, stop)
+        nothing = values["heat_BTN"].new_zeros(0)
+        return Attention(first_BKLN=nothing, anchor_BN=self.anchor(), **self._of_layers(values))
+
+    def _recorded(self, mask_BT: Tensor, values: dict[str, Tensor]) -> Attention:
+        first_BKLN = self.first()[:, : mask_BT.shape[1]].contiguous()
         # An answer shorter than K has its anchor from fewer tokens, all of them among these.
         anchor_BN = anchors(mean_of_first(first_BKLN, mask_BT), self.patches, self.debias)
-        amc_BTL = self._amc.stacked(steps)[:, :, :L]
-        amc_BTL[:, : first_BKLN.shape[1]] = amc(first_BKLN, anchor_BN[:, None, None])
-        return Attention(
-            first_BKLN=first_BKLN,
-            heat_BTN=self._heat.stacked(steps),
-            mass_BTL=self._mass.stacked(steps)[:, :, :L],
-            entropy_BTL=self._entropy.stacked(steps)[:, :, :L],
-            amc_BTL=amc_BTL,
-            prelim_BTL=self._prelim.stacked(steps)[:, :, :L],
-            fired_BTL=self._fired.stacked(steps)[:, :, :L],
-            anchor_BN=anchor_BN,
+        kept = self._of_layers(values)
+        kept["amc_BTL"][:, : first_BKLN.shape[1]] = amc(first_BKLN, anchor_BN[:, None, None])
+        return Attention(first_BKLN=first_BKLN, anchor_BN=anchor_BN, **kept)
+
+    def _of_layers(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of the layers that were seen."""
+        return {
+            name: value if name == "heat_BTN" else value[:, :, : self._layers]
+            for name, value in values.items()
+        }
+
+    def _between(self, start: int, stop: int) -> dict[str, Tensor]:
+        return {name: of.between(start, stop) for name, of in self._series()}
+
+    def _series(self) -> tuple[tuple[str, "Series"], ...]:
+        """What is kept of every step, by its name among the fields of `Attention`."""
+        return (
+            ("heat_BTN", self._heat),
+            ("mass_BTL", self._mass),
+            ("entropy_BTL", self._entropy),
+            ("amc_BTL", self._amc),
+            ("prelim_BTL", self._prelim),
+            ("fired_BTL", self._fired),
         )
 
     def _maps_LBN(self) -> Tensor:
@@ -158,9 +190,10 @@ class Trace:
         return self._first_KLBN[self._step] if is_first else self._later_LBN
 
     def _reduce(self) -> None:
-        """The sums of the step that is over."""
-        if self._step < 0:
+        """The sums of the step that is over, once."""
+        if self._step == self._reduced:
             return
+        self._reduced = self._step
         a_LBN, step, L = self._maps_LBN()[: self._layers], self._step, self._layers
         torch.mean(a_LBN, 0, out=self._heat.at(step))
         self._mass.at(step)[:, :L] = a_LBN.sum(-1).T
@@ -191,6 +224,10 @@ class Series:
     def at(self, step: int) -> Tensor:
         """The place of one step's value, to be filled."""
         return self._blocks[step // self.STEPS][step % self.STEPS]
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """The values of the steps from `start` to `stop`, [B, stop - start, ...]; all stay."""
+        return torch.stack([self.at(step) for step in range(start, stop)], 1)
 
     def stacked(self, steps: int) -> Tensor:
         """The values of so many steps, [B, T, ...]; the blocks go as they are copied."""

@@ -129,28 +129,42 @@ _Detectors = dict[str, Detector]
 def _detectors(config: Config, inputs: _Inputs, out: Path) -> tuple[_Detectors, _Detectors]:
     """Detectors fitted on the base model's descriptions of the validation split, and feature sets'.
 
-    `detector.json` keeps the former with what they were fitted on, or says why there are none.
+    `detector.json` keeps the former with what they were fitted on, or says why there are none;
+    `detector_tuned.json` those of the tuned model's own descriptions, by which it is served.
     """
-    with (inputs.splits / "validation.parquet").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    words = _object_words(config, inputs, "base")
+    detectors = _fitted(inputs, "base", words, out / "detector.json")
+    _fitted(inputs, "tuned", _object_words(config, inputs, "tuned"), out / "detector_tuned.json")
+    return detectors, feature_sets.fitted(words) if words is not None else {}
+
+
+def _object_words(config: Config, inputs: _Inputs, arm: str) -> pd.DataFrame | None:
+    """Those of a model's descriptions of the validation split; None where nothing is known."""
+    judged = inputs.judged(arm, "validation", config.anchor.anchor_tokens)
+    known = len(described(judged.responses))
+    return early_warning.object_words(judged.tokens)[0] if known else None
+
+
+def _fitted(inputs: _Inputs, arm: str, words: pd.DataFrame | None, file: Path) -> _Detectors:
+    """The detectors of these words, written into the file."""
+    with (inputs.splits / "validation.parquet").open("rb") as split:
+        digest = hashlib.file_digest(split, "sha256").hexdigest()
     source: dict[str, str | int] = {"split": "validation", "data_sha256": digest}
-    detectors, sets = _Detectors(), _Detectors()
-    problem = f"the validation split has no {OBJECTS}"
-    validation = inputs.judged("base", "validation", config.anchor.anchor_tokens)
-    if len(described(validation.responses)):
-        words, labels = early_warning.object_words(validation.tokens)
+    detectors, problem = _Detectors(), f"the validation split has no {OBJECTS}"
+    if words is not None:
         detectors, problem = early_warning.fitted(words), early_warning.problem(words)
-        sets = feature_sets.fitted(words)
+        _, labels = early_warning.object_words(words)
         source |= {
-            "model": json.loads((inputs.answers / "models.json").read_text())["base"],
+            "model": json.loads((inputs.answers / "models.json").read_text())[arm],
             "images": int(words.image_id.nunique()),
             "words": len(words),
             "hallucinated": int(labels.sum()),
         }
     if problem:
-        print(one_line(f"no detector for the early warning: {problem}"), flush=True)
-    detection.write(out / "detector.json", detectors, source, problem)
-    return detectors, sets
+        of = f", {arm} model" if arm != "base" else ""
+        print(one_line(f"no detector for the early warning{of}: {problem}"), flush=True)
+    detection.write(file, detectors, source, problem)
+    return detectors
 
 
 def _warning(

@@ -18,6 +18,7 @@ from adapt.attention.similarity import PatchSimilarity
 from adapt.attention.trace import Attention, mean_of_first
 from adapt.generation.begun import beginning_tokens, behind, room
 from adapt.generation.confidence import Confidence
+from adapt.generation.following import Following, Hear
 from adapt.generation.own_config import own_config
 from adapt.generation.sampling import Gumbel, seed_of
 from adapt.generation.settings import SteerConfig
@@ -58,14 +59,16 @@ class Answers(Attention):
 
     `mask_BT` is true for an answer's tokens, false from its end token on. `layout` is that of the R
     prompts, `sizes` the (width, height) of their pictures; `samples` answers to one prompt stand
-    side by side. `logprob_BT`: how probable the model held each token (nats, before temperature).
-    `similarity_BTPM`: of each token's hidden state with the picture's; no place without it. Where
-    an answer was begun, its text is whole, and all else is of the tokens behind the beginning.
+    side by side. `prompt_B`: tokens of each prompt. `logprob_BT`: how probable the model held each
+    token (nats, before temperature). `similarity_BTPM`: of each token's hidden state with the
+    picture's; no place without it. Where an answer was begun, its text is whole, and all else is of
+    the tokens behind the beginning.
     """
 
     texts: list[str]
     tokens_BT: Tensor
     mask_BT: Tensor
+    prompt_B: Tensor
     logprob_BT: Tensor
     similarity_BTPM: Tensor
     layout: Layout
@@ -83,45 +86,82 @@ def answer(
     ids: Sequence[str] | None = None,
     histories: Histories | None = None,
     beginnings: Sequence[str] | None = None,
+    longest: Sequence[int] | None = None,
+    hear: Hear | None = None,
 ) -> Answers:
     """Generate answers to the (pictures, question) rows of one batch, B = rows * samples.
 
     `ids` name the rows, so that what a row samples does not depend on the others; by default a row
     is its number in the batch. `histories`: the turns before each question. `beginnings`: what each
-    answer goes on from (`adapt/generation/begun.py`). Raises InputError where the model cannot be
-    observed.
+    answer goes on from (`adapt/generation/begun.py`). `longest`: tokens of each answer at most, not
+    more than the decoding's. `hear` follows the answers of a greedy or single sample
+    (`adapt/generation/following.py`). Raises InputError where the model cannot be observed.
     """
     d = decoding
     # 1. Where the images stand in the prompts, so that attention to them can be read.
     begun = beginning_tokens(model, processor, beginnings or [""] * len(questions))
     prompts = encode(processor, images, questions, histories=histories)
     inputs = behind(processor, prompts, begun).to(*place_of(model))
-    layout, start = layout_of(model, inputs), inputs["input_ids"].shape[1]
+    layout = layout_of(model, inputs)
     debias = d.debias.covering(layout, images) if d.debias is not None else None
     # 2. The samples of a prompt are rows of their own.
     many = _repeated(inputs, d.samples)
     of_all = layout if d.samples == 1 else layout_of(model, many)
-    # 3. One generation: attention is read and steered, probabilities and hidden states are read.
-    observer = DecodeObserver(of_all, d.anchor_tokens, debias, d.steer)
-    confidence, named = Confidence(), ids or [str(row) for row in range(len(questions))]
-    likeness = PatchSimilarity(of_all, PLACES if d.similarity else ())
-    processors = [confidence, *_sampling(d, named, many["input_ids"].device)]
-    rest = room(begun, d.max_new_tokens)
-    longest = own_config(model, processor, max(rest))
-    with longest as config, observed(model, observer), likeness.watching(model):
-        sequences = model.generate(**many, generation_config=config, logits_processor=processors)
-    # 4. What belongs to an answer: all before its first end token, as far as it may go.
-    tokens_BT = sequences[:, start:]
-    mask_BT = _is_said(tokens_BT, config.eos_token_id, rest * d.samples)
-    kept = {"tokens_BT": tokens_BT, "mask_BT": mask_BT, **vars(observer.attention(mask_BT))}
-    kept["logprob_BT"] = confidence.logprobs(sequences, start)
-    kept["similarity_BTPM"] = likeness.of(mask_BT.shape[1])
-    # 5. The answers to one prompt side by side.
+    named, rest = ids or [str(row) for row in range(len(questions))], room(begun, d.max_new_tokens)
+    rest = [min(pair) for pair in zip(rest, longest, strict=True)] if longest else rest
+    # 3. One generation.
+    drawing = _sampling(d, named, many["input_ids"].device)
+    kept = _generated(model, processor, many, of_all, d, debias, rest, drawing, hear)
+    # 4. The answers to one prompt side by side.
     if d.samples > 1:
         kept = {name: _side_by_side(value, d.samples) for name, value in kept.items()}
     texts = _texts(processor, begun, kept["tokens_BT"], kept["mask_BT"])
     sizes = [[image.size for image in row] for row in images]
     return Answers(**kept, texts=texts, layout=layout, sizes=sizes, samples=d.samples)
+
+
+def _generated(
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, Tensor],
+    layout: Layout,
+    d: Decoding,
+    debias: Mapping[Grid, Tensor] | None,
+    rest: Sequence[int],
+    drawing: Sequence[Any],
+    hear: Hear | None,
+) -> dict[str, Tensor]:
+    """Tokens, and what was read of them on the way: attention, probability, hidden states."""
+    start, rest_B = inputs["input_ids"].shape[1], [*rest] * d.samples
+    observer = DecodeObserver(layout, d.anchor_tokens, debias, d.steer)
+    confidence, likeness = Confidence(), PatchSimilarity(layout, PLACES if d.similarity else ())
+    longest = own_config(model, processor, max(rest_B))
+    with longest as config, observed(model, observer), likeness.watching(model):
+        ends = config.eos_token_id
+        counts_B, more = layout.counts_B, dict[str, Any]()
+        if hear is not None:
+            assert d.samples == 1, "of one answer to each prompt"
+            follows = Following(observer, confidence, counts_B, ends, rest_B, start, hear)
+            more = {"stopping_criteria": [follows]}
+        sequences = model.generate(
+            **inputs,
+            generation_config=config,
+            logits_processor=[confidence, *drawing],
+            **more,
+        )
+    # What belongs to an answer: all before its first end token, as far as it may go.
+    if hear is not None:
+        rest_B = follows.length_B.tolist()
+    tokens_BT = sequences[:, start:]
+    mask_BT = _is_said(tokens_BT, ends, rest_B)
+    return {
+        "tokens_BT": tokens_BT,
+        "mask_BT": mask_BT,
+        "prompt_B": inputs["attention_mask"].sum(1),
+        **vars(observer.attention(mask_BT)),
+        "logprob_BT": confidence.logprobs(sequences, start),
+        "similarity_BTPM": likeness.of(mask_BT.shape[1]),
+    }
 
 
 def _repeated(inputs: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ import pandas as pd
 
 from adapt.data.schema import KINDS, Example
 from adapt.generation.answer import Answers, Decoding
+from adapt.generation.asked import AnsweredAs
 from adapt.generation.batches import Prompt, answered, prompt_of
 from adapt.generation.debias import Debias
 from adapt.generation.kept import VERSION, Kept, question_key
@@ -117,6 +118,15 @@ class Bench:
         """A name for the weights that answer, the same wherever they lie."""
         self._weights = self._weights or content_key(self.model, {})
         return self._weights
+
+    def answered_as(self) -> AnsweredAs:
+        """What decides its answers beside weights, prompt and steering."""
+        return AnsweredAs(
+            seed=self.config.seed,
+            max_new_tokens=self.config.max_new_tokens,
+            anchor=self.config.anchor,
+            questions=tuple(self._asked_of_noise),
+        )
 
     def prompt(self) -> str:
         """The version of the prompt in which they are asked."""

@@ -30,14 +30,16 @@ class Confidence(LogitsProcessor):
         self._scores_BV = scores
         return scores
 
-    def logprobs(self, sequences_BS: Tensor, start: int) -> Tensor:
+    def logprobs(self, sequences_BS: Tensor, start: int, since: int = 0) -> Tensor:
         """Log-probability (nats) of what `generate` returned, [B, T]; void after an answer ends.
 
-        `start`: where the answers begin in the sequences. A device may have run a step further.
+        `start`: where the answers begin in the sequences; `since`: leaves out so many tokens. A
+        device may have run a step further. It may be asked while the answers are made, once a token
+        has been chosen.
         """
-        assert self._scores_BV is not None, "after generate"
-        steps = [*self._chosen, chosen(self._scores_BV, sequences_BS[:, -1])]
-        return torch.stack(steps, 1)[:, : sequences_BS.shape[1] - start]
+        assert self._scores_BV is not None, "after a token"
+        steps = [*self._chosen[since:], chosen(self._scores_BV, sequences_BS[:, -1])]
+        return torch.stack(steps, 1)[:, : sequences_BS.shape[1] - start - since]
 
 
 def chosen(scores_BV: Tensor, token_B: Tensor) -> Tensor:

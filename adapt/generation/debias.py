@@ -76,6 +76,15 @@ class Debias:
             for grid, mask_M in self._of(sizes).items():
                 self.masks.setdefault(grid, mask_M.to(device))
 
+    def save(self, path: Path) -> None:
+        """Write the masks of the grids that have appeared; `load` takes them over elsewhere."""
+        _write(path, self.masks)
+
+    def load(self, path: Path) -> None:
+        """Take over the masks of a file, before any grid has appeared; a damaged one: none."""
+        device = next(self._model.parameters()).device
+        self.masks |= {grid: mask.to(device) for grid, mask in (_read(path) or {}).items()}
+
     def _of(self, sizes: Sizes) -> dict[Grid, Tensor]:
         """The masks of all grids that prompts with pictures of these sizes have."""
         prompts = self._noise(sizes)

@@ -112,8 +112,14 @@ class DecodeObserver(Observer):
         self._start = 0
         # Positions that have been through the model, also those that a window has dropped.
         self._length = 0
+        # Which answers may be steered from here on; None: all.
+        self._may_B: Tensor | None = None
         # Of the latest call: how many layers came before it in its step, and its index.
         self._slot = self._layer = -1
+
+    def may_steer(self, may_B: Tensor) -> None:
+        """Which answers may be steered from the next step on; all, until it is said."""
+        self._may_B = may_B
 
     def start(self, model: nn.Module) -> None:
         """InputError for layers to steer that the model lacks."""
@@ -142,6 +148,8 @@ class DecodeObserver(Observer):
         # 2. Has it decayed below this layer's floor?
         floor_B, fired_B = rule.floor_BL[:, self._slot], trace.fired_at(self._slot)
         fired_B.copy_(fires(a_BN, rule.anchor_BN, floor_B, rule.trigger))
+        if self._may_B is not None:
+            fired_B &= self._may_B
         # 3. The bias where it has; what is recorded is the attention that SDPA then has.
         bias_BN = rule.bias_BN * fired_B[:, None]
         after_BN, own_B = _reweighted(p_BHN, own_BH, bias_BN)

@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adapt.metrics.bootstrap import LEVEL, Interval
-from adapt.params import InputError, shown
+from adapt.names import one_line
+from adapt.params import InputError, require
 
 VERSION = 1
 WARNED = 0.1  # share of the words that `caught` warns at
@@ -276,37 +277,27 @@ def write(
 
 
 def read(path: Path) -> dict[str, Detector]:
-    """The detectors that `write` has left, by variant; none where it had none.
+    """The detectors that `write` left, by variant; none where it says why there are none.
 
-    `InputError` names the file and what is wrong with it.
+    InputError in one line for another content.
     """
+    where = one_line(str(path))
     try:
-        return parsed(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        require(content["version"] == VERSION, where, f"is not of version {VERSION}")
+        return {name: _detector(one) for name, one in content["variants"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: is no detector: {one_line(str(error), 100)}") from None
 
 
-def parsed(content: bytes | str, where: str) -> dict[str, Detector]:
-    """The same from the content of such a file, which `where` names in a message.
-
-    >>> parsed('{"version": 1, "variants": {}}', "detector.json")
-    {}
-    """
-    try:
-        variants = json.loads(content)["variants"]
-        return {str(name): _detector(fields) for name, fields in variants.items()}
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        reason = shown(f"{type(error).__name__}: {error}")
-        raise InputError(f"{where}: holds no detector that can be read ({reason})") from None
-
-
-def _detector(fields: Mapping[str, Any]) -> Detector:
-    """A detector of as many finite numbers as it has features."""
-    columns = {key: tuple(map(float, fields[key])) for key in ("means", "scales", "weights")}
-    numbers = [float(fields["intercept"]), float(fields["strength"])]
-    features = tuple(map(str, fields["features"]))
-    if any(len(column) != len(features) for column in columns.values()):
-        raise ValueError("not as many numbers as features")
-    if not np.isfinite([*numbers, *(v for column in columns.values() for v in column)]).all():
-        raise ValueError("a number is not finite")
-    return Detector(features=features, **columns, intercept=numbers[0], strength=numbers[1])
+def _detector(content: Mapping[str, Any]) -> Detector:
+    names = tuple(str(name) for name in content["features"])
+    rows = {key: tuple(map(float, content[key])) for key in ("means", "scales", "weights")}
+    if {len(row) for row in rows.values()} != {len(names)}:
+        raise ValueError("its features, means, scales and weights are not equally many")
+    return Detector(
+        features=names,
+        **rows,
+        intercept=float(content["intercept"]),
+        strength=float(content["strength"]),
+    )

@@ -1,7 +1,7 @@
 """Stage `answer`: the answers of the base and the tuned model to the test split, plain and steered.
 
 Of the two stages after training this one loads models; `evaluate` judges what it wrote.
-The base model also describes the validation split, on which the detectors of the early warning are
+Both also describe the validation split plainly, on which the detectors of the early warning are
 fitted. Where a key of `steer` is `auto`, its value is chosen on that split first, for each model.
 All arms answer the questions of `answer.benchmarks` as well. Writes
 
@@ -11,6 +11,9 @@ All arms answer the questions of `answer.benchmarks` as well. Writes
     models.json               which weights answered
     steering.csv              the rules that each model could be steered by, and their figures
     steering.json             the rule by which each model is steered
+    asked.json                what else decides their answers
+    debias_base.safetensors   debias masks of the grids of patches that have appeared, and
+    debias_tuned.safetensors  those of the tuned model
     benchmarks.parquet        every answer to a benchmark's, with the verdict of a judge if there is
     benchmark_tokens.parquet  attention at every token of the free answers among them
     benchmarks.json           what was read of each benchmark, which lies outside DVC's graph
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
-    from adapt.generation import benched, chosen
+    from adapt.generation import asked, benched, chosen
     from adapt.generation.bench import Tables
     from adapt.generation.kept import forget
 
@@ -52,8 +55,9 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
         parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
         choices[arm] = chosen.choose(bench, arm, config, known)
         parts.append(bench.ask(f"{arm}_steered", choices[arm].rule))
-        if arm == "base":
-            parts += _validation(bench, config, known)
+        parts += _validation(bench, arm, config, known)
+        bench.debias.save(out / asked.debias_file(arm))
+        asked.write(out, bench.answered_as())
         extra += benched.asked(bench, suites, arm, choices[arm].rule)
     # 3. The tables.
     tables = Tables.joined(parts)
@@ -87,10 +91,10 @@ def _asked(config: Config, rows: "Sequence[Example]") -> "Sequence[Example]":
     return drawn(rows, limit, config.seed) if 0 < limit < len(rows) else rows
 
 
-def _validation(base: "Bench", config: Config, known: "Known") -> "list[Tables]":
-    """The base model's descriptions of what is known in the validation split; none of nothing."""
-    asked = _asked(config, known.rows)
-    return [base.turned_to("validation", asked).ask("base", None)] if asked else []
+def _validation(bench: "Bench", arm: str, config: Config, known: "Known") -> "list[Tables]":
+    """A model's descriptions of what is known in the validation split; none of nothing."""
+    rows = _asked(config, known.rows)
+    return [bench.turned_to("validation", rows).ask(arm, None)] if rows else []
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ says so: without known objects there are still lengths, curves and panels.
 
 Writes `judged.parquet` (every answer of the test split with what it mentions, hallucinated words
 marked), `curves.csv` by position and `degradation.csv` by relative position (a column per arm and
-signal), `detector.json`, `detection.csv` and `calibration.csv` (how well it warns), `figures/` and
-before / after `panels/`; of benchmarks `benchmarks.parquet` (counts by image), `benchmarks.json`
-(variants and tables) and `benchmark_curves.csv`.
+signal), `detector.json` (fitted on the base model's words) and `detector_tuned.json` (on the tuned
+model's own, by which it is served), `detection.csv` and `calibration.csv` (how well it warns),
+`figures/` and before / after `panels/`; of benchmarks `benchmarks.parquet` (counts by image),
+`benchmarks.json` (variants and tables) and `benchmark_curves.csv`.
 """
 
 from pathlib import Path

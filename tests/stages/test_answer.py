@@ -59,7 +59,7 @@ def test_every_arm_answers_every_question(folder: Path) -> None:
     test, validation = (responses[responses.split == name] for name in ("test", "validation"))
     assert test.arm.unique().tolist() == ARMS and len(test) == len(ARMS) * QUESTIONS
     assert (test.groupby("arm").id.nunique() == QUESTIONS).all()
-    assert len(validation) == IMAGES and set(validation.arm) == {"base"}
+    assert len(validation) == 2 * IMAGES and set(validation.arm) == {"base", "tuned"}
     assert set(validation.kind) == {"describe"} and not validation.steered.any()
     assert (responses.steered == responses.arm.str.endswith("_steered")).all()
     describe = responses[responses.kind == "describe"].set_index(["split", "arm", "id"])

@@ -4,6 +4,7 @@ Also where there is nothing to warn of.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +13,20 @@ import pytest
 import yaml
 
 from adapt.attention.settings import AnchorConfig
+from adapt.data.schema import open_images
+from adapt.data.tables import read_split
 from adapt.evaluation import __main__ as command
 from adapt.evaluation import feature_sets
 from adapt.evaluation.degradation import DRAWN
 from adapt.evaluation.early_warning import VARIANTS
 from adapt.evaluation.report import longest_wrong
 from adapt.evaluation.settings import Config
+from adapt.params import InputError
+from adapt.serving import bundle
+from adapt.serving.answerer import Answerer
+from adapt.serving.asked import Asked
 from adapt.stages import evaluate
-from tests.stages.conftest import IMAGES, K
+from tests.stages.conftest import ANSWER, IMAGES, K
 from tests.support.workspace import ROOT
 
 CONFIG = Config(
@@ -116,3 +123,40 @@ def test_the_answer_that_is_shown_is_not_picked_by_its_risk() -> None:
         "most objects among those with an absent one; then the first"
     )
     assert longest_wrong(frame[frame.id == "a"]).id == "a"
+
+
+def test_what_was_judged_is_served_with_the_same_answers_and_risks(
+    tmp_path: Path, answered: Callable[[bool], Path]
+) -> None:
+    results = Path(shutil.copytree(answered(True), tmp_path / "results"))
+    (results / "evaluate").mkdir()
+    evaluate.run(CONFIG, results, results / "evaluate", lambda step, metrics: None)
+    version = tmp_path / "version"
+    shutil.copytree(results / "train" / "model", version)
+    served = bundle.compose(results, "tuned", "hash", version)
+    assert served.warned_by in ("tuned", "base")
+    answerer = Answerer.open(version, "cpu", "7")
+    assert answerer.detector is not None
+    responses, tokens = (
+        pd.read_parquet(results / "answer" / f"{name}.parquet") for name in ("responses", "tokens")
+    )
+    every = read_split(results / "data" / "splits" / "test.parquet")
+    # In the batches of the stage: elsewhere the last digits of a signal are others.
+    rows = sorted((row for row in every if row.kind == "describe"), key=lambda row: row.id)
+    asked = [Asked(id=r.id, images=open_images(r), question=r.question) for r in rows]
+    batches = [asked[i : i + ANSWER.batch] for i in range(0, len(asked), ANSWER.batch)]
+    said = [one for batch in batches for one in answerer.answer(batch)]
+    plain = responses[(responses.arm == "tuned") & (responses.split == "test")].set_index("id")
+    of_plain = tokens[(tokens.arm == "tuned") & (tokens.split == "test")]
+    for row, one in zip(rows, said, strict=True):
+        assert one.text == plain.loc[row.id].response
+        table = of_plain[of_plain.id == row.id].sort_values("position")
+        risks = answerer.detector.risk({n: table[n] for n in answerer.detector.features})
+        assert [token.risk for token in one.tokens] == pytest.approx(risks.tolist(), abs=1e-6)
+        assert [token.end for token in one.tokens] == table.end.tolist()
+    # What is damaged is told in one line; without the folder the model still answers.
+    (version / "serving" / "serving.json").write_text("{}")
+    with pytest.raises(InputError, match=r"serving.json"):
+        Answerer.open(version, "cpu")
+    shutil.rmtree(version / "serving")
+    assert Answerer.open(version, "cpu").answer(asked[:1])[0].risk is None

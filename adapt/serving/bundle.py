@@ -1,0 +1,129 @@
+"""What a version of a registered model holds beside its weights, so that it can be asked.
+
+    serving/serving.json         which model, how it answered, and how it is steered
+    serving/detector.json        the early warning, fitted on its own words where these were enough
+    serving/debias.safetensors   debias masks of the grids of patches that have appeared
+    serving/vocabulary.json      the words that name things
+
+All of it is JSON or safetensors: nothing that runs. A version without this folder, registered
+before there was one, answers plainly and knows no risk.
+"""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from adapt import params
+from adapt.data.schema import read_vocabulary
+from adapt.generation import asked, chosen
+from adapt.generation.asked import AnsweredAs
+from adapt.generation.settings import SteerConfig
+from adapt.metrics import detection
+from adapt.metrics.detection import Detector
+from adapt.names import one_line
+from adapt.params import InputError, Settings
+from adapt.serving.spoken import Vocabulary
+
+FOLDER = "serving"
+SERVED = "attention_probability"  # the variant of the detector that warns
+
+
+class Served(Settings):
+    """`serving.json`. `prompt`: its version; `data`: DVC's hash of the splits, "" if unknown.
+
+    `warned_by`: on whose words the detector was fitted; none: there is no detector.
+    """
+
+    version: Literal[1]
+    weights: str
+    prompt: str
+    data: str
+    answered: AnsweredAs
+    steer: SteerConfig
+    warned_by: Literal["tuned", "base", "none"]
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What it is, for whoever asks."""
+        return {
+            "weights": self.weights,
+            "data": self.data,
+            "prompt": self.prompt,
+            "steering": self.steer.told if self.steer.acts else "none",
+            "warned_by": self.warned_by,
+            "format": str(self.version),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What was read of a version's folder; `debias` is the file of masks."""
+
+    served: Served
+    detector: Detector | None
+    vocabulary: Vocabulary | None
+    debias: Path
+
+
+def compose(results: Path, which: Literal["base", "tuned"], data: str, folder: Path) -> Served:
+    """Write `folder`/serving for a model of a workspace's results, as stage `answer` asked it."""
+    answers, out = results / "answer", folder / FOLDER
+    out.mkdir(parents=True)
+    models = json.loads((answers / "models.json").read_text(encoding="utf-8"))
+    # 1. The early warning: of its own words, or else of those of the model it came from.
+    warned_by = _detector(results / "evaluate", which, out / "detector.json")
+    # 2. What decides its answers.
+    shutil.copyfile(answers / asked.debias_file(which), out / "debias.safetensors")
+    served = Served(
+        version=1,
+        weights=models[which],
+        prompt=models[f"{which}_prompt"],
+        data=data,
+        answered=asked.read(answers),
+        steer=chosen.rules(answers)[which],
+        warned_by=warned_by,
+    )
+    # 3. The words that name things; without known things there is no detector either.
+    known = chosen.Known.of(results / "data" / "splits")
+    if known.words.objects:
+        words = json.dumps(dataclasses.asdict(known.words), indent=2, ensure_ascii=False)
+        (out / "vocabulary.json").write_text(f"{words}\n", encoding="utf-8")
+    content = json.dumps(served.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (out / "serving.json").write_text(f"{content}\n", encoding="utf-8")
+    return served
+
+
+def _detector(
+    evaluated: Path, which: Literal["base", "tuned"], to: Path
+) -> Literal["tuned", "base", "none"]:
+    files = {"base": evaluated / "detector.json", "tuned": evaluated / "detector_tuned.json"}
+    for name in dict.fromkeys((which, "base")):
+        if SERVED in detection.read(files[name]):
+            shutil.copyfile(files[name], to)
+            return name
+    shutil.copyfile(files[which], to)
+    return "none"
+
+
+def read(folder: Path) -> Bundle | None:
+    """That of a version's folder; None where it has none. InputError for what is damaged."""
+    inside = folder / FOLDER
+    file = inside / "serving.json"
+    if not file.exists():
+        return None
+    try:
+        content: dict[str, Any] = {FOLDER: json.loads(file.read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{one_line(str(file))}: {one_line(str(error), 100)}") from None
+    served = params.load(content, FOLDER, Served, str(file))
+    detectors = detection.read(inside / "detector.json")
+    words = read_vocabulary(inside / "vocabulary.json")
+    return Bundle(
+        served=served,
+        detector=detectors.get(SERVED) if words else None,
+        vocabulary=Vocabulary(words.objects) if words else None,
+        debias=inside / "debias.safetensors",
+    )

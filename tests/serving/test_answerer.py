@@ -1,0 +1,194 @@
+"""The answering core on a tiny model: equal to generation, and what each policy makes of risk."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapt.attention.settings import SIGNALS, AnchorConfig
+from adapt.generation.answer import Decoding, answer
+from adapt.generation.asked import AnsweredAs
+from adapt.generation.settings import SteerConfig
+from adapt.metrics.detection import Detector
+from adapt.serving.answerer import Answerer
+from adapt.serving.asked import Asked, Token
+from adapt.serving.bundle import Bundle, Served
+from adapt.serving.spoken import Spoken, Vocabulary
+from tests.support import tiny_world
+
+K = 3
+STEER = SteerConfig(alpha=2.0, tau=2.0, trigger="mass", anchor_share=0.1, layers="all")
+FEATURES = (*SIGNALS, "logprob")
+DETECTOR = Detector(
+    features=FEATURES,
+    means=(0.0,) * 6,
+    scales=(1.0,) * 6,
+    weights=(-3.0, 0.5, 0.1, 1.0, 2.0, -0.4),
+    intercept=0.2,
+    strength=1.0,
+)
+WORDS = Vocabulary({name: (name,) for name in ("car", "house", "tree", "picture")})
+
+
+def known(**changes) -> Bundle:
+    served = Served(
+        version=1,
+        weights="",
+        prompt="",
+        data="",
+        answered=AnsweredAs(
+            seed=7,
+            max_new_tokens=16,
+            anchor=AnchorConfig(anchor_tokens=K, noise_images=2),
+            questions=tiny_world.QUESTIONS[:1],
+        ),
+        steer=STEER,
+        warned_by="base",
+    )
+    nowhere = Path(tempfile.gettempdir()) / "there-is-no-such-file.safetensors"
+    parts = {"served": served, "detector": DETECTOR, "vocabulary": WORDS, "debias": nowhere}
+    return Bundle(**{**parts, **changes})
+
+
+@pytest.fixture(scope="module")
+def answerer() -> Answerer:
+    model, tokenizer = tiny_world.model(), tiny_world.processor().tokenizer
+    # It says nothing but things and what stands between them.
+    said = tokenizer.convert_tokens_to_ids(["car", "house", "tree", "a", ","])
+    others = [i for i in range(len(tokenizer)) if i not in said]
+    model.generation_config.suppress_tokens = others
+    return Answerer(model, tiny_world.processor(), known(), "3")
+
+
+def asked(n: int, **options) -> Asked:
+    images = [tiny_world.picture(n)]
+    return Asked(id=str(n), images=images, question=tiny_world.QUESTIONS[n % 2], **options)
+
+
+def test_answers_and_signals_are_those_of_generation(answerer):
+    questions = [asked(n) for n in range(4)]
+    decoding = Decoding(anchor_tokens=K, max_new_tokens=16, debias=answerer._debias)
+    images = [one.images for one in questions]
+    texts = [one.question for one in questions]
+    alone = answer(answerer.model, answerer.processor, images, texts, decoding)
+    signals = alone.signals(alone.layout.counts_B, alone.mask_BT, K) | {"logprob": alone.logprob_BT}
+    for b, one in enumerate(answerer.answer(questions)):
+        length = int(alone.mask_BT[b].sum())
+        assert one.text == alone.texts[b] and len(one.tokens) == length
+        values = {name: signals[name][b, :length].double().numpy() for name in FEATURES}
+        for name in FEATURES:
+            got = [getattr(token, name) for token in one.tokens]
+            assert np.allclose(got, values[name], atol=1e-6), name
+        assert np.allclose([t.risk for t in one.tokens], DETECTOR.risk(values), atol=1e-6)
+        assert "".join(token.text for token in one.tokens) == one.text
+        assert one.prompt_tokens > 0 and one.passes == 1 and one.steered == 0
+
+
+def test_one_question_alone_is_answered_as_among_others(answerer):
+    together = answerer.answer([asked(n) for n in range(4)])
+    for n, one in enumerate(together):
+        (alone,) = answerer.answer([asked(n)])
+        assert alone.text == one.text
+        assert np.allclose([t.risk for t in alone.tokens], [t.risk for t in one.tokens], atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["flag", "steer", "retry", "stop"])
+def test_what_is_streamed_is_the_answer(answerer, policy):
+    heard: dict[int, list[Token]] = {n: [] for n in range(4)}
+
+    def hear(row, tokens) -> bool:
+        heard[row] += tokens
+        return True
+
+    answers = answerer.answer([asked(n, policy=policy, threshold=0.4) for n in range(4)], hear)
+    for n, one in enumerate(answers):
+        assert tuple(heard[n]) == one.tokens
+        assert one.policy == policy
+
+
+def test_stop_ends_before_the_first_risky_name(answerer):
+    flagged = answerer.answer([asked(n) for n in range(6)])
+    named = [one for one in flagged if one.named]
+    assert named, "the tiny model names something"
+    threshold = float(np.median([one.named[0].risk for one in named]))
+    stopped = answerer.answer([asked(n, policy="stop", threshold=threshold) for n in range(6)])
+    for before, after in zip(flagged, stopped, strict=True):
+        risky = next((one for one in before.named if one.risk >= threshold), None)
+        if risky is None:
+            assert after.text == before.text and after.finish == before.finish
+        else:
+            assert after.finish == "risk"
+            assert after.text == before.text[: risky.start].rstrip()
+            assert after.risk < threshold
+    assert any(one.finish == "risk" for one in stopped)
+
+
+def test_retry_keeps_the_less_risky(answerer):
+    flagged = answerer.answer([asked(n) for n in range(6)])
+    retried = answerer.answer([asked(n, policy="retry", threshold=0.0) for n in range(6)])
+    assert all(one.passes == 2 for one in retried)
+    assert all(b.risk <= a.risk for a, b in zip(flagged, retried, strict=True))
+
+
+def test_steering_needs_risk(answerer):
+    never = answerer.answer([asked(0, policy="steer", threshold=1.1)])[0]
+    always = answerer.answer([asked(0, policy="steer", threshold=0.0)])[0]
+    assert never.steered == 0 < always.steered
+    assert never.text == answerer.answer([asked(0)])[0].text
+
+
+def test_nobody_listens(answerer):
+    (whole,) = answerer.answer([asked(0)])
+    (cut,) = answerer.answer([asked(0)], lambda row, tokens: False)
+    assert len(cut.tokens) == K < len(whole.tokens)
+
+
+def test_maps_say_where_each_token_looked(answerer):
+    (one,) = answerer.answer([asked(0, maps=True)])
+    ((rows, columns),) = one.grids
+    assert len(one.maps) == len(one.tokens)
+    assert all(len(maps) == 1 and maps[0].shape == (rows * columns,) for maps in one.maps)
+    masses = [float(maps[0].sum()) for maps in one.maps]
+    assert np.allclose(masses, [token.mass for token in one.tokens], atol=1e-5)
+
+
+def test_a_model_of_which_nothing_is_known():
+    plain = Answerer(tiny_world.model(), tiny_world.processor(), None)
+    (one,) = plain.answer([asked(0, policy="stop", max_new_tokens=5)])
+    assert one.risk is None and one.named == () and one.finish == "length"
+    assert len(one.tokens) == 5 and one.tokens[0].risk is None
+
+
+def letters(ids) -> str:
+    """A tokenizer of bytes: `\ufffd` stands for what is no letter yet."""
+    return bytes(ids).decode("utf-8", errors="replace")
+
+
+def row(byte: int, risk: float = 0.0) -> dict:
+    values = dict.fromkeys((*SIGNALS, "logprob", "steered"), 0.0)
+    return {"id": byte, "risk": risk, **values}
+
+
+def test_half_a_letter_is_told_when_it_is_whole():
+    spoken = Spoken(asked(0), letters, None)
+    content = "aé€b".encode()
+    spoken.add([row(byte) for byte in content])
+    assert [token.text for token in spoken.told()] == ["a", "", "é", "", "", "€", "b"]
+    assert spoken.text == "aé€b"
+
+
+def test_a_word_of_several_tokens_is_held_until_it_is_whole():
+    question = dataclasses.replace(asked(0), policy="stop")
+    words = Vocabulary({"light": ["traffic light"]})
+    spoken = Spoken(question, letters, words)
+    spoken.add([row(byte) for byte in b"a traffic"])
+    assert "".join(token.text for token in spoken.told()) == "a "
+    spoken.add([row(byte) for byte in b" jam"])
+    assert "".join(token.text for token in spoken.told()) == "traffic jam"
+    spoken.add([row(ord(" ")), row(ord("t"), risk=0.9)])
+    spoken.add([row(byte) for byte in b"raffic light"])
+    assert not spoken.ended_by_risk
+    spoken.add([row(ord("."))])
+    assert spoken.ended_by_risk and spoken.text == "a traffic jam "
