@@ -30,7 +30,7 @@ FILE = "profile.json"
 FEWEST, MOST = 50, 1000  # pictures
 DIGITS = 6
 LARGEST = 4 << 20  # bytes of a profile
-SPLIT, ARM = "validation", "tuned"
+SPLIT = "validation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,13 @@ class Profile:
         return json.dumps(about | rest, allow_nan=False) + "\n"
 
 
-def made(results: Path, detector: Detector | None, *, threshold: float, seed: int) -> Profile:
-    """The profile of the tuned model, from what stage `answer` has left in `results`.
+def made(
+    results: Path, detector: Detector | None, *, threshold: float, seed: int, arm: str = "tuned"
+) -> Profile:
+    """The profile of the tuned model, or another arm, from what stage `answer` left in `results`.
 
-    Its plain answers on the validation split; `threshold` is the risk that warns. A profile that
-    could not be made says why in its note.
+    Its plain answers on the validation split; `detector` is the one that it is served with, and
+    `threshold` the risk that warns. A profile that could not be made says why in its note.
     """
     tables = dict[str, pd.DataFrame]()
     for name in ("responses", "tokens"):
@@ -77,7 +79,7 @@ def made(results: Path, detector: Detector | None, *, threshold: float, seed: in
             table = pd.read_parquet(path)
         except FileNotFoundError:
             return Profile(note=f"{path}: not found")
-        tables[name] = table[(table.arm == ARM) & (table.split == SPLIT)]
+        tables[name] = table[(table.arm == arm) & (table.split == SPLIT)]
     splits = results / "data" / "splits"
     examples = read_split(splits / f"{SPLIT}.parquet")
     words = read_vocabulary(splits / "vocabulary.json")
@@ -110,7 +112,7 @@ def of(
     rows, modes = [], list[str]()
     for identity, text in zip(drawn.id.astype(str), drawn.response.astype(str), strict=True):
         example, columns = asked[identity], of_answer.get(identity, tokens.iloc[:0])
-        named = None if detector is None else risks(text, columns, detector, words)
+        named = risks(text, columns, detector, words) if detector and words else None
         rows.append(
             signals.of_answer(as_served(columns), named, threshold)
             | {"question": float(len(example.question))}
@@ -123,11 +125,9 @@ def of(
     return Profile(pictures=len(rows), values=values, modes=of_mode, threshold=threshold)
 
 
-def risks(
-    text: str, tokens: pd.DataFrame, detector: Detector, words: Vocabulary | None
-) -> list[float]:
+def risks(text: str, tokens: pd.DataFrame, detector: Detector, words: Vocabulary) -> list[float]:
     """The risk of each object that an answer names, at its first token."""
-    found = find(text, words.objects if words else {})
+    found = find(text, words.objects)
     if not found or not len(tokens):
         return []
     risk = detector.risk({name: tokens[name] for name in detector.features})

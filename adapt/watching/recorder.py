@@ -62,6 +62,29 @@ class Served:
     tokens: Mapping[str, Sequence[float]]
     images: Sequence[Image.Image] = ()
 
+    @classmethod
+    def of(cls, answer: Any, *, threshold: float, **about: Any) -> "Served":
+        """Of an answer of `adapt/serving/asked.py`; `about` is what that does not know: time,
+        version, question, pictures and images.
+        """
+        columns = {
+            name: [getattr(token, name) for token in answer.tokens]
+            for name in ("end", *TOKEN_COLUMNS)
+        }
+        if answer.risk is None:  # no detector
+            del columns["risk"]
+        named = None if answer.risk is None else [one.risk or 0.0 for one in answer.named]
+        return cls(
+            id=answer.id,
+            policy=answer.policy,
+            answer=answer.text,
+            length=len(answer.tokens),
+            finish=answer.finish,
+            values=signals.of_answer(columns, named, threshold),
+            tokens=columns,
+            **about,
+        )
+
 
 @dataclass
 class _Waiting:
