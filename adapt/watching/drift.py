@@ -11,7 +11,7 @@ change is bounded from four sides:
    however the signals hang together.
 4. All windows are compared with one profile. Where that happens to be odd, all of them see it: a
    test with its full level keeps it over profiles, not over the windows of one. So a test may spend
-   a quarter (`SPENT`) of the stated rate; `benchmarks/false_alarms.py` measures what comes of it.
+   a tenth (`SPENT`) of the stated rate; `benchmarks/false_alarms.py` measures what comes of it.
 
 A missing value counts as lower than any other: answers that lose their risk or their third token
 are a change like others. What the profile itself never has is not tested. Of a picture's mode the
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from adapt.watching.profile import Profile, rounded
 from adapt.watching.signals import NAMES
 
-SPENT = 0.25
+SPENT = 0.1
 MODE = "mode"
 PLAIN = "flag"  # the policy whose answers are as the profile's: neither steered nor cut
 OTHER_VERSION = 0.5  # share of a window
