@@ -175,11 +175,12 @@ def others(world: World, rows: pd.DataFrame, size: int, rate: float) -> dict[str
         found = [drift.compare(other, w, false_alarms=rate) for w in drift.windows(rows, size)]
         counts.append(sum(window.alarms for window in found))
     beyond = sum(count > rate * len(found) for count in counts)
+    told = f"more than stated with {beyond} of them, at most {max(counts)} of {len(found)}"
     return {
         "traffic": f"no change, {OTHERS} other profiles",
         "windows": str(len(found) * OTHERS),
         "alarms": str(sum(counts)),
-        "most often changed": f"more than stated with {beyond} of them, at most {max(counts)} of {len(found)}",
+        "most often changed": told,
     }
 
 

@@ -91,8 +91,7 @@ class Window:
 def windows(rows: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
     """Parts of the rows in their order, each about `size` pictures; what is left makes none.
 
-    Rows of one picture follow each other into one window. A row without a picture's name counts as
-    of its own.
+    A row without a picture's name counts as about one of its own.
     """
     names = rows.picture.fillna("").astype(str).to_numpy()
     start, seen = 0, set[str]()
