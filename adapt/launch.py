@@ -34,12 +34,13 @@ from adapt.params import Content, Count, InputError, Seed, Settings
 from adapt.serving.settings import ServeConfig
 from adapt.tracking import runs
 from adapt.tracking.store import Store, TrackingConfig
+from adapt.watching.settings import WatchConfig
 
 STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 SHARED = {
     "scenes": ScenesConfig,
     **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": Steering},
-    **{"gate": Rules, "tracking": TrackingConfig, "serve": ServeConfig},
+    **{"gate": Rules, "serve": ServeConfig, "watch": WatchConfig, "tracking": TrackingConfig},
 }
 VALUES: dict[str, Any] = {"seed": Seed, "max_new_tokens": Count, "device": Device}
 RESULTS = Path("results")

@@ -56,6 +56,25 @@ def download(client: "MlflowClient", source: str, to: Path) -> tuple[Path, str]:
     return to, given
 
 
+def read_file(
+    client: "MlflowClient", name: str, version: str, path: str, limit: int
+) -> bytes | None:
+    """One file of a version, of at most `limit` bytes; None where the version has none.
+
+    `InputError` where it cannot be had.
+    """
+    source, where = f"models:/{name}/{version}", addresses.shown(client.tracking_uri)
+    try:
+        origin = client.get_model_version_download_uri(name, version)
+        return fetching.fetch_one(origin, client.tracking_uri, path, limit)
+    except InputError as error:
+        raise InputError(f"{one_line(source)}: {error}") from None
+    except _answers() as error:
+        reason = one_line(addresses.shown(str(error)), 240)
+        problem = f"the registry {where} does not give {one_line(path)}: {reason}"
+        raise InputError(f"{one_line(source)}: {problem}") from None
+
+
 def _answers() -> tuple[type[Exception], ...]:
     """What MLflow raises for an answer that it cannot use: what its parsers happen to raise."""
     from google.protobuf.json_format import ParseError

@@ -8,6 +8,8 @@ sending is given up.
 
 import os
 import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,6 +46,61 @@ def fetch(origin: str, address: str, to: Path) -> None:
         path = below(to, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(repository, name, size, path)
+
+
+def fetch_one(origin: str, address: str, name: str, limit: int) -> bytes | None:
+    """The file `name`, of at most `limit` bytes, of the model at `origin`; None where it has none.
+
+    `name` is one of ours. As careful as `fetch`; `InputError` for a file that is larger, or none.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    _check_origin(origin, address)
+    repository = get_artifact_repository(origin, tracking_uri=address)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = below(Path(scratch), name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder := getattr(repository, "artifact_dir", None):
+            if not _copy_one(below(Path(folder), name), path, limit):
+                return None
+        else:
+            sizes = dict(_siblings(repository, name))
+            if name not in sizes:
+                return None
+            _require_small(name, sizes[name], limit)
+            _write(repository, name, sizes[name], path)
+        return path.read_bytes()
+
+
+def _copy_one(source: Path, path: Path, limit: int) -> bool:
+    """Copy a file of this machine, unless there is none; a link or a pipe is none of a model."""
+    try:
+        opened = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    with open(opened, "rb") as file:
+        info = os.fstat(opened)
+        problem = f"{one_line(source.name)} is no file"
+        require(stat.S_ISREG(info.st_mode), "the registered model", problem)
+        _require_small(source.name, info.st_size, limit)
+        path.write_bytes(file.read(limit))
+    return True
+
+
+def _siblings(repository: Any, name: str) -> Iterator[tuple[str, int]]:
+    """Name and size, as the server says, of the files of the folder that `name` is in."""
+    for count, one in enumerate(repository.list_artifacts(name.rpartition("/")[0] or None)):
+        contents.check_bounds("the registered model", count, 0)
+        if not one.is_dir and one.path == name:
+            has_size = isinstance(one.file_size, int) and one.file_size >= 0
+            problem = f"the server does not say how large {one_line(name)} is"
+            require(has_size, "the registered model", problem)
+            yield one.path, one.file_size
+
+
+def _require_small(name: str, size: int, limit: int) -> None:
+    problem = f"{one_line(name)} has {size:,} bytes, more than {limit:,}"
+    require(size <= limit, "the registered model", problem)
 
 
 def _check_origin(origin: str, address: str) -> None:

@@ -1,8 +1,9 @@
-"""Score answers that exist, as benchmarks' own programs do; and make POPE's questions.
+"""Score answers that exist, as benchmarks' own programs do; make POPE's questions; judge an alarm.
 
     python -m adapt.score chair --responses captions.jsonl --truth annotations/
     python -m adapt.score amber --responses answers.json --truth AMBER/data --json
     python -m adapt.score pope-questions --truth objects.json --strategy popular
+    python -m adapt.score risk --log .state/served --labels labels.jsonl
     python -m adapt.score --help
 
 Files are JSON, JSON Lines, CSV, TSV or parquet (`adapt/score/rows.py`), `-` is standard input, in
@@ -20,7 +21,7 @@ from typing import Any
 
 from adapt import command
 from adapt.environment import Parser, number_of
-from adapt.score import content, forms, pope, pope_builder, result
+from adapt.score import content, forms, pope, pope_builder, result, risk
 
 _EXAMPLES = {
     "chair": """
@@ -60,6 +61,13 @@ _EXAMPLES = {
   answers {"id": "...", "response": "..."} to the questions of a split of ours, described and asked:
     python -m adapt.score own --responses answers.jsonl --truth results/data/splits
     python -m adapt.score own --responses answers.csv --truth data/validation.parquet""",
+    "risk": """
+  labels {"id": "chatcmpl-7", "start": 17, "hallucinated": true} of words of logged answers, start
+  as in the reply's risk.named, or without start of whole answers:
+    python -m adapt.score risk --log .state/served --labels labels.jsonl
+  and the detector fitted again to them, registered as a version of the detector alone:
+    python -m adapt.score risk --log s3://bucket/served --labels labels.csv --refit detector.json \\
+        --register""",
     "pope-questions": """
   the published kind of questions, three objects an image, from {"a.jpg": ["dog", "cup", ...], ...}:
     python -m adapt.score pope-questions --truth objects.json --strategy adversarial --out pope.json
@@ -82,6 +90,10 @@ def _score(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     if options.benchmark == "pope-questions":
         pope_builder.write(options)
+        return
+    if options.benchmark == "risk":
+        found = risk.score(options)
+        print(json.dumps(found, indent=2) if options.json else risk.table(found))
         return
     scores = _evaluate(options)
     print(json.dumps(scores, indent=2) if options.json else result.table(scores))
@@ -148,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     split = "a split file of ours, or the folder of test.parquet"
     _scoring(commands, "own", "a split of ours, as the pipeline scores", "id, response", split)
     _add_questions(commands, objects)
+    _add_risk(commands)
     return parser
 
 
@@ -181,6 +194,22 @@ def _add_questions(commands: Any, objects: str) -> None:
     mends = "strict mends the official code's English and its order of ties (official)"
     add("--mode", choices=("official", "strict"), default="official", help=mends)
     add("--out", type=Path, metavar="FILE", help="JSON Lines (without: standard output)")
+
+
+def _add_risk(commands: Any) -> None:
+    about = "the alarm of a served model, by labels of its answers"
+    add = _command(commands, "risk", about, f"Judge {about}.").add_argument
+    log = "the log, a folder or s3://bucket/prefix, or one of its files"
+    add("--log", required=True, metavar="PLACE", help=log)
+    labels = "JSON, JSON Lines, CSV, TSV, parquet or -; columns id, start, hallucinated"
+    add("--labels", type=Path, required=True, metavar="FILE", help=labels)
+    add("--version", default="", metavar="N", help="answers of this version of the model alone")
+    again = "fit the detector again to the labelled words, into this file"
+    add("--refit", type=Path, metavar="FILE", help=again)
+    add("--register", action="store_true", help="and register it, in the workspace's registry")
+    renames = "take a column of the labels by another name; may be repeated"
+    add("--rename", type=_rename, action="append", default=[], metavar="THEIRS=OURS", help=renames)
+    add("--json", action="store_true", help="print one JSON object, errors too")
 
 
 def _command(commands: Any, name: str, about: str, description: str) -> argparse.ArgumentParser:

@@ -25,14 +25,17 @@ def api(root: Path) -> str:
     return f"{address}/api" if address else ""
 
 
-def post(api: str, event: str, root: Path, message: str) -> None:
-    """Hand an event over; OSError, or ValueError for no address, where nobody takes it."""
+def post(api: str, event: str, root: Path, message: str, **more: str) -> None:
+    """Hand an event over, with `more` in its payload besides the message.
+
+    OSError, or ValueError for no address, where nobody takes it.
+    """
     body = {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
         "event": event,
         "resource": {"prefect.resource.id": f"adapt.workspace.{root.name}"},
-        "payload": {"message": message, "link": "", "workspace": root.name},
+        "payload": {"message": message, "link": "", "workspace": root.name, **more},
     }
     headers = {"Content-Type": "application/json", **_credentials()}
     data = json.dumps([body]).encode()
