@@ -22,7 +22,7 @@ from adapt.params import Count, Natural, Positive, Settings
 from adapt.serving.api_errors import ApiError, busy, too_large, too_slow
 
 VARIABLE = "ADAPT_SERVE_GUARD"  # its settings, for the process of the proxy
-OPEN = ("/", "/page.js", "/health")  # answered without a key: nothing of the model is in them
+OPEN = ("/", "/page.js", "/page.css", "/health")  # answered without a key: nothing of the model is in them
 PASSED = (b"host", b"content-type", b"content-length", b"accept", b"user-agent")
 LINGER_S, LINGER_BYTES = 5.0, 1 << 27  # how long, and how much, of a refused body is thrown away
 LOCAL = ("localhost", "127.0.0.1", "::1")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from ray import serve
 
+from adapt.models.settings import Device
 from adapt.serving.app import build
 from adapt.serving.asked import Asked
 from adapt.serving.batches import Done, Job
@@ -70,7 +71,7 @@ class Replica:
             self.door.close()
 
 
-def _opened(device: str, folder: Path, version: str) -> "Answerer":
+def _opened(device: Device, folder: Path, version: str) -> "Answerer":
     from adapt.serving.answerer import Answerer  # here, since the command has no need of torch
 
     return Answerer.open(folder, device, version)
