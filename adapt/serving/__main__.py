@@ -32,6 +32,7 @@ from adapt.params import InputError
 from adapt.serving import running
 from adapt.serving.settings import ServeConfig
 from adapt.tracking.store import TrackingConfig
+from adapt.watching.settings import WatchConfig
 
 TOLD = """\
 {address} answers with {model}
@@ -41,13 +42,14 @@ TOLD = """\
 Ctrl-C ends it."""
 
 
-def start(options: Namespace, config: ServeConfig, name: str) -> None:
+def start(options: Namespace, config: ServeConfig, name: str, watch: WatchConfig) -> None:
     """Serve until Ctrl-C."""
     root, source = Path.cwd(), options.model or f"models:/{name}@champion"
     key = running.taken_key(config)
     tell = partial(print, flush=True)
     tell(one_line(f"loading {source} (some 20 s)"))
-    with environment.terminable(), running.served(config, name, source, root, key) as handle:
+    served = running.served(config, name, source, root, key, watch)
+    with environment.terminable(), served as handle:
         version = handle.standing.remote().result()["version"]
         model = f"{source}, version {version}" if version else source
         secret = 'os.environ["ADAPT_API_KEY"]' if key else '"none"'
@@ -56,7 +58,7 @@ def start(options: Namespace, config: ServeConfig, name: str) -> None:
         running.follow(handle, lambda line: tell(one_line(line)))
 
 
-def status(options: Namespace, config: ServeConfig, name: str) -> int:
+def status(config: ServeConfig) -> int:
     """Print what the server says of itself; exit code 1 where none answers."""
     address = running.shown(config)
     try:
@@ -101,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = params.read(Path.cwd() / "params.yaml")
         config = _config(options, content)
         name = params.load(content, "tracking", TrackingConfig).model
-        return (start if options.action == "start" else status)(options, config, name)
+        if options.action == "status":
+            return status(config)
+        start(options, config, name, params.load(content, "watch", WatchConfig))
+        return None
 
     stopped = "stopped" if os.isatty(2) else ""
     return command.ended("adapt.serving", work, stopped=stopped)

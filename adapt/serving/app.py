@@ -71,6 +71,10 @@ def _add_pages(app: FastAPI, door: Callable[[], Door]) -> None:
     async def page() -> Response:
         return _file("page.html", "text/html; charset=utf-8")
 
+    @app.get("/page.css")
+    async def style() -> Response:
+        return _file("page.css", "text/css; charset=utf-8")
+
     @app.get("/page.js")
     async def script() -> Response:
         return _file("page.js", "text/javascript; charset=utf-8")

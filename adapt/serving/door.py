@@ -168,9 +168,9 @@ async def _events(form: Form, job: Job) -> AsyncIterator[bytes]:
     except (InputError, ApiError) as error:
         if opening:
             raise
-        is_ours = isinstance(error, ApiError)
-        told = error if is_ours else ApiError(str(error), code="not_answerable")
-        yield failed(told.body())
+        if not isinstance(error, ApiError):
+            error = ApiError(str(error), code="not_answerable")
+        yield failed(error.body())
     finally:
         job.gone = True
 

@@ -14,18 +14,22 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.middleware import Middleware
 
+from adapt.addresses import is_loopback
 from adapt.params import Count, Natural, Positive, Settings
 from adapt.serving.api_errors import ApiError, busy, too_large, too_slow
 
 VARIABLE = "ADAPT_SERVE_GUARD"  # its settings, for the process of the proxy
-OPEN = ("/", "/page.js", "/health")  # answered without a key: nothing of the model is in them
+OPEN = (
+    "/",
+    "/page.js",
+    "/page.css",
+    "/health",
+)  # answered without a key: nothing of the model is in them
 PASSED = (b"host", b"content-type", b"content-length", b"accept", b"user-agent")
 LINGER_S, LINGER_BYTES = 5.0, 1 << 27  # how long, and how much, of a refused body is thrown away
-LOCAL = ("localhost", "127.0.0.1", "::1")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -85,13 +89,12 @@ class Guard:
 
     def _check(self, scope: Message, headers: dict[bytes, bytes]) -> None:
         """Whether this request may be made at all."""
-        host, path = _name(headers.get(b"host", b"")), scope["path"]
-        is_local = host in LOCAL or host.startswith("127.")
-        if not self._rules.key and not is_local:
+        path, host = scope["path"], headers.get(b"host", b"").decode("latin-1")
+        if not self._rules.key and not is_loopback(f"http://{host}"):
             problem = "without ADAPT_API_KEY only loopback names are answered"
             raise ApiError(f"Host: {problem}", code="host_not_allowed", status=403)
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and origin.partition("://")[2] != headers.get(b"host", b"").decode("latin-1"):
+        if origin and origin.partition("://")[2] != host:
             raise ApiError("Origin: another site's", code="origin_not_allowed", status=403)
         if self._rules.key and path not in OPEN and not self._knows(headers):
             problem = "Authorization: expected Bearer and the key of this server"
@@ -184,10 +187,3 @@ def _headers(scope: Message) -> dict[bytes, bytes]:
             raise ApiError(f"{name.decode()}: is there twice", code="invalid_header")
         found[name] = value
     return found
-
-
-def _name(host: bytes) -> str:
-    try:
-        return (urlsplit(f"//{host.decode('latin-1')}").hostname or "").lower()
-    except ValueError:
-        return ""

@@ -3,6 +3,7 @@
 Its classes are Ray's; imported where Ray serves.
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from ray import serve
 
+from adapt.models.settings import Device
 from adapt.serving.app import build
 from adapt.serving.asked import Asked
 from adapt.serving.batches import Done, Job
@@ -18,6 +20,8 @@ from adapt.serving.door import Door
 from adapt.serving.loaded import Loaded
 from adapt.serving.settings import ServeConfig
 from adapt.serving.source import source_of
+from adapt.watching.recorder import Recorder, Served
+from adapt.watching.settings import WatchConfig
 
 if TYPE_CHECKING:
     from adapt.serving.answerer import Answerer
@@ -40,9 +44,13 @@ class Replica:
         name: of the model, as clients say it.
         source: where the model comes from, in the words of `source_of`.
         root: the workspace whose registry is meant.
+        watch: section `watch`: whether, and where, signals of the answers are logged.
     """
 
-    def __init__(self, settings: ServeConfig, name: str, source: str, root: Path) -> None:
+    def __init__(
+        self, settings: ServeConfig, name: str, source: str, root: Path, watch: WatchConfig
+    ) -> None:
+        self.recorder = Recorder(watch, root)
         opened = partial(_opened, settings.device)
         loaded = Loaded(source_of(source, root), opened, settings.follow_s)
         self.door = Door(settings, name, loaded, self._watch)
@@ -57,7 +65,18 @@ class Replica:
         return [None] * len(jobs)
 
     def _watch(self, asked: Asked, done: Done) -> None:
-        """Called with every question that was answered: the place of a recorder of signals."""
+        """Log the signals of an answer; it waits for nothing."""
+        pictures = [(*image.size, image.mode) for image in asked.images]
+        served = Served.of(
+            done.answer,
+            threshold=asked.threshold,
+            time=time.time(),
+            version=done.version,
+            question=asked.question,
+            pictures=pictures,
+            images=asked.images,
+        )
+        self.recorder.record(served)
 
     def standing(self) -> dict[str, Any]:
         """What this replica serves, for the command that has started it."""
@@ -68,15 +87,19 @@ class Replica:
     def __del__(self) -> None:
         if hasattr(self, "door"):
             self.door.close()
+        if hasattr(self, "recorder"):
+            self.recorder.close()
 
 
-def _opened(device: str, folder: Path, version: str) -> "Answerer":
+def _opened(device: Device, folder: Path, version: str) -> "Answerer":
     from adapt.serving.answerer import Answerer  # here, since the command has no need of torch
 
     return Answerer.open(folder, device, version)
 
 
-def application(settings: ServeConfig, name: str, source: str, root: Path) -> Any:
+def application(
+    settings: ServeConfig, name: str, source: str, root: Path, watch: WatchConfig
+) -> Any:
     """What Ray Serve runs: as many replicas as the settings say."""
     most = settings.limits.waiting * 2  # the guard lets fewer in; Ray itself refuses nobody
     options = {"num_cpus": settings.cpus, "num_gpus": settings.gpus}
@@ -87,4 +110,4 @@ def application(settings: ServeConfig, name: str, source: str, root: Path) -> An
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.2,
     )
-    return deployment.bind(settings, name, source, root)
+    return deployment.bind(settings, name, source, root, watch)

@@ -15,6 +15,7 @@ from adapt.cluster.local import environment_with, private_folder, ray_here
 from adapt.params import InputError, require
 from adapt.serving import guard, meters
 from adapt.serving.settings import MIB, ServeConfig
+from adapt.watching.settings import WatchConfig
 
 KEY = "ADAPT_API_KEY"
 SHORTEST_KEY = 16
@@ -54,7 +55,9 @@ def taken_key(config: ServeConfig) -> str:
 
 
 @contextmanager
-def served(config: ServeConfig, name: str, source: str, root: Path, key: str) -> Iterator[Any]:
+def served(
+    config: ServeConfig, name: str, source: str, root: Path, key: str, watch: WatchConfig
+) -> Iterator[Any]:
     """A server that answers while the block lasts; yields Ray's handle of it.
 
     `InputError` where its port is taken, or there is no model that it could serve.
@@ -80,7 +83,7 @@ def served(config: ServeConfig, name: str, source: str, root: Path, key: str) ->
         http = {"host": config.host, "port": config.port, "keep_alive_timeout_s": KEEP_ALIVE_S}
         serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         try:
-            app = application(config, name, source, root)
+            app = application(config, name, source, root, watch)
             yield _required(serve.run(app, name="adapt", route_prefix="/", logging_config=quiet))
         finally:
             serve.shutdown()

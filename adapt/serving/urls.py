@@ -110,7 +110,8 @@ def _read(
     picture_mib: int,
     deadline: float,
 ) -> bytes:
-    blocks, count = [], 0
+    blocks: list[bytes] = []
+    count = 0
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
