@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from ray import serve
 
+from adapt.cluster.local import private_folder
 from adapt.models.settings import Device
 from adapt.serving.app import build
 from adapt.serving.asked import Asked
@@ -51,6 +52,8 @@ class Replica:
         self, settings: ServeConfig, name: str, source: str, root: Path, watch: WatchConfig
     ) -> None:
         self.recorder = Recorder(watch, root)
+        if private_folder() is not None:
+            _stay_private()
         opened = partial(_opened, settings.device)
         loaded = Loaded(source_of(source, root), opened, settings.follow_s)
         self.door = Door(settings, name, loaded, self._watch)
@@ -89,6 +92,23 @@ class Replica:
             self.door.close()
         if hasattr(self, "recorder"):
             self.recorder.close()
+
+
+def _stay_private() -> None:
+    """Let a replica of a local Ray listen on loopback alone.
+
+    Ray opens a port for calls between deployments on all interfaces of the machine, whatever the
+    address of its node is, and what it takes there is pickled. It does so after the replica's own
+    constructor; tests/serving/test_on_ray.py sees what listens.
+    """
+    from ray._common.tls_utils import add_port_to_grpc_server
+    from ray.serve._private import replica
+
+    def on_loopback(server: Any, address: str) -> Any:
+        assert address == "[::]:0", "another Ray: look where it listens"
+        return add_port_to_grpc_server(server, "127.0.0.1:0")
+
+    replica.add_port_to_grpc_server = on_loopback
 
 
 def _opened(device: Device, folder: Path, version: str) -> "Answerer":

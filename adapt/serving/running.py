@@ -15,6 +15,7 @@ from adapt.cluster.local import environment_with, private_folder, ray_here
 from adapt.params import InputError, require
 from adapt.serving import guard, meters
 from adapt.serving.settings import MIB, ServeConfig
+from adapt.serving.source import source_of
 from adapt.watching.settings import WatchConfig
 
 KEY = "ADAPT_API_KEY"
@@ -62,6 +63,7 @@ def served(
 
     `InputError` where its port is taken, or there is no model that it could serve.
     """
+    source_of(source, root)  # said before anything is started
     _require_free(config)
     rules = guard.Rules(
         key=guard.digest(key) if key else "",
@@ -78,6 +80,7 @@ def served(
 
         from adapt.serving.replica import application
 
+        _require_gpus(config)
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         quiet = {"enable_access_log": False, "log_level": "WARNING"}
         http = {"host": config.host, "port": config.port, "keep_alive_timeout_s": KEEP_ALIVE_S}
@@ -104,6 +107,15 @@ def _required(handle: Any) -> Any:
     if not found["serves"]:
         raise InputError(found["trouble"])
     return handle
+
+
+def _require_gpus(config: ServeConfig) -> None:
+    """Ray would wait for ever for a GPU that is not there."""
+    import ray
+
+    wanted, there = config.replicas * config.gpus, ray.cluster_resources().get("GPU", 0.0)
+    problem = f"{config.replicas} replicas want {wanted:g} GPUs, and there are {there:g}"
+    require(wanted <= there, "serve.gpus", problem)
 
 
 def _require_free(config: ServeConfig) -> None:

@@ -148,7 +148,7 @@ def test_pixels_that_wait_are_bounded_and_given_back(folder):
 
 
 def test_an_answer_that_takes_too_long_is_given_up(folder):
-    slow = doors.door(folder, doors.settings(seconds=0.001))
-    with slow as made, doors.client(made, seconds=5.0) as http:
+    hasty = doors.settings(seconds=0.001)
+    with doors.door(folder, hasty) as made, doors.client(made, seconds=5.0) as http:
         assert ask(http).status_code == 408
         assert ask(http, stream=True).status_code == 408

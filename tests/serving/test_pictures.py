@@ -1,8 +1,5 @@
 """Pictures of requests: bounded before they are decoded."""
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,21 +7,9 @@ from PIL import Image
 from adapt.serving import pictures
 from adapt.serving.api_errors import ApiError
 from tests.support import doors, tiny_world
+from tests.support.pngs import bomb, chunk
 
 LIMITS = doors.settings(picture_mib=1, pixels=10_000).limits
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
-    check = struct.pack(">I", zlib.crc32(kind + content))
-    return struct.pack(">I", len(content)) + kind + content + check
-
-
-def bomb(width: int, height: int, *more: bytes) -> bytes:
-    """A PNG whose head says so many pixels, and that has nothing behind it."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 100))
-    return b"\x89PNG\r\n\x1a\n" + b"".join([head, *more, pixels]) + chunk(b"IEND", b"")
 
 
 def refused(content: bytes) -> ApiError:
