@@ -1,5 +1,5 @@
-"""The watch as it is deployed, with the services of `make serve`: answers that have drifted, and data
-that has changed, each start a dry run of `retrain/on-change`, and people are told of a drift.
+"""The watch as it is deployed, with the services of `make serve`: answers that have drifted, and
+data that has changed, each start a dry run of `retrain/on-change`; people are told of a drift.
 """
 
 import json
