@@ -148,7 +148,7 @@ def refitted(labelled: Labelled, options: argparse.Namespace) -> dict[str, Any]:
     """Fit the detector to the labelled words, write it, and register it where that is asked for."""
     table = labelled.table
     features = VARIANTS["attention_probability"]
-    words = table[table.word].reindex(columns=[*table.columns.union(features, sort=False)])
+    words = table[table.word].reindex(columns=list(dict.fromkeys([*table.columns, *features])))
     words = words.dropna(subset=list(features)).reset_index(drop=True)
     if problem := detection.too_few(words.label, words.picture):
         raise InputError(f"{named(options.labels)}: too few labelled words to fit to: {problem}")
