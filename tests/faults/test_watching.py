@@ -1,4 +1,4 @@
-"""What can happen to the log of a served model: no answer waits for it, and it says what it lacks."""
+"""What can happen to the log of a served model: no answer waits, and it says what it lacks."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 @fault(
     "the disk of the log of a served model fills up, and has room again",
     keeps="every answer that is given, and in the log those of before and after",
-    says="watch: /data/served: No space left on device; answers go on, and some may not be recorded",
+    says="watch: /data: No space left on device; answers go on, and some may not be recorded",
     then="is recorded again without a restart; a line says how many answers were not",
 )
 def test_a_disk_that_is_full(
