@@ -20,7 +20,7 @@ from flows.chain import Round, best_of
 
 SHOWN = ("hal", "chair_i", "cover", "pope_f1", "colour_accuracy", "length")
 HEADS = {
-    **{"round": "round", "seed": "seed", "answers": "answers"},
+    **{"round": "round", "seed": "seed", "answers": "answers", "alpha": "alpha"},
     **{key: COLUMNS[key] for key in SHOWN},
     **{"pairs": "pairs", "seconds": "pairs and training, s", "best": "best"},
 }
@@ -78,6 +78,8 @@ def _cell(name: str, value: Any) -> str:
         return "yes" if value else ""
     if pd.isna(value):
         return ""
+    if name == "alpha":  # of 0 are the plain answers
+        return f"{value:g}"
     return f"{value:.0f}" if name in ("pairs", "seconds") else f"{value:.1f}"
 
 
@@ -149,10 +151,29 @@ def chart(long: pd.DataFrame, path: Path) -> None:
             **style,
         )
         axes.plot(rows.hal[:1], rows.cover[:1], marker="s", ms=10, **style)
-        for row in rows.itertuples():
-            text = str(row.round) if row.round else "base"
-            at = (row.hal, row.cover)
-            axes.annotate(
-                figure_text(text), at, xytext=(6, 6), textcoords="offset points", fontsize=9
-            )
+    for at, text, above in labels(long):
+        axes.annotate(
+            figure_text(text),
+            at,
+            xytext=(6, 6 if above else -14),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    axes.margins(x=0.09, y=0.09)  # for the words beside the outermost
     finished(figure, axes, "rounds on the validation split; square: base; upper left is best", path)
+
+
+def labels(long: pd.DataFrame) -> list[tuple[tuple[float, float], str, bool]]:
+    """What stands beside the dots: where, the text, and whether above; below of steered answers.
+
+    Only one where steering changes nothing, as with alpha 0: both dots are at one place.
+
+    >>> row = {"seed": 7, "round": 0, "hal": 30.0, "cover": 95.0}
+    >>> labels(pd.DataFrame([row | {"answers": way} for way in ("plain", "steered")]))
+    [((30.0, 95.0), 'base', True)]
+    """
+    once = long.drop_duplicates(["seed", "round", "hal", "cover"])
+    return [
+        ((row["hal"], row["cover"]), str(row["round"] or "base"), row["answers"] == "plain")
+        for row in once.to_dict("records")
+    ]

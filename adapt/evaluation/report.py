@@ -83,8 +83,8 @@ def write(config: Config, answers: Path, splits: Path, out: Path) -> dict[str, f
         print(one_line(f"without {', '.join(missing)}: the test split has no {need}"), flush=True)
     metrics |= benchmarks.write(config, answers, out)
     # 2. Fit the early warning on validation words only, and judge it on the test split.
-    detectors, sets = _detectors(config, inputs, out)
-    metrics |= _warning(config, detectors, sets, arms, out)
+    detectors, own, sets = _detectors(config, inputs, out)
+    metrics |= _warning(config, detectors, own, sets, arms, out)
     # 3. Tables and plots.
     _curves(arms, out)
     _strip(inputs, detectors, arms["base"], out)
@@ -126,16 +126,19 @@ def differences(config: Config, after: pd.DataFrame, before: pd.DataFrame) -> di
 _Detectors = dict[str, Detector]
 
 
-def _detectors(config: Config, inputs: _Inputs, out: Path) -> tuple[_Detectors, _Detectors]:
-    """Detectors fitted on the base model's descriptions of the validation split, and feature sets'.
+def _detectors(
+    config: Config, inputs: _Inputs, out: Path
+) -> tuple[_Detectors, _Detectors, _Detectors]:
+    """Detectors fitted on descriptions of the validation split: of the base model and of the tuned.
 
-    `detector.json` keeps the former with what they were fitted on, or says why there are none;
-    `detector_tuned.json` those of the tuned model's own descriptions, by which it is served.
+    `detector.json` and `detector_tuned.json` keep them with what they were fitted on, or say why
+    there are none. Last those of the feature sets, on the base model's words.
     """
     words = _object_words(config, inputs, "base")
     detectors = _fitted(inputs, "base", words, out / "detector.json")
-    _fitted(inputs, "tuned", _object_words(config, inputs, "tuned"), out / "detector_tuned.json")
-    return detectors, feature_sets.fitted(words) if words is not None else {}
+    tuned_words = _object_words(config, inputs, "tuned")
+    own = _fitted(inputs, "tuned", tuned_words, out / "detector_tuned.json")
+    return detectors, own, feature_sets.fitted(words) if words is not None else {}
 
 
 def _object_words(config: Config, inputs: _Inputs, arm: str) -> pd.DataFrame | None:
@@ -170,11 +173,15 @@ def _fitted(inputs: _Inputs, arm: str, words: pd.DataFrame | None, file: Path) -
 def _warning(
     config: Config,
     detectors: Mapping[str, Detector],
+    own: Mapping[str, Detector],
     sets: Mapping[str, Detector],
     arms: Mapping[str, Judged],
     out: Path,
 ) -> dict[str, float]:
-    """Tables, plot and metrics (`detect/...`, of the tuned model `detect/tuned_...`)."""
+    """Tables, plot and metrics (`detect/...`, of the tuned model `detect/tuned_...`).
+
+    `own`: the tuned model's own detectors, judged on its words as `own_...`.
+    """
     metrics: dict[str, float] = {}
     reports: dict[str, detection.Report] = {}
     further: dict[str, detection.Report] = {}
@@ -193,6 +200,11 @@ def _warning(
         risks_of_sets = early_warning.calibrations(tokens, sets) if further[arm] else {}
         values |= feature_sets.metrics(reports[arm], further[arm], risks_of_sets)
         metrics |= {prefix + key: value for key, value in values.items()}
+    named = {f"own_{name}": detector for name, detector in own.items()}
+    judged = early_warning.judged(arms["tuned"].tokens, named, {}, **draws) if named else {}
+    for name, of in judged.items():
+        metrics[f"detect/tuned_auroc_{name}"] = of["auroc"].point
+    further["tuned"] |= judged
     every = {arm: {**reports[arm], **further[arm]} for arm in reports}
     plots.csv(early_warning.table(every), out / "detection.csv")
     plots.csv(early_warning.calibration_table(calibrated["base"]), out / "calibration.csv")

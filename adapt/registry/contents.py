@@ -2,7 +2,9 @@
 
 Asked of a folder before it is uploaded, and of a list of names before a byte of them is fetched:
 who downloads a version gets nothing that runs, no link, nothing hidden, and not more than a model
-has.
+has. The few files by which MLflow knows a model have no suffix, or one that could be anything: they
+are known by their whole names, at the root alone, and `mlmodel.py` looks into the one that says
+what MLflow imports.
 """
 
 import os
@@ -11,12 +13,18 @@ from pathlib import Path, PurePosixPath
 
 from adapt.names import one_line
 from adapt.params import InputError, require
+from adapt.registry import mlmodel
 
 # Loading one of these can run code.
 UNSAFE = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 CODE = {".py", ".pyc", ".so", ".sh", ".ipynb"}
 # What `save_pretrained` writes, and what people write about a model.
 PARTS = {".safetensors", ".json", ".jinja", ".model", ".txt", ".md"}
+# At the root, beside these: what MLflow writes about a model. The last says which version it is,
+# and is put there by MLflow where it loads one.
+ROOT = {mlmodel.NAME, "conda.yaml", "python_env.yaml", "registered_model_meta"}
+# What answers beside the weights: detector, steering, debias masks, words, reference profile.
+SERVING, SERVED = "serving", {".json", ".safetensors"}
 MOST_FILES = 4096  # and folders; the largest models have some hundred shards
 DEEPEST = 8  # folders in folders
 _NAMED = 3  # names in a message
@@ -30,10 +38,15 @@ FOREIGN: dict[str, Callable[[PurePosixPath], bool]] = {
     "is hidden; a version holds nothing that is": (
         lambda name: any(part.startswith(".") for part in name.parts)
     ),
-    "is no part of a model; a version holds nothing else": (
-        lambda name: name.suffix.lower() not in PARTS
-    ),
+    "is no part of a model; a version holds nothing else": (lambda name: not _is_part(name)),
 }
+
+
+def _is_part(name: PurePosixPath) -> bool:
+    """Whether a relative name is one of a model's files."""
+    if str(name) in ROOT:
+        return True
+    return name.suffix.lower() in (SERVED if name.parts[:1] == (SERVING,) else PARTS)
 
 
 def check_weights(folder: Path) -> None:
@@ -49,6 +62,8 @@ def check_weights(folder: Path) -> None:
         require(path.is_file(), where, f"{one_line(name)} {problem}")
         files.append(name)
     check_names(where, files)
+    if mlmodel.NAME in files:
+        mlmodel.check(folder / mlmodel.NAME)
 
 
 def _stays(link: Path, folder: Path) -> bool:
@@ -66,7 +81,8 @@ def check_names(where: str, names: Iterable[str]) -> None:
         found = [one_line(str(name), 100) for name in known if is_one(name)]
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         require(not found, where, f"{', '.join(found[:_NAMED])}{more} {problem}")
-    has_weights = any(name.suffix == ".safetensors" for name in known)
+    weights = (name for name in known if name.suffix == ".safetensors")
+    has_weights = any(name.parts[0] != SERVING for name in weights)
     require(has_weights, where, "no weights (*.safetensors) in it")
 
 

@@ -6,6 +6,7 @@ It is written anew with every decision about the version (`adapt.registry.settli
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
+from adapt.registry import card
 from adapt.registry.ledger import ByGate, Entry
 from adapt.tracking import presentation
 from adapt.tracking.presentation import Origin, Verdict
@@ -14,12 +15,18 @@ STEERING = "adapt.steering"  # the tag of a version that says how it is steered
 
 
 def version(
-    model: str, number: str, tags: Mapping[str, str], entry: Entry, entries: Iterable[Entry]
+    model: str,
+    number: str,
+    tags: Mapping[str, str],
+    entry: Entry,
+    entries: Iterable[Entry],
+    before: str = "",
 ) -> str:
     """The description of version `number` after the decision `entry`.
 
     `tags` are the version's; `entries` all of the ledger, oldest first: what a person decides has
-    no figures of its own, so that those of the gate's last decision are shown.
+    no figures of its own, so that those of the gate's last decision are shown. `before` is the
+    description so far, of which the model card stays.
     """
     judged = [one for one in entries if one.of == number and one.figures and one.data]
     figures = entry.figures or (judged[-1].figures if judged else {})
@@ -38,7 +45,10 @@ def version(
         weights=tags.get("dvc.model", ""),
     )
     steering = tags.get(STEERING, "")
-    return presentation.version_note(model, number, verdict, origin, steering)
+    told = presentation.version_note(
+        model, number, verdict, origin, steering, card=card.kept(before)
+    )
+    return card.fitting(told)
 
 
 def _against(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt import names
-from adapt.registry import contents, settling
+from adapt.registry import card, contents, settling
 from adapt.registry.away import asks
 from adapt.registry.download import find
 from adapt.registry.entries import EXISTS
@@ -27,10 +27,13 @@ log = logging.getLogger(__name__)
 
 
 @asks
-def register(store: Store, folder: Path, run_id: str, tags: Mapping[str, str]) -> str:
+def register(
+    store: Store, folder: Path, run_id: str, tags: Mapping[str, str], about: str = ""
+) -> str:
     """The version that holds `folder`: uploaded now, as one of the run `run_id`, if there is none.
 
     `tags` say where it is from (git revision, DVC's hash of the model); the run is added to them.
+    `about` is its description until something is decided, such as its model card.
     Weights of one hash are one version, also where several workspaces register them at once.
     """
     # 1. Nothing goes in that would run code on its way out.
@@ -50,7 +53,13 @@ def register(store: Store, folder: Path, run_id: str, tags: Mapping[str, str]) -
     shown = {key: names.tag(value) for key, value in origin.items() if value}
     source, model_id = logged.artifact_location, logged.model_id
     made = client.create_model_version(
-        name, source, run_id, tags=shown, model_id=model_id, await_creation_for=0
+        name,
+        source,
+        run_id,
+        tags=shown,
+        description=card.fitting(about) or None,
+        model_id=model_id,
+        await_creation_for=0,
     )
     # 4. Of several that came to the same the lowest number stays: everybody sees that one, since a
     #    number is given only where all below it can be read.

@@ -142,8 +142,9 @@ def _tell(client: "MlflowClient", model: str, standing: Standing, version: str) 
         "adapt.ledger": str(entry.number),
     }
     # The description first: the tags say that all is told.
+    before = str(client.get_model_version(model, version).description or "")
     about = describing.version(
-        model, version, standing.versions[version], entry, standing.log.entries
+        model, version, standing.versions[version], entry, standing.log.entries, before
     )
     again(client.update_model_version, model, version, about)
     for key, text in told.items():

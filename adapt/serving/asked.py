@@ -5,7 +5,7 @@ Shapes: M cells of a grid over a picture.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,6 +20,7 @@ steer   the model is steered, from a token whose risk reaches the threshold unti
 retry   an answer whose risk reaches it is made again, steered; the less risky one is kept
 stop    the answer ends before a word whose risk reaches it
 """
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 Finish = Literal["stop", "length", "risk"]
 """How an answer ended: by itself, where it was cut, or before a risky word (policy `stop`)."""
 

@@ -31,6 +31,13 @@ FOLDER = "serving"
 SERVED = "attention_probability"  # the variant of the detector that warns
 
 
+Model = Literal["base", "tuned"]
+WarnedBy = Literal["base", "tuned", "none"]
+BASE: Model = "base"
+DETECTORS = {"base": "detector.json", "tuned": "detector_tuned.json"}
+"""Files of stage `evaluate`, by the model on whose words they were fitted."""
+
+
 class Served(Settings):
     """`serving.json`. `prompt`: its version; `data`: DVC's hash of the splits, "" if unknown.
 
@@ -43,7 +50,7 @@ class Served(Settings):
     data: str
     answered: AnsweredAs
     steer: SteerConfig
-    warned_by: Literal["tuned", "base", "none"]
+    warned_by: WarnedBy
 
     @property
     def about(self) -> dict[str, str]:
@@ -68,13 +75,15 @@ class Bundle:
     debias: Path
 
 
-def compose(results: Path, which: Literal["base", "tuned"], data: str, folder: Path) -> Served:
+def compose(results: Path, which: Model, data: str, folder: Path) -> Served:
     """Write `folder`/serving for a model of a workspace's results, as stage `answer` asked it."""
     answers, out = results / "answer", folder / FOLDER
     out.mkdir(parents=True)
     models = json.loads((answers / "models.json").read_text(encoding="utf-8"))
     # 1. The early warning: of its own words, or else of those of the model it came from.
-    warned_by = _detector(results / "evaluate", which, out / "detector.json")
+    by = warned_by(results / "evaluate", which)
+    fitted = results / "evaluate" / DETECTORS[which if by == "none" else by]
+    shutil.copyfile(fitted, out / "detector.json")
     # 2. What decides its answers.
     shutil.copyfile(answers / asked.debias_file(which), out / "debias.safetensors")
     served = Served(
@@ -84,7 +93,7 @@ def compose(results: Path, which: Literal["base", "tuned"], data: str, folder: P
         data=data,
         answered=asked.read(answers),
         steer=chosen.rules(answers)[which],
-        warned_by=warned_by,
+        warned_by=by,
     )
     # 3. The words that name things; without known things there is no detector either.
     known = chosen.Known.of(results / "data" / "splits")
@@ -96,15 +105,17 @@ def compose(results: Path, which: Literal["base", "tuned"], data: str, folder: P
     return served
 
 
-def _detector(
-    evaluated: Path, which: Literal["base", "tuned"], to: Path
-) -> Literal["tuned", "base", "none"]:
-    files = {"base": evaluated / "detector.json", "tuned": evaluated / "detector_tuned.json"}
-    for name in dict.fromkeys((which, "base")):
-        if SERVED in detection.read(files[name]):
-            shutil.copyfile(files[name], to)
+def can_compose(results: Path) -> bool:
+    """Whether stages `answer` and `evaluate` have left what is served with a model."""
+    needed = (results / "answer" / asked.FILE, results / "evaluate" / DETECTORS["tuned"])
+    return all(path.exists() for path in needed)
+
+
+def warned_by(evaluated: Path, which: Model) -> WarnedBy:
+    """On whose words the detector was fitted that warns of a model: its own, if they are enough."""
+    for name in dict.fromkeys((which, BASE)):
+        if SERVED in detection.read(evaluated / DETECTORS[name]):
             return name
-    shutil.copyfile(files[which], to)
     return "none"
 
 

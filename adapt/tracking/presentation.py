@@ -82,13 +82,26 @@ def retraining_note(model: str, version: str, verdict: Verdict, origin: Origin) 
 
 
 def version_note(
-    model: str, version: str, verdict: Verdict | None, origin: Origin, steering: str = ""
+    model: str,
+    version: str,
+    verdict: Verdict | None,
+    origin: Origin,
+    steering: str = "",
+    card: str = "",
 ) -> str:
     """The description of a model's version: what it can do, since when it is what, how to get it.
 
     `verdict` is None for a version that nothing has been decided about yet; `steering` is the rule
-    of its steered answers, "" where nobody knows.
+    of its steered answers, "" where nobody knows. `card` is the version's model card, which has all
+    but the decision; "" for a version that has none.
     """
+    if card:
+        return paragraphs(
+            _headline(verdict) if verdict else "Nothing is decided yet.",
+            _bullets(map(plain, verdict.reasons)) if verdict else "",
+            table(verdict.figures, verdict.digits) if verdict else "",
+            card,
+        )
     steered = f"Stage answer steers it with {code(steering)}, keys of section steer of params.yaml."
     return paragraphs(
         _headline(verdict) if verdict else "Nothing is decided yet.",

@@ -36,6 +36,11 @@ class Cell:
     after: tuple["Cell", ...] = ()
 
     @property
+    def kind(self) -> str:
+        """The first word of its title: the stage, or what is done."""
+        return self.title.split()[0].rstrip(",")
+
+    @property
     def done(self) -> bool:
         """Whether the result is there; a folder appears as a whole."""
         return self.folder.exists()
@@ -71,14 +76,16 @@ def stage(root: Path, content: Content, name: str, start: Cell | None = None) ->
     entry = graph(root)[name]
     before = {needed: stage(root, content, needed, start) for needed in needs(entry)}
     named, after = content, tuple(before.values())
+    title = f"{name}, seed {content['seed']}"
     if name == "base" and start is not None:
         named = changed(content, "base", {"source": f"cells/{start.folder.name}"})
         content = changed(content, "base", {"source": str(start.folder / "model")})
         after = (*after, start)
+        title = f"taking the model before as base, seed {content['seed']}"
     folder = home(root) / f"{name}-{key(root, named, entry, before)}"
     read = {needed: cell.folder for needed, cell in before.items()}
     make = functools.partial(_run, dict(content), name, read)
-    return Cell(f"{name}, seed {content['seed']}", folder, make, after)
+    return Cell(title, folder, make, after)
 
 
 def graph(root: Path) -> dict[str, Any]:

@@ -20,13 +20,13 @@ def default_jobs() -> int:
     return gpus or max(1, min(environment.cpus(), psutil.virtual_memory().available // MEMORY))
 
 
-def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, int]]:
+def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, list[Cell]]]:
     """Compute `cells` and all that they need, `jobs` at a time.
 
-    Yields every cell as it is finished, with the number of those still to come. The first error
-    ends the rest and is raised as it was in its process.
+    Yields every cell as it is finished, with those still to come. The first error ends the
+    rest and is raised as it was in its process.
     """
-    missing = _missing(cells)
+    missing = missing_of(cells)
     if not missing:
         return
     import ray
@@ -50,21 +50,21 @@ def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, in
                 ray.get(ref)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            yield cell, len(waiting)
+            yield cell, list(waiting.values())
 
 
-def _missing(cells: Iterable[Cell]) -> dict[Path, Cell]:
+def missing_of(cells: Iterable[Cell]) -> dict[Path, Cell]:
     """What has to be computed, by folder, needed things first; a finished cell needs nothing.
 
     >>> data = Cell("data", Path("/nowhere/data"), dict)
     >>> arms = [Cell(name, Path("/nowhere") / name, dict, (data,)) for name in ("a", "b")]
-    >>> [path.name for path in _missing(arms)]
+    >>> [path.name for path in missing_of(arms)]
     ['data', 'a', 'b']
     """
     missing: dict[Path, Cell] = {}
     for cell in cells:
         if not cell.done:
-            missing |= _missing(cell.after)
+            missing |= missing_of(cell.after)
             missing.setdefault(cell.folder, cell)
     return missing
 

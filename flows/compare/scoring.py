@@ -1,10 +1,12 @@
 """Score arms by the stages' own code: train if one trains, answer, judge; once for each content."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -79,13 +81,36 @@ def score(
 
 
 def compute(comparison: Comparison, wanted: Sequence[Cell], tell: Callable[[str], object]) -> None:
-    """Compute what is not there yet; tells of each cell, and how long the rest takes."""
-    started = time.monotonic()
-    computed = pool.run(wanted, comparison.jobs, comparison.root)
-    for count, (cell, left) in enumerate(computed, start=1):
-        minutes = (time.monotonic() - started) / count * left / 60
-        rest = f"{left} to come, about {minutes:.0f} min"
+    """Compute what is not there yet; tells what, then of each cell, and how long the rest takes."""
+    missing = pool.missing_of(wanted)
+    if missing:
+        kinds = Counter(one.kind for one in missing.values())
+        listed = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+        tell(f"to be computed, {comparison.jobs} at a time: {listed}")
+    started, done = time.monotonic(), list[Cell]()
+    for cell, left in pool.run(wanted, comparison.jobs, comparison.root):
+        done.append(cell)
+        rest = rest_of(done, left, time.monotonic() - started)
         tell(one_line(f"{cell.title}: {cell.seconds:.0f} s; {rest}"))
+
+
+def rest_of(done: Sequence[Cell], left: Sequence[Cell], elapsed: float) -> str:
+    """What is still to come, and how long that takes, in words, `elapsed` seconds after the start.
+
+    Kinds of cells take seconds or minutes, so each counts as those of its kind took on average; of
+    a kind that no cell has been of yet nothing is known, and the rest takes at least the others.
+    No time is named where that is less than half a minute.
+    """
+    spent: dict[str, list[float]] = {}
+    for cell in done:
+        spent.setdefault(cell.kind, []).append(cell.seconds)
+    known = [fmean(spent[cell.kind]) for cell in left if cell.kind in spent]
+    # Several run at a time, and beside them goes what starts them.
+    pace = elapsed / max(sum(map(sum, spent.values())), 1e-9)
+    minutes = round(sum(known) * pace / 60)
+    if len(known) < len(left):
+        return f"{len(left)} to come" + (f", at least {minutes} min" if minutes else "")
+    return f"{len(left)} to come, about {minutes} min"
 
 
 def scoring(

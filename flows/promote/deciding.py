@@ -15,20 +15,18 @@ from tempfile import TemporaryDirectory
 from adapt import environment
 from adapt.evaluation import gate
 from adapt.evaluation.rules import Rules
-from adapt.generation import chosen
 from adapt.metrics.headline import HEADLINES, Headline
 from adapt.metrics.measures import Measure, measure
 from adapt.params import Content, InputError
 from adapt.registry import registry, settling
-from adapt.registry.away import asks
-from adapt.registry.describing import STEERING
 from adapt.registry.download import download
 from adapt.registry.ledger import Entry
 from adapt.registry.standing import WEIGHTS, Standing
-from adapt.tracking import lineage, runs
+from adapt.tracking import lineage
 from adapt.tracking.store import Store
 from flows import contest, outside
 from flows.contest import Contestant
+from flows.promote import registering
 from flows.promote.ending import How, Promotion
 from flows.promote.hand import approve, person, reject, rollback, why_not
 
@@ -66,7 +64,8 @@ def promote(store: Store, config: Content, run_id: str, move: bool, who: str = "
             version = registry.version_of(store, weights) or stands.state.named(weights)
             return _told(config, version, "refused", why_not(version, block), sides, sides.base)
         # 2. Register: a model that is refused is kept, with the reasons, beside its run.
-        version = _registered(store, run_id, weights)
+        judged = (sides.tuned, sides.base)
+        version = registering.registered(store, config, run_id, weights, judged)
         if version == stands.champion:
             return _told(config, version, "champion", (), sides, sides.base)
         # 3. Ask the gate, and write down what it says. If the champion has moved meanwhile, or a
@@ -171,16 +170,6 @@ def _weights(store: Store) -> str:
     if not md5:
         raise InputError(f"dvc.lock has no {registry.MODEL}: a stage of dvc.yaml has to produce it")
     return md5
-
-
-@asks
-def _registered(store: Store, run_id: str, weights: str) -> str:
-    """The version that holds results/train/model, made now if there is none."""
-    rule = chosen.rules(store.root / "results" / "answer").get("tuned")
-    steering = {STEERING: rule.told} if rule else {}
-    origin = {WEIGHTS: weights, **steering, **lineage.revision(store.root)}
-    run = runs.recorded(store, run_id)
-    return registry.register(store, store.root / registry.MODEL, run, origin)
 
 
 def _reference(store: Store, config: Content, champion: str | None, base: Contestant) -> Contestant:

@@ -35,7 +35,9 @@ NAMES = [
     *("a\\b.json", "C:\\x.json", "a\0b.json", "a\x1b[2Jb.json", "a\rb.json", "\u202ex.json"),
     *("a/b.json", "a" * 300 + ".json", "a/" * 50 + "x.json", "x.json/", "\ud800.json", "é" * 200),
     *("x.py", "x.PY", "run.sh", "x.so", "x.pyc", "x.ipynb", "x.bin", "x.pt", "x.PKL", "x.joblib"),
-    *(".x.json", ".git/config", "x.gguf", "x", "x.html", "x.exe", "x.yaml", "MLmodel"),
+    *(".x.json", ".git/config", "x.gguf", "x", "x.html", "x.exe", "x.yaml", "x.yml"),
+    *("mlmodel", "MLmodel.yaml", "a/MLmodel", "conda.yml", "a/conda.yaml", "python_env.YAML"),
+    *("registered_model_meta.yaml", "serving", "serving/x.txt", "serving/a/x.jinja"),
     *("file:///etc/passwd", "http://host/x.json", "\n.json\n", "x.json\u2028.py", "-rf.py"),
 ]
 ORIGINS = [
@@ -181,6 +183,65 @@ def test_numbers_of_a_registry(server: Registry, tmp_path: Path) -> None:
         server.files.setdefault(above, []).append({"path": "d", "is_dir": True})
         above = f"{above}/d".strip("/")
     assert f"more than {contents.DEEPEST} deep" in refused(server, to)
+
+
+GOOD_MLMODEL = """flavors:
+  python_function:
+    config: {policy: flag}
+    env: {conda: conda.yaml, virtualenv: python_env.yaml}
+    loader_module: adapt.serving.loader_module
+    python_version: 3.11.7
+mlflow_version: 3.17.2
+"""
+FLAVOUR = "flavors: {python_function: {loader_module: adapt.serving.loader_module, %s}}"
+HOSTILE_MLMODELS = {
+    "names os as what is imported": GOOD_MLMODEL.replace("adapt.serving.loader_module", "os"),
+    "names None as": "flavors: {python_function: {}}",
+    "has code, which": FLAVOUR % "code: code",
+    "has python_model, which": FLAVOUR % "python_model: python_model.pkl",
+    "has model_code_path, which": FLAVOUR % "model_code_path: run.json",
+    "files of an environment": FLAVOUR % "env: {conda: ../../x.yaml}",
+    "expected one flavour": "flavors: {sklearn: {pickled_model: model.json}}",
+    "flavour, python_function": "flavors: [7]",
+    "has aliases": "a: &a [x, x]\nflavors: {python_function: *a}",
+    "not YAML": "!!python/object/apply:os.system ['true']",
+    "expected a mapping": "[]",
+    "not YAML that": "[" * 10_000,
+    "larger than": "#" * (1 << 15),
+    "that can be read": "\x00",
+}
+
+
+@fault(
+    "the MLmodel of a registered version names a module, a pickle or a file that MLflow would run",
+    keeps="the model that was there; nothing of the version is imported or unpickled",
+    says="models:/adapt@champion: .../MLmodel: names os as what is imported, not adapt.serving....",
+    then="is refused the same way until the version is deleted or the alias moved",
+)
+def test_an_mlmodel_that_runs_something_is_refused(server: Registry, tmp_path: Path) -> None:
+    to = folder(tmp_path)
+    for problem, text in HOSTILE_MLMODELS.items():
+        server.holds({**GOOD, "MLmodel": text.encode()})
+        assert problem in refused(server, to), text[:80]
+    server.holds({**GOOD, "MLmodel": b"\xff\xfe"})
+    assert "not YAML" in refused(server, to)
+
+
+def test_a_whole_version_is_fetched_and_its_serving_folder_is_no_model(
+    server: Registry, tmp_path: Path
+) -> None:
+    whole = {name: b"{}" for name in ("conda.yaml", "python_env.yaml", "registered_model_meta")}
+    server.holds({**GOOD, **whole, "MLmodel": GOOD_MLMODEL.encode(), "README.md": b"a card"})
+    server.files[""].append({"path": "serving", "is_dir": True})
+    served = {"serving/serving.json": b"{}", "serving/debias.safetensors": b"masks"}
+    sizes = [
+        {"path": name.partition("/")[2], "is_dir": False, "file_size": len(content)}
+        for name, content in served.items()
+    ]
+    server.files["serving"], server.contents = sizes, {**server.contents, **served}
+    assert download(MlflowClient(server.uri), SOURCE, tmp_path / "whole")[1] == "1"
+    with pytest.raises(InputError, match="no weights"):
+        contents.check_names("a version", served)
 
 
 def test_what_is_well_is_fetched(server: Registry, tmp_path: Path) -> None:

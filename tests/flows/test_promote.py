@@ -82,7 +82,9 @@ def test_a_better_model_moves_the_champion_and_the_store_is_opened_once(
     tags = registry.tags(store, "1")
     assert tags["adapt.decision"] == "promoted" and tags["dvc.model"] == "first.dir"
     assert tags["adapt.steering"].startswith("alpha 0.6, tau 0.9, trigger mass")
-    assert "alpha 0.6" in store.client.get_model_version("adapt", "1").description
+    about = store.client.get_model_version("adapt", "1").description
+    assert about.startswith("Promoted to champion") and "alpha 0.6" in about
+    assert "| Hal % | 40.0 | 10.0 | -30.0 [" in about.partition("## Model card")[2]
     assert tags["adapt.reasons"] == "\n".join(promotion.reasons)
 
 

@@ -61,7 +61,7 @@ def chain_of(root, rounds=2, **pairs):
 
 def computed(wanted):
     """What a pool does, in this process; returns what was missing."""
-    missing = pool._missing(wanted)
+    missing = pool.missing_of(wanted)
     for cell in missing.values():
         cell.compute()
     return [cell.title for cell in missing.values()]
@@ -105,6 +105,7 @@ def test_a_round_starts_from_the_model_of_the_one_before_and_refers_to_it(rounds
     assert base_and_pairs(first)[0].folder == base.plain.model.folder
     mine = base_and_pairs(second)[0]
     assert same(weights(mine), weights(first.training)), "to the last bit"
+    assert mine.title == f"taking the model before as base, seed {SEED}"
     assert not same(weights(first.training), weights(base.plain.model))
     assert not same(weights(second.training), weights(first.training))
 
@@ -343,10 +344,28 @@ def test_the_folder_has_table_chart_and_the_best(root, rounds):
     (best,) = json.loads((made / "best.json").read_text())
     top = best_of([one.figures for one in rounds])
     assert best["round"] == top and table[table.best]["round"].unique().tolist() == [top]
-    head = "| round | seed | answers | Hal % | CHAIR_i % | Cover % | POPE F1 % | colours % |"
+    head = "| round | seed | answers | alpha | Hal % | CHAIR_i % | Cover % | POPE F1 % |"
     assert text.startswith(head) and text.count("\n") == 8
+    assert table.alpha.isna().tolist() == [True, False] * 3, "the strength of steered answers"
     of_second = points(rounds[2])
     assert of_second["seed_3/hal"] == rounds[2].figures["hal"] and "seed_3/steered_hal" in of_second
+
+
+def test_dots_at_one_place_have_one_label():
+    columns = ["seed", "round", "answers", "hal", "cover"]
+    made = [
+        (7, 0, "plain", 30.0, 95.0),
+        (7, 0, "steered", 30.0, 95.0),
+        (7, 1, "plain", 9.0, 96.0),
+        (7, 1, "steered", 8.0, 96.0),
+        (8, 1, "plain", 9.0, 96.0),
+    ]
+    assert curve.labels(pd.DataFrame(made, columns=columns)) == [
+        ((30.0, 95.0), "base", True),
+        ((9.0, 96.0), "1", True),
+        ((8.0, 96.0), "1", False),
+        ((9.0, 96.0), "1", True),
+    ]
 
 
 def test_without_steering_answers_are_plain(root):

@@ -35,7 +35,9 @@ def answers(arm: str, share: float) -> pd.DataFrame:
     ids = [f"i{n}" for n in range(IMAGES)]
     absent = [["dog"] if n < share * IMAGES else [] for n in range(IMAGES)]
     columns = {"arm": arm, "id": ids, "image_id": ids, "kind": "describe", "hallucinated": absent}
-    return pd.DataFrame({**columns, "covered": [["cat"]] * IMAGES, "truth": [["cat"]] * IMAGES})
+    named = [["cat", *wrong] for wrong in absent]
+    columns = {**columns, "objects_mentioned": named, "covered": [["cat"]] * IMAGES}
+    return pd.DataFrame({**columns, "truth": [["cat"]] * IMAGES})
 
 
 def scores(share: float) -> dict[str, float]:

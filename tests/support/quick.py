@@ -53,6 +53,7 @@ def answers(arm, quality):
     return pd.DataFrame({"arm": arm, "id": [f"q{n}" for n in range(200)],
         "image_id": [f"i{n}" for n in range(200)], "kind": "describe", "question": "describe",
         "reference": "a cat", "marked": "a cat", "covered": [["cat"]] * 200,
+        "objects_mentioned": [["cat", "dog"] if w else ["cat"] for w in wrong],
         "hallucinated": [["dog"] if w else [] for w in wrong], "truth": [["cat"]] * 200})
 
 def scores(arm, quality):

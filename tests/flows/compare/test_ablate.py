@@ -50,7 +50,11 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
     comparison = Comparison(root=root, content=content, arms=arms.read(), jobs=2)
     pair = [comparison.arm(name) for name in ("base", "steering")]
     wanted = [scoring.scoring(comparison, arm, 3, "test") for arm in pair]
-    made = [cell.title for cell, _ in pool.run([one.cell for one in wanted], 2, root)]
+    told: list[str] = []
+    scoring.compute(comparison, [one.cell for one in wanted], told.append)
+    listed, *lines = told
+    assert listed == "to be computed, 2 at a time: data (1), base (1), answering (2), scoring (2)"
+    made = [line.split(": ")[0] for line in lines]
     assert made[:2] == ["data, seed 3", "base, seed 3"]
     assert sorted(made[2:]) == [
         "answering as base on test, seed 3",
@@ -58,7 +62,8 @@ def test_ray_computes_what_arms_share_once_and_they_make_a_table(root, monkeypat
         "scoring base on test, seed 3",
         "scoring steering on test, seed 3",
     ]
-    assert list(pool.run([one.cell for one in wanted], 2, root)) == []
+    scoring.compute(comparison, [one.cell for one in wanted], told.append)
+    assert told == [listed, *lines], "nothing is computed, nothing is told"
     scores = [one.scores for one in wanted]
     assert scores[0].metrics["length"] > 0 and "fire_rate" in scores[1].metrics
     assert (scores[1].metrics["alpha"], scores[1].metrics["tau"]) == (1.6, 0.9)
@@ -103,6 +108,23 @@ def test_arms_share_the_stages_before_their_first_change(root, monkeypatch):
     base = comparison.base_of(comparison.arm("world"))
     of_world = scoring.scoring(comparison, base, 3, "validation")
     assert (of_world.data.folder, of_world.model.folder) == world[:2]
+
+
+def test_what_is_to_come_counts_each_kind_as_long_as_it_takes(tmp_path):
+    seconds = {"base, seed 7": 180, "answering as base": 6}
+    for number, taken in enumerate(seconds.values()):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "seconds.json").write_text(str(taken))
+    done = [Cell(title, tmp_path / str(n), dict) for n, title in enumerate(seconds)]
+    bases = [Cell(f"base, seed {seed}", tmp_path, dict) for seed in (8, 9)]
+    answers = [Cell(f"answering as arm {n}", tmp_path, dict) for n in range(10)]
+    # Nothing is known of answers yet: two bases of three minutes are the least.
+    assert scoring.rest_of(done[:1], [*bases, *answers], 180) == "12 to come, at least 6 min"
+    assert scoring.rest_of(done[:1], answers, 180) == "10 to come", "not at least 0 min"
+    assert scoring.rest_of(done, [*bases, *answers], 186) == "12 to come, about 7 min"
+    # Two at a time take half.
+    assert scoring.rest_of(done, [*bases, *answers], 93) == "12 to come, about 4 min"
+    assert scoring.rest_of(done, [], 186) == "0 to come, about 0 min"
 
 
 def test_answers_depend_on_the_grid_only_where_something_is_chosen_from_it(root, monkeypatch):
