@@ -40,7 +40,8 @@ def register(store: Store, content: str, of: str, tags: Mapping[str, str]) -> st
     if not of.isdecimal() or find(client, model, "", of) is None:
         raise InputError(f"{names.one_line(model)} has no version {names.one_line(of)}")
     _make(store)
-    # As a logged model of its own, which a server takes as a source (`registry.register`).
+    # As a logged model of its own, which a server takes as a source (`registry.register`). The id
+    # is not handed on: without a run, MLflow would look for it in the process's own store.
     logged = client.create_logged_model(
         store.experiment_id, name_of(model).replace(".", "-"), model_type="detector"
     )
@@ -53,7 +54,6 @@ def register(store: Store, content: str, of: str, tags: Mapping[str, str]) -> st
         name_of(model),
         logged.artifact_location,
         tags=shown,
-        model_id=logged.model_id,
         await_creation_for=0,
     )
     return str(made.version)

@@ -147,11 +147,12 @@ def _shown(interval: Interval) -> list[float]:
 def refitted(labelled: Labelled, options: argparse.Namespace) -> dict[str, Any]:
     """Fit the detector to the labelled words, write it, and register it where that is asked for."""
     table = labelled.table
-    words = table[table.word].dropna(subset=list(VARIANTS["attention_probability"]))
-    words = words.reset_index(drop=True)
+    features = VARIANTS["attention_probability"]
+    words = table[table.word].reindex(columns=list(dict.fromkeys([*table.columns, *features])))
+    words = words.dropna(subset=list(features)).reset_index(drop=True)
     if problem := detection.too_few(words.label, words.picture):
         raise InputError(f"{named(options.labels)}: too few labelled words to fit to: {problem}")
-    variants = {name: _fit(words, features) for name, features in VARIANTS.items()}
+    variants = {name: _fit(words, of) for name, of in VARIANTS.items()}
     pictures = words.picture.nunique()
     source: dict[str, str | int] = {"version": labelled.version, "words": len(words)}
     source |= {"pictures": pictures, "labels": options.labels.name}

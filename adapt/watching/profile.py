@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from adapt.data.pictures import normalised, open_picture
-from adapt.data.schema import Example, Vocabulary, read_vocabulary
+from adapt.data.schema import Example, Vocabulary
 from adapt.data.tables import read_split
 from adapt.metrics.detection import Detector
 from adapt.metrics.mentions import find
@@ -65,12 +65,18 @@ class Profile:
 
 
 def made(
-    results: Path, detector: Detector | None, *, threshold: float, seed: int, arm: str = "tuned"
+    results: Path,
+    arm: str,
+    detector: Detector | None,
+    words: Vocabulary | None,
+    *,
+    threshold: float,
+    seed: int,
 ) -> Profile:
-    """The profile of the tuned model, or another arm, from what stage `answer` left in `results`.
+    """The profile of an arm, from what stage `answer` has left in `results`.
 
-    Its plain answers on the validation split; `detector` is the one that it is served with, and
-    `threshold` the risk that warns. A profile that could not be made says why in its note.
+    Its plain answers on the validation split. `detector` and `words` are those that it is served
+    with, `threshold` the risk that warns. A profile that could not be made says why in its note.
     """
     tables = dict[str, pd.DataFrame]()
     for name in ("responses", "tokens"):
@@ -80,9 +86,7 @@ def made(
         except FileNotFoundError:
             return Profile(note=f"{path}: not found")
         tables[name] = table[(table.arm == arm) & (table.split == SPLIT)]
-    splits = results / "data" / "splits"
-    examples = read_split(splits / f"{SPLIT}.parquet")
-    words = read_vocabulary(splits / "vocabulary.json")
+    examples = read_split(results / "data" / "splits" / f"{SPLIT}.parquet")
     answers = tables["responses"], tables["tokens"]
     return of(*answers, examples, detector, words, threshold=threshold, seed=seed)
 

@@ -179,7 +179,8 @@ class Recorder:
         try:
             action()
         except (*storage_errors(), pa.ArrowException) as error:
-            reason = addresses.shown(str(error).strip().partition("\n")[0]) or type(error).__name__
+            said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+            reason = addresses.shown(said) or type(error).__name__
             if not self._trouble:
                 where = addresses.shown(self._place)
                 line = f"watch: {where}: {reason}; answers go on, and some may not be recorded"

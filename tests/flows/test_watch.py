@@ -1,4 +1,4 @@
-"""The watch: what it sees, what it starts, and that it starts nothing twice."""
+"""The watch: what it sees, what it tells, and that it tells nothing twice."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from adapt.data.sources import Source
 from adapt.params import InputError
 from flows import outside, watch
 from flows.options import Retraining
-from tests.support import quick, workspace
+from flows.serve import posting
+from tests.support import ports, quick, workspace
 
 
 @pytest.fixture
@@ -42,53 +43,71 @@ def made(root: Path) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The reasons of the retrainings that were started."""
-    reasons: list[str] = []
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The events that were sent, and their reasons."""
+    events: list[tuple[str, str]] = []
 
-    def run_deployment(name: str, parameters: dict[str, Any], timeout: float) -> None:
-        asked = Retraining(**parameters["options"])
-        assert asked.wait_minutes, "a retraining that is under way is waited for"
-        reasons.append(asked.reason)
+    def post(api: str, event: str, root: Path, message: str, reason: str, link: str) -> None:
+        assert Retraining(reason=reason).reason, "fit for the form of a retraining"
+        events.append((event, reason))
 
-    monkeypatch.setattr(watch, "run_deployment", run_deployment)
-    return reasons
+    monkeypatch.setattr(posting, "api", lambda root: "http://127.0.0.1:9/api")
+    monkeypatch.setattr(posting, "post", post)
+    return events
 
 
-def look(dry_run: bool = False) -> tuple[str, str]:
-    state = watch.looked(Path.cwd(), dry_run)
+def look() -> tuple[str, str]:
+    state = watch.looked(Path.cwd())
     return state.name or "", state.message or ""
 
 
-def test_a_change_starts_one_retraining(root: Path, started: list[str]) -> None:
-    assert look() == ("Seen", "nothing has changed")
+NOTHING = "no answer was logged since the last look"
+
+
+def test_a_change_is_told_once(root: Path, told: list[tuple[str, str]]) -> None:
+    assert look() == ("Seen", f"nothing has changed; {NOTHING}")
     rows(root, "b")
-    assert look(dry_run=True) == ("Seen", "data: mine has changed")
-    assert started == []
-    assert look() == ("Started", "data: mine has changed; retrain/nightly is started")
-    # One that fails, or has not ended yet, is not started again for the same data.
-    assert look()[0] == "Seen"
-    assert started == ["mine has changed"]
-    # The retraining has taken it up; the next change starts the next one.
+    name, message = look()
+    assert name == "Told" and message.endswith("told as adapt.data, which start retrain/on-change")
+    # A retraining that fails, or is a dry run, is not started again for the same change.
+    assert look() == ("Seen", f"data: mine has changed; {NOTHING}; this has been told")
+    assert told == [("adapt.data", "mine has changed")]
+    # The retraining has taken it up; the next change is told anew.
     made(root)
-    assert look() == ("Seen", "nothing has changed")
+    assert look() == ("Seen", f"nothing has changed; {NOTHING}")
     rows(root, "c")
-    assert look()[0] == "Started"
-    assert started == ["mine has changed"] * 2
+    assert look()[0] == "Told"
+    assert told == [("adapt.data", "mine has changed")] * 2
+
+
+def test_what_nobody_takes_is_told_by_the_next_look(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows(root, "b")
+    name, message = look()
+    assert (name, message) == (
+        "InputError",
+        "no Prefect server runs that could be told; `make serve` starts one",
+    )
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{ports.free(1)[0]}/api")
+    name, message = look()
+    assert name == "InputError" and message.endswith("the next look tells it again")
+    monkeypatch.setattr(posting, "post", lambda *_, **__: None)
+    assert look()[0] == "Told"
 
 
 def test_the_command_says_what_it_sees(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows(root, "b")
     assert watch.main([]) == 0
-    assert capfd.readouterr().out == "data: mine has changed\n"
+    assert capfd.readouterr().out == f"data: mine has changed; {NOTHING}\n"
     (root / "mine" / "rows.jsonl").unlink()
     assert watch.main([]) == 2
     line = capfd.readouterr().err
     assert line.startswith("watch: mine: ") and line.count("\n") == 1
 
 
-def test_a_source_that_is_away_is_said_and_starts_nothing(
-    root: Path, started: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_source_that_is_away_is_said_and_nothing_is_told(
+    root: Path, told: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace.override(root / "params.yaml", {"data": {"source": "s3://bucket/rows"}})
 
@@ -97,8 +116,8 @@ def test_a_source_that_is_away_is_said_and_starts_nothing(
 
     monkeypatch.setattr(Source, "open", away)
     said = "data: s3://bucket/rows: cannot be reached; results/data stays as it is"
-    assert look() == ("Seen", f"nothing has changed; {said}")
-    assert started == []
+    assert look() == ("Seen", f"nothing has changed; {NOTHING}; {said}")
+    assert told == []
 
 
 def test_a_model_of_the_hub_has_a_commit(

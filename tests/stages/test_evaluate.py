@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from adapt.attention.settings import AnchorConfig
-from adapt.data.schema import open_images
+from adapt.data.schema import open_images, read_vocabulary
 from adapt.data.tables import read_split
 from adapt.evaluation import __main__ as command
 from adapt.evaluation import feature_sets
@@ -26,6 +26,8 @@ from adapt.serving import bundle
 from adapt.serving.answerer import Answerer
 from adapt.serving.asked import Asked
 from adapt.stages import evaluate
+from adapt.watching import profile, signals
+from adapt.watching.recorder import Served
 from tests.stages.conftest import ANSWER, IMAGES, K
 from tests.support.workspace import ROOT
 
@@ -136,11 +138,13 @@ def test_what_was_judged_is_served_with_the_same_answers_and_risks(
     shutil.copytree(results / "train" / "model", version)
     served = bundle.compose(results, "tuned", "hash", version)
     assert served.warned_by in ("tuned", "base")
+    assert profile.parsed((version / "serving" / "profile.json").read_bytes(), "profile").note
     answerer = Answerer.open(version, "cpu", "7")
     assert answerer.detector is not None
     responses, tokens = (
         pd.read_parquet(results / "answer" / f"{name}.parquet") for name in ("responses", "tokens")
     )
+    words = read_vocabulary(results / "data" / "splits" / "vocabulary.json")
     every = read_split(results / "data" / "splits" / "test.parquet")
     # In the batches of the stage: elsewhere the last digits of a signal are others.
     rows = sorted((row for row in every if row.kind == "describe"), key=lambda row: row.id)
@@ -155,6 +159,11 @@ def test_what_was_judged_is_served_with_the_same_answers_and_risks(
         risks = answerer.detector.risk({n: table[n] for n in answerer.detector.features})
         assert [token.risk for token in one.tokens] == pytest.approx(risks.tolist(), abs=1e-6)
         assert [token.end for token in one.tokens] == table.end.tolist()
+        # The watch has the same numbers of what is served as of the validation split.
+        logged = Served.of(one, threshold=0.5, time=0.0, version="7", question="", pictures=())
+        named = profile.risks(one.text, table, answerer.detector, words)
+        numbers = signals.of_answer(profile.as_served(table), named, 0.5)
+        assert logged.values == pytest.approx(numbers, abs=1e-5, nan_ok=True)
     # What is damaged is told in one line; without the folder the model still answers.
     (version / "serving" / "serving.json").write_text("{}")
     with pytest.raises(InputError, match=r"serving.json"):

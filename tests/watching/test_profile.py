@@ -80,14 +80,16 @@ def test_too_few_pictures_say_so(rows: list[Example]) -> None:
 
 def test_from_the_results_of_a_workspace(rows: list[Example], tmp_path: Path) -> None:
     about = {"threshold": 0.5, "seed": 1}
-    assert "responses.parquet: not found" in profile.made(tmp_path, None, **about).note
+    assert (
+        "responses.parquet: not found" in profile.made(tmp_path, "tuned", None, None, **about).note
+    )
     (tmp_path / "answer").mkdir()
     for name, table in zip(("responses", "tokens"), tables(rows), strict=True):
         other = table.assign(arm="base")
         pd.concat([table, other]).to_parquet(tmp_path / "answer" / f"{name}.parquet")
     (tmp_path / "data" / "splits").mkdir(parents=True)
     write_split(tmp_path / "data" / "splits" / "validation.parquet", rows)
-    made = profile.made(tmp_path, DETECTOR, **about)
+    made = profile.made(tmp_path, "tuned", DETECTOR, None, **about)
     assert made.pictures == FEWEST
     assert set(map(math.isnan, made.values["risk"])) == {True}  # nobody knows the names of things
 

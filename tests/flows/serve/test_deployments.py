@@ -10,7 +10,7 @@ import yaml
 from prefect import Flow
 from prefect.client.schemas.schedules import CronSchedule
 
-from flows import watch
+from flows import causes
 from flows.options import Retraining
 from flows.serve import services
 from flows.serve.__main__ import DEPLOYMENTS
@@ -23,7 +23,7 @@ SHIPPED: dict[str, dict[str, Any]] = {
 
 
 def test_what_is_deployed() -> None:
-    assert list(SHIPPED) == ["nightly", "watch", "approve", "reject", "rollback"]
+    assert list(SHIPPED) == ["nightly", "on-change", "watch", "approve", "reject", "rollback"]
     assert str(workspace.ROOT) not in TEXT
 
 
@@ -52,5 +52,10 @@ def test_a_run_may_wait_for_a_person_for_longer_than_a_lease_lasts() -> None:
 
 def test_the_parameters_are_those_of_the_flows() -> None:
     assert Retraining(**SHIPPED["nightly"]["parameters"]["options"]).reason == "nightly"
-    assert SHIPPED["watch"]["parameters"] == {"dry_run": True}
-    assert watch.DEPLOYMENT == "retrain/nightly"
+    of = SHIPPED["on-change"]
+    assert f"retrain/{of['name']}" == causes.DEPLOYMENT
+    (trigger,) = of["triggers"]
+    # What starts it has all of its options, in the same values: nothing is added to them.
+    given = {**trigger["parameters"]["options"], "reason": "on change"}
+    assert given == of["parameters"]["options"] and Retraining(**given).dry_run
+    assert set(trigger["expect"]) == {causes.DATA, causes.DRIFT}
