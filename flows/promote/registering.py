@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from adapt import environment
+from adapt.data.schema import read_vocabulary
 from adapt.evaluation.comparison import COMPARED, change
 from adapt.generation import chosen
 from adapt.metrics.headline import HEADLINES
@@ -88,7 +89,9 @@ def _complete(root: Path, config: Content, folder: Path) -> None:
     known = bundle.read(folder)
     detector = known.detector if known else None
     values = {"threshold": serve.threshold, "seed": config["evaluate"].seed}
-    profile.made(root / "results", detector, **values).write(folder / bundle.FOLDER)
+    inside = folder / bundle.FOLDER
+    words = read_vocabulary(inside / "vocabulary.json")
+    profile.made(root / "results", "tuned", detector, words, **values).write(inside)
     mlmodel.write(folder, DoorConfig.of(serve))
 
 
