@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env run example test test-slow lint serve serve-stop ui report clean
+.PHONY: help env run example test test-slow lint serve serve-stop serve-model ui report clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ serve: $(READY)  ## start Prefect server, worker and MLflow server on loopback; 
 
 serve-stop: $(READY)  ## stop them
 	@$(BIN)/python -m flows.serve stop
+
+serve-model: $(READY)  ## serve the champion on loopback, as OpenAI's clients speak, with the risk of every word
+	@$(BIN)/python -m adapt.serving start $(ARGS)
 
 ui: $(READY)  ## open the runs of all retrainings in MLflow's UI
 	@$(BIN)/python -m flows.serve ui

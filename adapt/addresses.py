@@ -123,4 +123,6 @@ def is_loopback(url: str) -> bool:
         name = urlsplit(url).hostname or ""
     except ValueError:
         return False
-    return name in ("localhost", "::1") or name.startswith("127.")
+    # A whole address of four numbers: 127.0.0.1.example is anybody's name.
+    is_address = re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
+    return name in ("localhost", "::1") or is_address

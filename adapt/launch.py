@@ -31,6 +31,7 @@ from adapt.files import sweep, whole_folder
 from adapt.generation.settings import Steering
 from adapt.models.settings import Device, PromptConfig
 from adapt.params import Content, Count, InputError, Seed, Settings
+from adapt.serving.settings import ServeConfig
 from adapt.tracking import runs
 from adapt.tracking.store import Store, TrackingConfig
 from adapt.watching.settings import WatchConfig
@@ -39,7 +40,7 @@ STAGES = ("data", "base", "pairs", "train", "answer", "evaluate")
 SHARED = {
     "scenes": ScenesConfig,
     **{"prompt": PromptConfig, "anchor": AnchorConfig, "steer": Steering},
-    **{"gate": Rules, "watch": WatchConfig, "tracking": TrackingConfig},
+    **{"gate": Rules, "serve": ServeConfig, "watch": WatchConfig, "tracking": TrackingConfig},
 }
 VALUES: dict[str, Any] = {"seed": Seed, "max_new_tokens": Count, "device": Device}
 RESULTS = Path("results")

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,23 @@ _TOKEN = secrets.token_hex(32)  # one for all: Ray reads it once in a process
 
 
 @contextmanager
-def ray_here(workers: int) -> Iterator[None]:
-    """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block."""
+def ray_here(
+    workers: int, variables: Callable[[], Mapping[str, str]] | None = None, **more: Any
+) -> Iterator[None]:
+    """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block.
+
+    A local one has `variables` in its environment, which are asked for when its folder is there,
+    and is told `more`.
+    """
     with ExitStack() as stack:
         if address := os.environ.get("RAY_ADDRESS"):
             options: dict[str, Any] = {"address": address, "log_to_driver": True}
         else:
             close_token_file()  # of another Ray, or an earlier one
             folder = stack.enter_context(session_folder())
-            stack.enter_context(_environment({MARK: str(folder), **private()}))
-            options = _alone(workers, folder)
+            stack.enter_context(environment_with({MARK: str(folder), **private()}))
+            stack.enter_context(environment_with(variables() if variables else {}))
+            options = _alone(workers, folder) | more
         import ray
 
         if not address:
@@ -131,8 +138,14 @@ def session_folder() -> Iterator[Path]:
         if not is_short:
             # Its processes make sockets in TMPDIR too: they get it under a short name.
             (folder / "tmp").symlink_to(tempfile.gettempdir())
-            stack.enter_context(_environment({"TMPDIR": str(folder / "tmp")}))
+            stack.enter_context(environment_with({"TMPDIR": str(folder / "tmp")}))
         yield folder
+
+
+def private_folder() -> Path | None:
+    """The folder of the local Ray that this process works for, which ends with that; or None."""
+    folder = os.environ.get(MARK, "")
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 def _sweep(place: Path) -> None:
@@ -168,7 +181,7 @@ def _ended(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment_with(values: Mapping[str, str]) -> Iterator[None]:
     """Variables for this process and its children; what they were comes back at the end."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)

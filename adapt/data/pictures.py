@@ -102,6 +102,17 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Head:
+    """What the head of an image file says: (width, height) as stored, and whether it moves.
+
+    A JPEG with more JPEGs behind it, as some cameras write, does not move.
+    """
+
+    size: tuple[int, int]
+    is_animated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Decoded:
     picture: Image.Image
     mode: str
@@ -141,6 +152,17 @@ def shown_size(content: bytes) -> tuple[int, int]:
     Pixels are decoded only of a PNG with EXIF or XMP, which may stand behind them.
     """
     return _guarded(_shown_size, content)
+
+
+def head_of(content: bytes) -> Head:
+    """Size and frames, from the head of the file; no pixel is decoded."""
+    return _guarded(_head, content)
+
+
+def _head(content: bytes) -> Head:
+    picture = _opened(content)
+    moves = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+    return Head(size=picture.size, is_animated=moves)
 
 
 def _decoded(content: bytes) -> _Decoded:

@@ -5,24 +5,22 @@
 A version may be loaded where there is no params.yaml, and MLflow lets a user change these keys.
 """
 
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-from adapt.params import Settings
-
-Count = Annotated[int, Field(ge=1)]
+from adapt.models.settings import Device
+from adapt.params import Count, Settings, Share
+from adapt.serving.asked import Policy
+from adapt.serving.settings import Limits, ServeConfig
 
 
 class DoorConfig(Settings):
-    """Keys of section `serve` and of its `limits`, flat, as MLflow overrides them."""
+    """What of section `serve` is MLflow's door's, too, and where the model goes."""
 
-    policy: Literal["flag", "steer", "retry", "stop"]
-    threshold: Annotated[float, Field(ge=0, le=1)]
-    device: Literal["auto", "cuda", "cpu", "mps"]
+    policy: Policy
+    threshold: Share
+    device: Device
     batch: Count
-    picture_mib: Annotated[float, Field(gt=0)]
-    pixels: Count
-    pictures: Count
-    question_chars: Count
-    max_new_tokens: Count
+    limits: Limits
+
+    @classmethod
+    def of(cls, serve: ServeConfig) -> "DoorConfig":
+        """That of params.yaml."""
+        return cls(**{name: getattr(serve, name) for name in cls.model_fields})

@@ -19,9 +19,11 @@ import yaml
 from adapt import params
 from adapt.params import InputError, require
 from adapt.registry import contents
+from adapt.serving.api_errors import ApiError
 from adapt.serving.asked import POLICIES, Answer, Asked
 from adapt.serving.door_config import DoorConfig
-from adapt.serving.encoded import picture
+from adapt.serving.pictures import File, content_of, decoded, looked_at
+from adapt.serving.settings import Limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +54,7 @@ class Door:
             for first in range(0, len(asked), size):
                 with self._turn:
                     answers += self._answerer.answer(asked[first : first + size])
-        except InputError as error:
+        except (InputError, ApiError) as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
         version = self._answerer.version
         # Objects, so that a risk that nobody knows stays None, which JSON has and NaN is not.
@@ -61,7 +63,8 @@ class Door:
 
     def _asked(self, number: int, row: Mapping[str, Any]) -> Asked:
         """One row, checked."""
-        where, limits = f"row {number}", self._config
+        where, config = f"row {number}", self._config
+        limits = config.limits
         given = row.get("image")
         listed = [given] if isinstance(given, str) else given
         images = [one for one in listed or () if isinstance(one, str)]
@@ -74,24 +77,32 @@ class Door:
             raise InputError(f"{where}: question: expected a text")
         problem = f"longer than {limits.question_chars:,} characters"
         require(len(question) <= limits.question_chars, f"{where}: question", problem)
-        policy = row.get("policy", limits.policy)
+        policy = row.get("policy", config.policy)
         problem = f"expected one of {', '.join(POLICIES)}, got {params.shown(policy)}"
         require(policy in POLICIES, f"{where}: policy", problem)
         longest = row.get("max_new_tokens")
         problem = f"expected 1 to {limits.max_new_tokens}"
         is_allowed = longest is None or 1 <= longest <= limits.max_new_tokens
         require(is_allowed, f"{where}: max_new_tokens", problem)
-        size = (limits.picture_mib, limits.pixels)
-        decoded = [picture(text, f"{where}: image", *size) for text in images]
+        files = [_file(text, f"{where}: image", limits) for text in images]
+        looked_at(files, limits)
         count = None if longest is None else int(longest)
         return Asked(
             id=str(number),
-            images=decoded,
+            images=decoded(files),
             question=question,
             policy=policy,
-            threshold=limits.threshold,
+            threshold=config.threshold,
             max_new_tokens=count,
         )
+
+
+def _file(text: str, where: str, limits: Limits) -> File:
+    """A picture as text: a data URL, or the base64 that would stand in one."""
+    url = text.strip()
+    is_url = url[:5].lower() == "data:"
+    content = content_of(url if is_url else f"data:;base64,{url}", where, limits)
+    return File(content=content, param=where)
 
 
 def _rows(table: "pd.DataFrame") -> Iterator[tuple[int, dict[str, Any]]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from adapt import environment
+from adapt.data.schema import read_vocabulary
 from adapt.evaluation.comparison import COMPARED, change
 from adapt.generation import chosen
 from adapt.metrics.headline import HEADLINES
@@ -27,13 +28,15 @@ from adapt.registry.away import asks
 from adapt.registry.card import Facts, Measured
 from adapt.registry.describing import STEERING
 from adapt.registry.standing import WEIGHTS
-from adapt.serving import bundle
+from adapt.serving import bundle, mlmodel
+from adapt.serving.door_config import DoorConfig
 from adapt.tracking import lineage, runs
 from adapt.tracking.store import Store
+from adapt.watching import profile
 from flows.contest import Contestant
 
 if TYPE_CHECKING:
-    from adapt.serving.door_config import DoorConfig
+    from adapt.serving.settings import ServeConfig
 
 SPLITS = "results/data/splits"
 ENDS = ("", "_low", "_high")  # of a value and its interval, in detection.csv
@@ -46,7 +49,6 @@ def registered(
     run_id: str,
     weights: str,
     sides: tuple[Contestant, Contestant],
-    door: "DoorConfig | None" = None,
 ) -> str:
     """The version that holds results/train/model, made now if there is none.
 
@@ -60,12 +62,12 @@ def registered(
     facts = gathered(store, config, sides, tags)
     about = card.text(facts)
     run = runs.recorded(store, run_id)
-    with composed(store.root, about, door) as folder:
+    with composed(store.root, config, about) as folder:
         return registry.register(store, folder, run, tags, about)
 
 
 @contextmanager
-def composed(root: Path, about: str, door: "DoorConfig | None") -> Iterator[Path]:
+def composed(root: Path, config: Content, about: str) -> Iterator[Path]:
     """The version as a folder that is gone when the block ends."""
     model, state = root / registry.MODEL, environment.state_dir(root)
     contents.check_weights(model)
@@ -75,13 +77,22 @@ def composed(root: Path, about: str, door: "DoorConfig | None") -> Iterator[Path
         shutil.copytree(model, folder, copy_function=linked)
         # Answers of before there was anything to serve them with have left nothing for it.
         if bundle.can_compose(root / "results"):
-            bundle.compose(root / "results", "tuned", lineage.output_hash(root, SPLITS), folder)
-        if door is not None:
-            from adapt.serving import mlmodel
-
-            mlmodel.write(folder, door)
+            _complete(root, config, folder)
         fresh(folder / card.NAME, f"{about}\n")
         yield folder
+
+
+def _complete(root: Path, config: Content, folder: Path) -> None:
+    """Add what the version is asked by, watched by, and loaded by."""
+    serve: ServeConfig = config["serve"]
+    bundle.compose(root / "results", "tuned", lineage.output_hash(root, SPLITS), folder)
+    known = bundle.read(folder)
+    detector = known.detector if known else None
+    values = {"threshold": serve.threshold, "seed": config["evaluate"].seed}
+    inside = folder / bundle.FOLDER
+    words = read_vocabulary(inside / "vocabulary.json")
+    profile.made(root / "results", "tuned", detector, words, **values).write(inside)
+    mlmodel.write(folder, DoorConfig.of(serve))
 
 
 def linked(source: str, target: str) -> str:
