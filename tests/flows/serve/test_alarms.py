@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from adapt.params import InputError
-from flows import events
+from flows import causes, events
 from flows.serve import alarms, posting
 from tests.support import limits, workspace
 
@@ -46,13 +46,13 @@ def shipped(address: str) -> list[AutomationCreate]:
 @pytest.mark.parametrize("address", [WEBHOOK, MAIL])
 def test_the_shipped_file_is_what_prefect_expects(address: str) -> None:
     found = shipped(address)
-    assert len({one.name for one in found}) == len(found) == 8
+    assert len({one.name for one in found}) == len(found) == 9
     assert all(one.tags == ["adapt"] and one.actions for one in found)
 
 
 def test_every_event_of_ours_is_expected_by_an_automation() -> None:
     expected = set.union(*(one.trigger.expect for one in shipped(WEBHOOK)))
-    assert {*events.EVENTS.values(), "adapt.alarm.tried"} <= expected
+    assert {*events.EVENTS.values(), causes.DRIFT, "adapt.alarm.tried"} <= expected
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_deploying_again_changes_what_has_changed(
     assert alarms.deploy(tmp_path, server) == alarms.NOBODY
     monkeypatch.setenv(alarms.ADDRESS, WEBHOOK)
     said = alarms.deploy(tmp_path, server)
-    assert said == f"alarms: 8 automations of {alarms.DECLARED}, to https://hooks.example.org"
+    assert said == f"alarms: 9 automations of {alarms.DECLARED}, to https://hooks.example.org"
     with get_client(sync_client=True) as client:
         first = {one.name: one for one in client.read_automations()}
         paused = first["adapt: a retraining has ended"]
@@ -232,7 +232,7 @@ def test_deploying_again_changes_what_has_changed(
         gone = content["automations"].pop()["name"]
         path.write_text(yaml.safe_dump(content))
         monkeypatch.setenv(alarms.ADDRESS, MAIL)
-        assert alarms.deploy(tmp_path, server).startswith("alarms: 7 automations")
+        assert alarms.deploy(tmp_path, server).startswith("alarms: 8 automations")
         second = {one.name: one for one in client.read_automations()}
         assert set(first) - set(second) == {gone}
         assert {second[name].id for name in second} <= {one.id for one in first.values()}
@@ -244,7 +244,7 @@ def test_deploying_again_changes_what_has_changed(
         # 3. Without an address nothing is touched.
         monkeypatch.delenv(alarms.ADDRESS)
         assert alarms.deploy(tmp_path, server) == alarms.STILL
-        assert len(client.read_automations()) == 7
+        assert len(client.read_automations()) == 8
 
 
 def test_a_text_that_cannot_be_read_is_named(
