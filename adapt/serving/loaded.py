@@ -63,7 +63,7 @@ class Loaded:
             self._refused, self.trouble = None, ""
 
     def _take(self, version: str) -> None:
-        to = self._place / f"version-{version}"
+        to = self._place / "next"
         try:
             self.answerer = self._opened(self._source.folder(version, to), version)
         finally:
