@@ -54,8 +54,8 @@ def _allowed(url: str, param: str, origins: Sequence[str]) -> SplitResult:
         raise _unfetched(param, "this is no URL") from None
     known = [_origin(urlsplit(origin)) for origin in origins]
     if parts.username or parts.password or (parts.scheme, host, port) not in known:
-        listed = "origins that serve.urls lists" if origins else "none; send it as a data URL"
-        raise _unfetched(param, f"pictures are fetched from {listed}")
+        listed = "its origin is not among those" if origins else "there is no origin"
+        raise _unfetched(param, f"{listed} that serve.urls lists; send it as a data URL")
     return parts
 
 
