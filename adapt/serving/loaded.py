@@ -63,11 +63,7 @@ class Loaded:
             self._refused, self.trouble = None, ""
 
     def _take(self, version: str) -> None:
-<<<<<<< HEAD
-        to = self._place / "fetched"
-=======
         to = self._place / "next"
->>>>>>> http
         try:
             self.answerer = self._opened(self._source.folder(version, to), version)
         finally:
