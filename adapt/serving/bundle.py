@@ -4,7 +4,8 @@
     serving/detector.json        the early warning, fitted on its own words where these were enough
     serving/debias.safetensors   debias masks of the grids of patches that have appeared
     serving/vocabulary.json      the words that name things
-    serving/profile.json         what its answers look like on the validation split
+    serving/profile.json         what its answers look like on the validation split, put there by
+                                 a promotion (`adapt/watching/profile.py`)
 
 All of it is JSON or safetensors: nothing that runs. A version without this folder, registered
 before there was one, answers plainly and knows no risk.
@@ -26,9 +27,7 @@ from adapt.metrics import detection
 from adapt.metrics.detection import Detector
 from adapt.names import one_line
 from adapt.params import InputError, Settings
-from adapt.serving.asked import Asked
 from adapt.serving.spoken import Vocabulary
-from adapt.watching import profile
 
 FOLDER = "serving"
 SERVED = "attention_probability"  # the variant of the detector that warns
@@ -105,12 +104,6 @@ def compose(results: Path, which: Model, data: str, folder: Path) -> Served:
         (out / "vocabulary.json").write_text(f"{words}\n", encoding="utf-8")
     content = json.dumps(served.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (out / "serving.json").write_text(f"{content}\n", encoding="utf-8")
-    # 4. What it is watched by.
-    words_of = known.words if known.words.objects else None
-    detector = detection.read(out / "detector.json").get(SERVED) if words_of else None
-    threshold, seed = Asked.threshold, served.answered.seed
-    watched = profile.made(results, which, detector, words_of, threshold=threshold, seed=seed)
-    watched.write(out)
     return served
 
 

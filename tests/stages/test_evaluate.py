@@ -138,7 +138,6 @@ def test_what_was_judged_is_served_with_the_same_answers_and_risks(
     shutil.copytree(results / "train" / "model", version)
     served = bundle.compose(results, "tuned", "hash", version)
     assert served.warned_by in ("tuned", "base")
-    assert profile.parsed((version / "serving" / "profile.json").read_bytes(), "profile").note
     answerer = Answerer.open(version, "cpu", "7")
     assert answerer.detector is not None
     responses, tokens = (
