@@ -130,7 +130,7 @@ class Answerer:
             [one.images for one in asked],
             [one.question for one in asked],
             decoding,
-            ids=[repr((one.seed, one.id)) for one in asked],
+            ids=[one.id if one.seed is None else f"seed {one.seed}" for one in asked],
             histories=[one.history for one in asked],
             longest=longest,
             hear=listening.heard,

@@ -29,7 +29,8 @@ Finish = Literal["stop", "length", "risk"]
 class Asked:
     """One question about pictures.
 
-    id              with `seed`, names what it samples at a `temperature` above 0
+    id              of the answer, too
+    seed            names what it samples at a `temperature` above 0; None: its id does
     images          in the order in which they are spoken of; where they stand a question may say
     history         the turns before the question
     max_new_tokens  None: as many as the model was judged with
@@ -44,7 +45,7 @@ class Asked:
     threshold: float = 0.5
     max_new_tokens: int | None = None
     temperature: float = 0.0
-    seed: int = 0
+    seed: int | None = None
     maps: bool = False
 
 

@@ -111,7 +111,7 @@ class Door:
         most = self.settings.limits.max_new_tokens
         own = self.loaded.model().max_new_tokens
         return Asked(
-            id=request.name,
+            id=request.id,
             images=images,
             question=request.dialogue.question,
             history=request.dialogue.history,

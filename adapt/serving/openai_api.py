@@ -31,20 +31,19 @@ READ = (
 class Request:
     """One request: the dialogue, how to answer it, and the form of the reply.
 
-    `name` is what the answer samples by: the same request with the same `seed` is answered alike.
+    The same request with the same `seed` is answered alike; without one (None) none is.
     `policy` and `threshold` are None where the server's own hold, `max_new_tokens` where the
     model's own does.
     """
 
     id: str
-    name: str
     dialogue: Dialogue
     policy: Policy | None
     threshold: float | None
     maps: bool
     max_new_tokens: int | None
     temperature: float
-    seed: int
+    seed: int | None
     stream: bool
     usage: bool
     logprobs: bool
@@ -105,14 +104,13 @@ def request_of(body: bytes, model: str, limits: Limits) -> Request:
         raise ApiError("seed: expected a whole number", param="seed", code="invalid_type")
     return Request(
         id=identity,
-        name=identity if seed is None else "asked",
         dialogue=dialogue(content.get("messages"), limits),
         policy=risk.get("policy"),
         threshold=number(risk, "threshold", 1.0, "risk."),
         maps=flag(risk, "maps", "risk."),
         max_new_tokens=_longest(content, limits),
         temperature=number(content, "temperature", HOTTEST) or 0.0,
-        seed=(seed or 0) % MAX_SEED,
+        seed=None if seed is None else seed % MAX_SEED,
         stream=stream,
         usage=_usage(content, stream=stream),
         logprobs=flag(content, "logprobs"),

@@ -125,6 +125,17 @@ def test_stop_ends_before_the_first_risky_name(answerer):
     assert any(one.finish == "risk" for one in stopped)
 
 
+def test_a_seed_names_what_is_sampled():
+    sampled = Answerer(tiny_world.model(), tiny_world.processor(), known())
+
+    def said(name: str, **options) -> str:
+        question = dataclasses.replace(asked(0, temperature=2.0, **options), id=name)
+        return sampled.answer([question])[0].text
+
+    assert said("a", seed=3) == said("b", seed=3) != said("a", seed=4)
+    assert said("a") == said("a") != said("b")
+
+
 def test_retry_keeps_the_less_risky(answerer):
     flagged = answerer.answer([asked(n) for n in range(6)])
     retried = answerer.answer([asked(n, policy="retry", threshold=0.0) for n in range(6)])
