@@ -118,8 +118,9 @@ def write(
     notes: Sequence[str],
     rows: Sequence[Mapping[str, str]],
     options: argparse.Namespace,
+    module: str = "",
 ) -> None:
-    """Print the table and write `<theme>_<hardware>_<date>.md`."""
+    """Print the table and write `<theme>_<hardware>_<date>.md`; `module`, where it has more."""
     today = datetime.date.today().isoformat()
     load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     text = [
@@ -129,7 +130,7 @@ def write(
         "",
         table(rows),
         "",
-        f"`{_command(theme)}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
+        f"`{_command(module or theme)}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
         "",
     ]
     path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
@@ -145,6 +146,8 @@ def _command(theme: str) -> str:
         if option in words:
             at = words.index(option)
             del words[at : at + 2]
+    if "--model" in words:
+        words[words.index("--model") + 1] = "FOLDER"
     return " ".join(words)
 
 
