@@ -123,6 +123,7 @@ def write(
     """Print the table and write `<theme>_<hardware>_<date>.md`; `module`, where it has more."""
     today = datetime.date.today().isoformat()
     load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    machine = hardware(options.device)
     text = [
         f"# {title}",
         "",
@@ -130,10 +131,10 @@ def write(
         "",
         table(rows),
         "",
-        f"`{_command(module or theme)}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
+        f"`{_command(module or theme)}`, {today}; {machine}; {versions()}; {load}.",
         "",
     ]
-    path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
+    path = options.out / f"{theme}_{machine}_{today}.md"
     path.write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))
     print(path)
