@@ -284,17 +284,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "token" in options.parts:
         rows = [per_token(size, batch, options) for size in options.sizes for batch in BATCHES]
         note = "Answers with signals and risk, against plain `generate`; encoding counts in both."
-        write("serving_token", "Time per token behind the door", [note], rows, options)
+        write(
+            "serving_token", "Time per token behind the door", [note], rows, options, "serving_load"
+        )
     if {"load", "memory"} & {*options.parts}:
         with server(options) as found:
             if "load" in options.parts:
                 note = "Each client asks again when it is answered; by turns, in one run."
                 rows = loads(found, options)
-                write("serving_load", "Many clients at the door", [note], rows, options)
+                write(
+                    "serving_load",
+                    "Many clients at the door",
+                    [note],
+                    rows,
+                    options,
+                    "serving_load",
+                )
             if "memory" in options.parts:
                 note = "Its own pages (USS), 16 clients."
                 rows = memory(found, options)
-                write("serving_memory", "Memory of the replica", [note], rows, options)
+                write(
+                    "serving_memory", "Memory of the replica", [note], rows, options, "serving_load"
+                )
 
 
 if __name__ == "__main__":

@@ -118,10 +118,12 @@ def write(
     notes: Sequence[str],
     rows: Sequence[Mapping[str, str]],
     options: argparse.Namespace,
+    module: str = "",
 ) -> None:
-    """Print the table and write `<theme>_<hardware>_<date>.md`."""
+    """Print the table and write `<theme>_<hardware>_<date>.md`; `module`, where it has more."""
     today = datetime.date.today().isoformat()
     load = f"load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    machine = hardware(options.device)
     text = [
         f"# {title}",
         "",
@@ -129,10 +131,10 @@ def write(
         "",
         table(rows),
         "",
-        f"`{_command(theme)}`, {today}; {hardware(options.device)}; {versions()}; {load}.",
+        f"`{_command(module or theme)}`, {today}; {machine}; {versions()}; {load}.",
         "",
     ]
-    path = options.out / f"{theme}_{hardware(options.device)}_{today}.md"
+    path = options.out / f"{theme}_{machine}_{today}.md"
     path.write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))
     print(path)
@@ -145,6 +147,8 @@ def _command(theme: str) -> str:
         if option in words:
             at = words.index(option)
             del words[at : at + 2]
+    if "--model" in words:
+        words[words.index("--model") + 1] = "FOLDER"
     return " ".join(words)
 
 
