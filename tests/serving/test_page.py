@@ -19,6 +19,11 @@ def test_a_picture_is_asked_about_and_a_word_is_looked_at(tmp_path):
         address = f"http://127.0.0.1:{server.port}/"
         with browser.opened(address, tmp_path / "profile") as page:
             page.choose("#file", ROOT / "docs" / "scene.png")
+            limits.until(
+                lambda: page.value("document.getElementById('shown').hidden") is False,
+                "the picture",
+                limits.WHOLE_TEST_S,
+            )
             page.value("document.getElementById('ask').click()")
             limits.until(
                 lambda: page.value("document.querySelectorAll('#answer .word').length") > 0,
@@ -33,12 +38,18 @@ def test_a_picture_is_asked_about_and_a_word_is_looked_at(tmp_path):
             page.value("document.querySelector('#answer .word').click()")
             shown = page.value("document.body.innerText")
             assert "Where the model looked" in shown
+            assert page.complaints == []
             # A picture that is none is refused in words, on the page.
             page.choose("#file", ROOT / "README.md")
+            limits.until(
+                lambda: "README.md" in page.value("document.getElementById('hint').innerText"),
+                "the other file",
+                limits.WHOLE_TEST_S,
+            )
+            page.value("document.getElementById('ask').click()")
             limits.until(
                 lambda: bool(page.value("document.getElementById('error').innerText")),
                 "a refusal",
                 limits.WHOLE_TEST_S,
             )
-            assert page.complaints == []
             assert page.picture()[:4] == b"\x89PNG"
