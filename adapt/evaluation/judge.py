@@ -17,7 +17,7 @@ from adapt.data.schema import Example, Vocabulary, read_vocabulary
 from adapt.data.tables import read_split
 from adapt.evaluation.degradation import LABELS, late_early
 from adapt.metrics import chair, pope
-from adapt.metrics.mentions import find, marked
+from adapt.metrics.mentions import find, first_token, marked
 from adapt.metrics.split import FREE, Answered, own_words, same_colours
 
 KNOWN = ("hallucinated", "covered", "truth", "targets", "cog")
@@ -116,10 +116,9 @@ def _labelled(tokens: pd.DataFrame, counts: Mapping[str, chair.Counts]) -> pd.Da
     for identity, rows in tokens.groupby("id", sort=False).indices.items():
         if (count := counts.get(str(identity))) is None:
             continue
-        ends = tokens["end"].to_numpy()[rows]
+        ends = tokens["end"].to_numpy()[rows].tolist()
         for mention in count.mentions:
-            # The first token that reaches past the word's first letter, to which its space belongs.
-            at = int(np.searchsorted(ends, mention.start, side="right"))
+            at = first_token(ends, mention)
             if at < len(rows):
                 label[rows[at]] = LABELS[1] if mention.name in count.truth else LABELS[2]
     return tokens.assign(label=label)

@@ -40,7 +40,8 @@ class Decoding:
     `anchor_tokens` is K, the tokens after which steering starts. `debias` has a mask for each grid
     and `steer` the rule; None does without. At `temperature` 0 decoding is greedy; above, `samples`
     answers to each prompt are drawn, which depend on `seed` and the row's id alone. `similarity`:
-    whether each token's hidden state is compared with the picture's.
+    whether each token's hidden state is compared with the picture's. `waits`: whether steering
+    waits until whoever follows the answers allows it.
     """
 
     anchor_tokens: int
@@ -51,6 +52,7 @@ class Decoding:
     temperature: float = 0.0
     seed: int = 0
     similarity: bool = False
+    waits: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,10 @@ def _generated(
     """Tokens, and what was read of them on the way: attention, probability, hidden states."""
     start, rest_B = inputs["input_ids"].shape[1], [*rest] * d.samples
     observer = DecodeObserver(layout, d.anchor_tokens, debias, d.steer)
+    if d.waits:
+        observer.may_steer(
+            torch.zeros(len(rest_B), dtype=torch.bool, device=layout.columns_BN.device)
+        )
     confidence, likeness = Confidence(), PatchSimilarity(layout, PLACES if d.similarity else ())
     longest = own_config(model, processor, max(rest_B))
     with longest as config, observed(model, observer), likeness.watching(model):

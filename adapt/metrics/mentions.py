@@ -5,6 +5,7 @@ light" before "light"). There is no tagging and no negation: "there is no tree" 
 count object mentions in descriptions and read yes/no answers with `pope`.
 """
 
+import bisect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,18 @@ def find(text: str, words: Mapping[str, Sequence[str]]) -> tuple[Mention, ...]:
     # Lower-casing must not move the spans: the few letters that grow stay as they are.
     lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     return tuple(Mention(owner[match[0]], *match.span()) for match in pattern.finditer(lower))
+
+
+def first_token(ends: Sequence[int], mention: Mention) -> int:
+    """The token that a mention begins with; `ends`: where each ends in the text, in characters.
+
+    The first one that reaches past the word's first letter, to which its space belongs; the number
+    of tokens where none does.
+
+    >>> first_token([1, 5, 7, 11], Mention("bus", 8, 11))
+    3
+    """
+    return bisect.bisect_right(ends, mention.start)
 
 
 def word_before(text: str, mention: Mention) -> str:

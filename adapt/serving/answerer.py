@@ -121,6 +121,7 @@ class Answerer:
             max_new_tokens=max(longest),
             steer=rule,
             debias=self._debias,
+            waits=gated,
             temperature=asked[0].temperature,
         )
         listening = _Listening(self, asked, hear, gated)

@@ -33,7 +33,7 @@ class Asked:
     seed            names what it samples at a `temperature` above 0; None: its id does
     images          in the order in which they are spoken of; where they stand a question may say
     history         the turns before the question
-    max_new_tokens  None: as many as the model was judged with
+    max_new_tokens  None: as many as the model was judged with, which is the most in any case
     maps            whether it is told where each token looked
     """
 

@@ -108,8 +108,6 @@ class Door:
         return found
 
     def _asked(self, request: Request, images: Sequence[Any]) -> Asked:
-        most = self.settings.limits.max_new_tokens
-        own = self.loaded.model().max_new_tokens
         return Asked(
             id=request.id,
             images=images,
@@ -117,7 +115,7 @@ class Door:
             history=request.dialogue.history,
             policy=request.policy or self.settings.policy,
             threshold=self.settings.threshold if request.threshold is None else request.threshold,
-            max_new_tokens=request.max_new_tokens or min(own, most),
+            max_new_tokens=request.max_new_tokens or self.settings.limits.max_new_tokens,
             temperature=request.temperature,
             seed=request.seed,
             maps=request.maps,

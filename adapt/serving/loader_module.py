@@ -86,14 +86,13 @@ class Door:
         require(is_allowed, f"{where}: max_new_tokens", problem)
         files = [_file(text, f"{where}: image", limits) for text in images]
         looked_at(files, limits)
-        count = None if longest is None else int(longest)
         return Asked(
             id=str(number),
             images=decoded(files),
             question=question,
             policy=policy,
             threshold=config.threshold,
-            max_new_tokens=count,
+            max_new_tokens=int(longest or limits.max_new_tokens),
         )
 
 

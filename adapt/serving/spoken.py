@@ -9,7 +9,7 @@ import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from adapt.metrics.mentions import Mention, find
+from adapt.metrics.mentions import Mention, find, first_token
 from adapt.serving.asked import Asked, Finish, Named, Token
 
 Words = Mapping[str, Sequence[str]]
@@ -110,8 +110,7 @@ class Spoken:
         return self._asked.policy == "stop" and self._vocabulary is not None
 
     def _of(self, mention: Mention) -> Named:
-        # The first token that reaches past the word's first letter, to which its space belongs.
-        at = bisect.bisect_right([token.end for token in self.tokens], mention.start)
+        at = first_token([token.end for token in self.tokens], mention)
         risk = self.tokens[at].risk if at < len(self.tokens) else None
         return Named(name=mention.name, start=mention.start, end=mention.end, risk=risk)
 

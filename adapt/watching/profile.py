@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from adapt.data.pictures import normalised, open_picture
 from adapt.data.schema import Example, Vocabulary
 from adapt.data.tables import read_split
 from adapt.metrics.detection import Detector
-from adapt.metrics.mentions import find
+from adapt.metrics.mentions import find, first_token
 from adapt.metrics.split import FREE
 from adapt.params import InputError, shown
 from adapt.watching import signals
@@ -135,8 +134,8 @@ def risks(text: str, tokens: pd.DataFrame, detector: Detector, words: Vocabulary
     if not found or not len(tokens):
         return []
     risk = detector.risk({name: tokens[name] for name in detector.features})
-    # The first token that reaches past the word's first letter, to which its space belongs.
-    places = np.searchsorted(tokens["end"].to_numpy(), [one.start for one in found], side="right")
+    ends = tokens["end"].tolist()
+    places = [first_token(ends, one) for one in found]
     return [float(risk[place]) for place in places if place < len(risk)]
 
 

@@ -14,7 +14,8 @@ STEER = SteerConfig(alpha=0.8, tau=2.0, trigger="mass", anchor_share=0.1, layers
 
 
 def followed(hear, K=3, images=IMAGES, **options):
-    decoding = Decoding(anchor_tokens=K, max_new_tokens=12, steer=options.pop("steer", None))
+    how = {name: options.pop(name) for name in ("steer", "waits") if name in options}
+    decoding = Decoding(anchor_tokens=K, max_new_tokens=12, **how)
     model, processor = tiny_world.model(), tiny_world.processor()
     rows = images, QUESTIONS[: len(images)]
     return answer(model, processor, *rows, decoding, hear=hear, **options)
@@ -72,15 +73,15 @@ def test_an_answer_can_be_ended():
     assert alone.texts[0].startswith(answers.texts[0])
 
 
-def test_steering_waits_until_it_is_allowed():
+@pytest.mark.parametrize("K", [1, 3])
+def test_steering_waits_until_it_is_allowed(K):
     def never(one: Heard) -> Ruling:
         return Ruling(steered=[False] * 4)
 
     def first_row(one: Heard) -> Ruling:
         return Ruling(steered=[True, False, False, False])
 
-    assert plain(steer=STEER).fired_BTL[:, 4:].any(2).any(1).all()
-    # The anchor's tokens are over when it is said first: nothing is steered before.
-    assert not followed(never, steer=STEER).fired_BTL.any()
-    fired = followed(first_row, steer=STEER).fired_BTL.any(2).any(1)
+    assert plain(K=K, steer=STEER).fired_BTL[:, 4:].any(2).any(1).all()
+    assert not followed(never, K=K, steer=STEER, waits=True).fired_BTL.any()
+    fired = followed(first_row, K=K, steer=STEER, waits=True).fired_BTL.any(2).any(1)
     assert fired.tolist() == [True, False, False, False]

@@ -1,65 +1,25 @@
 """The answering core on a tiny model: equal to generation, and what each policy makes of risk."""
 
 import dataclasses
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from adapt.attention.settings import SIGNALS, AnchorConfig
+from adapt.attention.settings import SIGNALS
 from adapt.generation.answer import Decoding, answer
-from adapt.generation.asked import AnsweredAs
-from adapt.generation.settings import SteerConfig
-from adapt.metrics.detection import Detector
 from adapt.serving.answerer import Answerer
 from adapt.serving.asked import Asked, Token
-from adapt.serving.bundle import Bundle, Served
 from adapt.serving.spoken import Spoken, Vocabulary
-from tests.support import tiny_world
+from tests.support import doors, tiny_world
+from tests.support.doors import DETECTOR, LONGEST, K
 
-K = 3
-STEER = SteerConfig(alpha=2.0, tau=2.0, trigger="mass", anchor_share=0.1, layers="all")
-FEATURES = (*SIGNALS, "logprob")
-DETECTOR = Detector(
-    features=FEATURES,
-    means=(0.0,) * 6,
-    scales=(1.0,) * 6,
-    weights=(-3.0, 0.5, 0.1, 1.0, 2.0, -0.4),
-    intercept=0.2,
-    strength=1.0,
-)
-WORDS = Vocabulary({name: (name,) for name in ("car", "house", "tree", "picture")})
-
-
-def known(**changes) -> Bundle:
-    served = Served(
-        version=1,
-        weights="",
-        prompt="",
-        data="",
-        answered=AnsweredAs(
-            seed=7,
-            max_new_tokens=16,
-            anchor=AnchorConfig(anchor_tokens=K, noise_images=2),
-            questions=tiny_world.QUESTIONS[:1],
-        ),
-        steer=STEER,
-        warned_by="base",
-    )
-    nowhere = Path(tempfile.gettempdir()) / "there-is-no-such-file.safetensors"
-    parts = {"served": served, "detector": DETECTOR, "vocabulary": WORDS, "debias": nowhere}
-    return Bundle(**{**parts, **changes})
+FEATURES = DETECTOR.features
 
 
 @pytest.fixture(scope="module")
-def answerer() -> Answerer:
-    model, tokenizer = tiny_world.model(), tiny_world.processor().tokenizer
-    # It says nothing but things and what stands between them.
-    said = tokenizer.convert_tokens_to_ids(["car", "house", "tree", "a", ","])
-    others = [i for i in range(len(tokenizer)) if i not in said]
-    model.generation_config.suppress_tokens = others
-    return Answerer(model, tiny_world.processor(), known(), "3")
+def answerer(tmp_path_factory) -> Answerer:
+    folder = doors.version(tmp_path_factory.mktemp("answerer") / "version")
+    return Answerer.open(folder, "cpu", "3")
 
 
 def asked(n: int, **options) -> Asked:
@@ -69,7 +29,7 @@ def asked(n: int, **options) -> Asked:
 
 def test_answers_and_signals_are_those_of_generation(answerer):
     questions = [asked(n) for n in range(4)]
-    decoding = Decoding(anchor_tokens=K, max_new_tokens=16, debias=answerer._debias)
+    decoding = Decoding(anchor_tokens=K, max_new_tokens=LONGEST, debias=answerer._debias)
     images = [one.images for one in questions]
     texts = [one.question for one in questions]
     alone = answer(answerer.model, answerer.processor, images, texts, decoding)
@@ -125,12 +85,10 @@ def test_stop_ends_before_the_first_risky_name(answerer):
     assert any(one.finish == "risk" for one in stopped)
 
 
-def test_a_seed_names_what_is_sampled():
-    sampled = Answerer(tiny_world.model(), tiny_world.processor(), known())
-
+def test_a_seed_names_what_is_sampled(answerer):
     def said(name: str, **options) -> str:
         question = dataclasses.replace(asked(0, temperature=2.0, **options), id=name)
-        return sampled.answer([question])[0].text
+        return answerer.answer([question])[0].text
 
     assert said("a", seed=3) == said("b", seed=3) != said("a", seed=4)
     assert said("a") == said("a") != said("b")
