@@ -15,6 +15,7 @@ tokens, D head size, L decoder layers. Columns and rows are padded with -1.
 """
 
 import dataclasses
+import functools
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,12 @@ from adapt.params import InputError
 NAME = "adapt_sdpa"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Call:
-    """One attention call: the arguments that the attention interface passes."""
+    """One attention call: the arguments that the attention interface passes.
+
+    Not frozen: one is made for each layer and step, and freezing costs more than all its fields.
+    """
 
     module: nn.Module
     query_BHSD: Tensor
@@ -51,17 +55,23 @@ class Call:
 
     def attend(self, mask: Tensor | None = None) -> Tensor:
         """SDPA's output, [B, S, H, D]; a `mask` stands in place of the call's own."""
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        mask, options = self.mask if mask is None else mask, {**self.options}
-        tensors = (self.query_BHSD, self.key_BKSD, self.value_BKSD, mask)
-        return sdpa_attention_forward(self.module, *tensors, scaling=self.scaling, **options)[0]
+        tensors = (self.query_BHSD, self.key_BKSD, self.value_BKSD)
+        mask = self.mask if mask is None else mask
+        return _sdpa()(self.module, *tensors, mask, scaling=self.scaling, **self.options)[0]
 
     def attended_keys(self) -> Tensor:
         """The keys that SDPA attends to."""
         # Without a mask it is causal on a prompt: the empty rest of a static cache is left out.
         length = self.query_BHSD.shape[2]
         return self.key_BKSD[:, :, :length] if self.mask is None and length > 1 else self.key_BKSD
+
+
+@functools.cache
+def _sdpa() -> Any:
+    """The attention of transformers: not imported before a model is observed."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward
 
 
 class Observer:
@@ -96,10 +106,13 @@ def _attention(
     kind = type(module).__name__
     if options.get("position_bias") is not None:
         raise InputError(f"{kind} adds a position bias to its logits, which capture cannot see")
-    is_causal = options.get("is_causal", getattr(module, "is_causal", True))
-    if attention_mask is None and query.shape[2] > 1 and is_causal is False:
+    if attention_mask is None and query.shape[2] > 1 and not _is_causal(module, options):
         raise InputError(f"{kind} is not a causal decoder: tokens see what comes after them")
     return observer.observe(call), None
+
+
+def _is_causal(module: nn.Module, options: Mapping[str, Any]) -> bool:
+    return options.get("is_causal", getattr(module, "is_causal", True)) is not False
 
 
 def _register() -> None:

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 # Logits in flight: the working memory is a few of these, or a few rows where one row has more.
 CHUNK = 2**20
+CACHED = 2**22  # numbers, 16 MiB: keys that are read faster by rows of queries than by themselves
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -49,18 +50,27 @@ def attention_at(
         return _AttentionAt.apply(query_BHRD, key_BKSD, mask, rows_BR, columns_BN, scaling)
 
 
-def last_row(query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """The exact softmax of the last query over all keys, per head: [B, H, S] fp32.
+def over_keys(query_BHnD: Tensor, key_BKSD: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """The exact softmax of some queries over all keys, per head: [B, H, n, S] fp32.
 
-    For a step of generation: one pass over the keys, no gradient.
+    For steps of generation: one pass over the keys, no gradient. `mask`, boolean (true: attend) or
+    float (added): [B or 1, H or 1, n, S or more]; None: every query attends to all keys.
     """
-    B, H, _, D = query_BHSD.shape
+    B, H, n, D = query_BHnD.shape
     K, S = key_BKSD.shape[1:3]
-    q = query_BHSD[:, :, -1].reshape(B * K, H // K, D).transpose(1, 2)
-    s = products(key_BKSD.reshape(B * K, S, D), q)
-    s_BH1S = s.transpose(1, 2).reshape(B, H, 1, S).mul_(scaling)
-    s_BH1S = masked_(s_BH1S, None if mask is None else mask[:, :, -1:, :S])
-    return s_BH1S[:, :, 0].softmax(-1)
+    keys, q = key_BKSD.reshape(B * K, S, D), query_BHnD.reshape(B * K, H // K * n, D)
+    # Keys that a cache holds are best read by rows of queries, unless there is one; see `products`.
+    if q.shape[1] > 1 and keys.numel() <= CACHED:
+        s_BHnS = products(q, keys.transpose(1, 2)).view(B, H, n, S)
+    else:
+        s_BHnS = products(keys, q.transpose(1, 2)).transpose(1, 2).reshape(B, H, n, S)
+    return masked_(s_BHnS.mul_(scaling), None if mask is None else mask[..., :S]).softmax(-1)
+
+
+def last_row(query_BHSD: Tensor, key_BKSD: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """The exact softmax of the last query over all keys, per head: [B, H, S] fp32."""
+    mask = None if mask is None else mask[:, :, -1:]
+    return over_keys(query_BHSD[:, :, -1:], key_BKSD, mask, scaling)[:, :, 0]
 
 
 def products(left: Tensor, right: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class PatchSimilarity:
 
     def __init__(self, layout: Layout, places: Sequence[str] = PLACES) -> None:
         self.columns_BN, self.places = layout.columns_BN, tuple(places)
-        self._is_patch_BN = inside(by_grid(layout), self.columns_BN.shape)
+        if places:
+            self._is_patch_BN = inside(by_grid(layout), self.columns_BN.shape)
         shape = (len(self.columns_BN), len(self.places), len(MEASURES))
         self._series = Series(shape, torch.float32, self.columns_BN.device)
         self._patches: dict[int, _Patches] = {}

@@ -5,22 +5,28 @@ A map for every token and layer, [B, T, L, N], is the largest thing that decodin
 section 1, need five numbers for every token and layer, and one map over all layers. Only the maps
 of the first K tokens are kept as they are: the anchor is read from them.
 
-All layers of a step are reduced at once, when the step is over, so that a step costs a handful of
-operations whatever the number of layers.
+All layers of some steps are reduced at once, when these are over, so that a step costs a part of a
+handful of operations, whatever the number of layers. Where nothing is steered, their attention is
+computed together, too (`adapt/attention/deferred.py`).
 
-Shapes: B answers, T generated tokens, L layers, N image tokens, K anchor tokens.
+Shapes: B answers, T generated tokens, L layers, N image tokens, K anchor tokens, n steps.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from adapt.attention import signals
-from adapt.attention.anchor import Patches, anchors
-from adapt.attention.layout import Grid
+from adapt.attention.anchor import anchors, by_grid
+from adapt.attention.capture import Call
+from adapt.attention.deferred import Deferred
+from adapt.attention.layout import Grid, Layout
 from adapt.attention.signals import amc, entropy, normalised
+
+IN_FLIGHT = 2**23  # numbers of the steps that are reduced together: 32 MiB, or one step's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,45 +74,57 @@ def mean_of_first(first_BKLN: Tensor, mask_BT: Tensor) -> Tensor:
 class Trace:
     """Recorder of one generation.
 
-    Every step begins with `begin`, fills `map_at`, `prelim_at` and `fired_at` for each layer in
-    turn, and is reduced when the next one begins; `finish` ends the last.
+    Every step begins with `begin`, and for each layer in turn either `map_at`, `prelim_at` and
+    `fired_at` are filled, or `defer` is called. Steps are reduced together, as many as fit; in any
+    case before anything is read.
 
     Args:
-        patches, debias: of the anchor, as `adapt.attention.anchor.anchors` takes them.
-        shape: (layers at most, B, N).
+        layout: of the prompts, one for each answer.
+        debias: of the anchor, as `adapt.attention.anchor.anchors` takes it.
+        layers: at most. start: length of the (padded) prompts.
         anchor_tokens: K.
+        rows: numbers that a step has for each layer besides its maps, B * H * S.
     """
 
     def __init__(
         self,
-        patches: Sequence[Patches],
+        layout: Layout,
         debias: Mapping[Grid, Tensor] | None,
-        shape: tuple[int, int, int],
+        layers: int,
+        start: int,
         anchor_tokens: int,
+        rows: int,
     ) -> None:
-        self.patches, self.debias, self.anchor_tokens = patches, debias, anchor_tokens
-        layers, B, N = shape
-        device = patches[0].sample_V.device
+        self.patches, self.debias, self.anchor_tokens = by_grid(layout), debias, anchor_tokens
+        B, N = layout.columns_BN.shape
+        shape, device = (layers, B, N), layout.columns_BN.device
+        # The softmax, its logits and their copy are there at once, of one layer.
+        self._most = max(1, min(Series.STEPS, IN_FLIGHT // (layers * B * N + 3 * rows)))
         self._first_KLBN = torch.zeros(anchor_tokens, *shape, device=device)
-        self._later_LBN = torch.zeros(shape, device=device)
+        self._maps_nLBN = torch.zeros(self._most, *shape, device=device)
         self._heat = Series((B, N), torch.float32, device)
         of_layers = ((B, layers), torch.float32, device)
         self._mass, self._entropy, self._amc, self._prelim = (Series(*of_layers) for _ in range(4))
         self._fired = Series((B, layers), torch.bool, device)
-        self._step, self._reduced, self._layers = -1, -1, 0
+        self._deferred = Deferred(layout.columns_BN, start)
+        self._step, self._since, self._layers = -1, 0, 0
         self._anchor_BN: Tensor | None = None
 
     def begin(self) -> None:
         """The next step of the generation."""
-        self._reduce()
-        self._step += 1
-        for _, series in self._series():
-            series.reach(self._step)
+        step = self._step + 1
+        if step % Series.STEPS == 0:
+            self.reduce()
+            for _, series in self._series():
+                series.reach(step)
+        elif step - self._since >= self._most:
+            self.reduce()
+        self._step = step
 
     def map_at(self, layer: int) -> Tensor:
         """The place of this step's map of a layer, [B, N], to be filled."""
         self._layers = max(self._layers, layer + 1)
-        return self._maps_LBN()[layer]
+        return self._maps_nLBN[self._step - self._since, layer]
 
     def prelim_at(self, layer: int) -> Tensor:
         """The place of a layer's attention to the answer so far, [B], to be filled."""
@@ -116,9 +134,14 @@ class Trace:
         """The place of whether this step was steered in a layer, [B], to be filled."""
         return self._fired.at(self._step)[:, layer]
 
+    def defer(self, layer: int, call: Call, keys: Tensor) -> None:
+        """Compute this step of a layer later; `keys`: all since the first position."""
+        self._layers = max(self._layers, layer + 1)
+        self._deferred.add(layer, self._step, call, keys)
+
     def first(self) -> Tensor:
-        """Maps of the steps so far, K at most: [B, K, L, N]."""
-        steps = min(self._step + 1, self.anchor_tokens)
+        """Maps of the steps that have been reduced, K at most: [B, K, L, N]."""
+        steps = min(self._since, self.anchor_tokens)
         return self._first_KLBN[:steps, : self._layers].movedim(2, 0)
 
     def anchor(self) -> Tensor:
@@ -135,7 +158,7 @@ class Trace:
 
         The recorder is empty afterwards.
         """
-        self._reduce()
+        self.reduce()
         # A device may run a step ahead of the check that an answer has ended.
         steps = mask_BT.shape[1]
         assert self._step + 1 in (steps, steps + 1), "one observed step per generated token"
@@ -143,7 +166,7 @@ class Trace:
 
     def upto(self, mask_BT: Tensor) -> Attention:
         """The same of the first T tokens, in the middle of a generation."""
-        self._reduce()
+        self.reduce()
         return self._recorded(mask_BT, self._between(0, mask_BT.shape[1]))
 
     def between(self, start: int, stop: int) -> Attention:
@@ -151,15 +174,19 @@ class Trace:
 
         `first_BKLN` is empty: the step before the first of them may be among the K.
         """
-        self._reduce()
+        self.reduce()
         values = self._between(start, stop)
         nothing = values["heat_BTN"].new_zeros(0)
         return Attention(first_BKLN=nothing, anchor_BN=self.anchor(), **self._of_layers(values))
 
     def _recorded(self, mask_BT: Tensor, values: dict[str, Tensor]) -> Attention:
         first_BKLN = self.first()[:, : mask_BT.shape[1]].contiguous()
-        # An answer shorter than K has its anchor from fewer tokens, all of them among these.
-        anchor_BN = anchors(mean_of_first(first_BKLN, mask_BT), self.patches, self.debias)
+        is_whole = first_BKLN.shape[1] == self.anchor_tokens
+        if is_whole and bool(mask_BT[:, : self.anchor_tokens].all()):
+            anchor_BN = self.anchor()
+        else:
+            # An answer shorter than K has its anchor from fewer tokens, all of them among these.
+            anchor_BN = anchors(mean_of_first(first_BKLN, mask_BT), self.patches, self.debias)
         kept = self._of_layers(values)
         kept["amc_BTL"][:, : first_BKLN.shape[1]] = amc(first_BKLN, anchor_BN[:, None, None])
         return Attention(first_BKLN=first_BKLN, anchor_BN=anchor_BN, **kept)
@@ -185,21 +212,30 @@ class Trace:
             ("fired_BTL", self._fired),
         )
 
-    def _maps_LBN(self) -> Tensor:
-        is_first = self._step < self.anchor_tokens
-        return self._first_KLBN[self._step] if is_first else self._later_LBN
-
-    def _reduce(self) -> None:
-        """The sums of the step that is over, once."""
-        if self._step == self._reduced:
+    def reduce(self) -> None:
+        """The sums of the steps that are over, once."""
+        start, stop, K = self._since, self._step + 1, self.anchor_tokens
+        if start == stop:
             return
-        self._reduced = self._step
-        a_LBN, step, L = self._maps_LBN()[: self._layers], self._step, self._layers
-        torch.mean(a_LBN, 0, out=self._heat.at(step))
-        self._mass.at(step)[:, :L] = a_LBN.sum(-1).T
-        self._entropy.at(step)[:, :L] = entropy(normalised(a_LBN)).T
-        if step >= self.anchor_tokens:
-            self._amc.at(step)[:, :L] = amc(a_LBN, self.anchor()).T
+        # 1. The attention that has waited.
+        for layer, since, maps_BnN, prelim_Bn in self._deferred.computed():
+            first, last = since - start, since - start + maps_BnN.shape[1]
+            self._maps_nLBN[first:last, layer] = maps_BnN.transpose(0, 1)
+            self._prelim.part(start + first, start + last)[:, :, layer] = prelim_Bn.T
+        # 2. Its sums over all layers of these steps.
+        L = self._layers
+        a_nLBN = self._maps_nLBN[: stop - start, :L]
+        torch.mean(a_nLBN, 1, out=self._heat.part(start, stop))
+        self._mass.part(start, stop)[:, :, :L] = a_nLBN.sum(-1).transpose(1, 2)
+        self._entropy.part(start, stop)[:, :, :L] = entropy(normalised(a_nLBN)).transpose(1, 2)
+        self._since = stop
+        # 3. The first K are kept, and the later ones compared with their anchor.
+        if start < K:
+            self._first_KLBN[start:stop, :L] = a_nLBN[: K - start]
+        if stop > K:
+            later = max(start, K)
+            amc_nBL = amc(a_nLBN[later - start :], self.anchor()).transpose(1, 2)
+            self._amc.part(later, stop)[:, :, :L] = amc_nBL
 
 
 class Series:
@@ -210,7 +246,7 @@ class Series:
     itself.
     """
 
-    STEPS = 16
+    STEPS = 32
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self._shape, self._options = shape, {"dtype": dtype, "device": device}
@@ -225,9 +261,17 @@ class Series:
         """The place of one step's value, to be filled."""
         return self._blocks[step // self.STEPS][step % self.STEPS]
 
+    def part(self, start: int, stop: int) -> Tensor:
+        """The places of some steps of one block, [stop - start, ...], to be filled."""
+        block, first = divmod(start, self.STEPS)
+        assert stop <= (block + 1) * self.STEPS, "steps of one block"
+        return self._blocks[block][first : first + stop - start]
+
     def between(self, start: int, stop: int) -> Tensor:
         """The values of the steps from `start` to `stop`, [B, stop - start, ...]; all stay."""
-        return torch.stack([self.at(step) for step in range(start, stop)], 1)
+        starts = [start, *range((start // self.STEPS + 1) * self.STEPS, stop, self.STEPS)]
+        parts = [self.part(*pair) for pair in itertools.pairwise([*starts, stop])]
+        return torch.cat(parts).transpose(0, 1)
 
     def stacked(self, steps: int) -> Tensor:
         """The values of so many steps, [B, T, ...]; the blocks go as they are copied."""

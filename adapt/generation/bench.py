@@ -28,12 +28,12 @@ from pathlib import Path
 import pandas as pd
 
 from adapt.data.schema import KINDS, Example
-from adapt.generation.answer import Answers, Decoding
 from adapt.generation.asked import AnsweredAs
 from adapt.generation.batches import Prompt, answered, prompt_of
 from adapt.generation.debias import Debias
+from adapt.generation.decoding.answer import Answers, Decoding
+from adapt.generation.decoding.own_config import deciding
 from adapt.generation.kept import VERSION, Kept, question_key
-from adapt.generation.own_config import deciding
 from adapt.generation.said import Listener, Said, response_row, token_table
 from adapt.generation.settings import Config, SteerConfig
 from adapt.metrics.split import FREE

@@ -21,7 +21,8 @@ from adapt.attention.places import places_of
 from adapt.attention.settings import PRELIM, SIGNALS, SIMILARITY
 from adapt.attention.support import picture_map
 from adapt.data.schema import Example
-from adapt.generation.answer import Answers
+from adapt.generation.decoding.answer import Answers
+from adapt.generation.written import token_ends
 from adapt.metrics.split import FREE
 
 _COLUMNS = {
@@ -114,12 +115,6 @@ class Listener:
             columns["end"] = np.array(ends, dtype=np.int64)
             every.append(columns | {name: of_BT[b, :length] for name, of_BT in values.items()})
         return every
-
-
-def token_ends(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
-    """Where each token ends in the decoded text, in characters: `len(decode(tokens[: t + 1]))`."""
-    starts = [tokens[: t + 1] for t in range(len(tokens))]
-    return [len(tokenizer.decode(start, skip_special_tokens=True)) for start in starts]
 
 
 def svar(mass_BTL: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The one core that answers behind every door: a registered version, loaded, that is asked.
 
-It generates as stage `answer` does (`adapt/generation/answer.py`), with the debias masks and the
-rule of steering that the version carries, so that a greedy answer is the stage's, token for token.
-What is added is the risk of every token, by the version's detector, and what a policy makes of it.
+It generates as stage `answer` does (`adapt/generation/decoding/answer.py`), with the debias masks
+and the rule of steering that the version carries, so that a greedy answer is the stage's, token for
+token. What is added is the risk of every token, by the version's detector, and what a policy makes
+of it.
 """
 
 import dataclasses
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 
 from adapt.attention.places import places_of
-from adapt.attention.settings import SIGNALS
 from adapt.attention.support import picture_map
-from adapt.generation.answer import Answers, Decoding, answer
 from adapt.generation.asked import AnsweredAs
 from adapt.generation.debias import Debias
-from adapt.generation.following import Heard, Ruling
+from adapt.generation.decoding.answer import Answers, Decoding, answer
+from adapt.generation.decoding.following import Heard, Ruling
 from adapt.generation.settings import SteerConfig
+from adapt.generation.written import Written
 from adapt.metrics.detection import Detector
 from adapt.models.device import generation_dtype, resolve
 from adapt.models.load import load_model, load_processor
@@ -27,11 +28,13 @@ from adapt.models.prompts import end_tokens, prompt_version
 from adapt.models.settings import Device
 from adapt.params import require
 from adapt.serving import bundle
-from adapt.serving.asked import Answer, Asked, Hear
+from adapt.serving.asked import Answer, Asked, Hear, Token
 from adapt.serving.bundle import Bundle
 from adapt.serving.spoken import Row, Spoken, Vocabulary
 
 PLAIN_ANCHOR, PLAIN_LONGEST = 5, 512  # of a model that nothing is known of
+PACE = 0.05  # seconds between tokens that are told: 20 times a second is fast to a reader
+VALUES = Token._fields[3:-1]  # what is known of a token besides its text and its risk
 
 
 class Answerer:
@@ -48,6 +51,7 @@ class Answerer:
         self.max_new_tokens = served.answered.max_new_tokens if served else PLAIN_LONGEST
         self.about: dict[str, str] = served.about if served else {}
         """What is served, in words: its weights, data, steering, ... ; nothing of a bare folder."""
+        self.pace = PACE
         self._debias: Debias | None = None
         if known and served:
             how: AnsweredAs = served.answered
@@ -122,6 +126,7 @@ class Answerer:
             steer=rule,
             debias=self._debias,
             waits=gated,
+            pace=0.0 if gated else self.pace,
             temperature=asked[0].temperature,
         )
         listening = _Listening(self, asked, hear, gated)
@@ -177,24 +182,23 @@ class _Listening:
         self, of: Answerer, asked: Sequence[Asked], hear: Hear | None, gated: bool
     ) -> None:
         self._of, self._asked, self._hear, self._gated = of, asked, hear, gated
-        decode = of.processor.tokenizer.decode
-        self.spoken = [
-            Spoken(one, lambda ids: decode(ids, skip_special_tokens=True), of.vocabulary)
-            for one in asked
-        ]
+        tokenizer = of.processor.tokenizer
+        self.spoken = [Spoken(one, Written.by(tokenizer), of.vocabulary) for one in asked]
         self._over = [False] * len(asked)
         self._risky = [False] * len(asked)
 
     def heard(self, heard: Heard) -> Ruling:
         """New tokens of the generation."""
-        # 1. The new tokens of each answer.
+        said = heard.said_BT.sum(1).tolist()
+        # 1. The new tokens of each answer that goes on.
         for b, rows in enumerate(self._rows(heard)):
             spoken = self.spoken[b]
-            if rows:
-                spoken.add(rows)
-                self._risky[b] = (rows[-1]["risk"] or 0.0) >= self._asked[b].threshold
+            if said[b] and not self._over[b]:
+                spoken.add(rows[: said[b]])
+                if spoken.tokens:
+                    self._risky[b] = (spoken.tokens[-1].risk or 0.0) >= self._asked[b].threshold
             # 2. An answer that has ended has a last word.
-            is_last = len(rows) < heard.said_BT.shape[1]
+            is_last = said[b] < len(rows)
             if is_last and not self._over[b]:
                 spoken.settle()
             self._tell(b, is_last)
@@ -218,32 +222,22 @@ class _Listening:
             spoken.is_left = not self._hear(b, tokens)
 
     def _rows(self, heard: Heard) -> list[list[Row]]:
-        """The new tokens of each answer that goes on, without their texts."""
-        values = {name: heard.signals[name] for name in SIGNALS} | {
-            "logprob": heard.logprob_BT,
-            "steered": heard.fired_BT,
-        }
-        # One transfer for all of it: everything else waits for the device.
-        stacked = torch.stack([values[name].float() for name in values]).cpu().double().numpy()
-        by_name = dict(zip(values, stacked, strict=True))
+        """The new tokens of each answer, and what stands behind its end."""
+        named = heard.signals | {"logprob": heard.logprob_BT, "steered": heard.fired_BT}
+        # 1. One transfer for all of it: everything else waits for the device.
+        values_BTV = torch.stack([named[name].float() for name in VALUES], 2).cpu().double().numpy()
+        # 2. The risk of all of them.
         detector = self._of.detector
-        shape = heard.tokens_BT.shape
-        risk_BT = None
+        rows = values_BTV.tolist()
         if detector is not None:
-            flat = {name: value.reshape(-1) for name, value in by_name.items()}
-            risk_BT = detector.risk(flat).reshape(shape)
-        tokens, said = heard.tokens_BT.tolist(), heard.said_BT.tolist()
+            by_name = dict(zip(VALUES, values_BTV.reshape(-1, len(VALUES)).T, strict=True))
+            risk_BT = detector.risk(by_name).reshape(values_BTV.shape[:2]).tolist()
+        else:
+            risk_BT = [[None] * len(row) for row in rows]
+        # 3. As rows.
         return [
-            [
-                {
-                    "id": tokens[b][t],
-                    "risk": None if risk_BT is None else float(risk_BT[b, t]),
-                    **{name: float(value[b, t]) for name, value in by_name.items()},
-                }
-                for t in range(shape[1])
-                if said[b][t] and not self._over[b]
-            ]
-            for b in range(shape[0])
+            [(token, (*of, risk)) for token, of, risk in zip(*row, strict=True)]
+            for row in zip(heard.tokens_BT.tolist(), rows, risk_BT, strict=True)
         ]
 
 

@@ -5,7 +5,7 @@ Shapes: M cells of a grid over a picture.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -49,8 +49,7 @@ class Asked:
     maps: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
+class Token(NamedTuple):
     """One token of an answer.
 
     text     what it adds to the answer; "" of the first bytes of a letter

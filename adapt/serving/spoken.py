@@ -6,15 +6,15 @@ things count.
 """
 
 import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from adapt.generation.written import Written
 from adapt.metrics.mentions import Mention, find, first_token
 from adapt.serving.asked import Asked, Finish, Named, Token
 
 Words = Mapping[str, Sequence[str]]
-Row = dict[str, Any]  # of a token: its id, and its values by the names of `Token`
-_UNFINISHED = "\ufffd"  # what the first bytes of a letter are decoded as
+Row = tuple[int, Sequence[Any]]  # of a token: its id, and its values from `Token.logprob` on
 
 
 class Vocabulary:
@@ -52,33 +52,32 @@ class Spoken:
     """The answer to one question, so far.
 
     Args:
-        decode: tokens to text.
+        written: its text.
         vocabulary: None where nobody knows the names of things.
     """
 
-    def __init__(
-        self, asked: Asked, decode: Callable[[Sequence[int]], str], vocabulary: Vocabulary | None
-    ) -> None:
-        self._asked, self._decode, self._vocabulary = asked, decode, vocabulary
+    def __init__(self, asked: Asked, written: Written, vocabulary: Vocabulary | None) -> None:
+        self._asked, self._written, self._vocabulary = asked, written, vocabulary
         self.tokens: list[Token] = []
-        self.text = ""
         self.ended_by_risk = False
         self.is_left = False  # nobody listens any more
         self._told = 0  # tokens that were handed on
+        self._is_risky = False  # whether any token could be that of a risky word
 
-    def add(self, rows: Sequence[Row]) -> None:
+    @property
+    def text(self) -> str:
+        return self._written.text
+
+    def add(self, rows: Iterable[Row]) -> None:
         """New tokens, in order; what follows the end is left out."""
-        for row in rows:
-            if self.ended_by_risk:
-                return
-            ids = [*(token.id for token in self.tokens), row["id"]]
-            before, text = self.text, self._decode(ids)
-            new = text[len(before) :] if text.startswith(before) else ""
-            if not new.endswith(_UNFINISHED):
-                self.text = text
-            shown = "" if new.endswith(_UNFINISHED) else new
-            self.tokens.append(Token(**row, text=shown, end=len(text)))
-            self._look()
+        if self.ended_by_risk:
+            return
+        for token, values in rows:
+            text, end = self._written.add(token)
+            new = Token(token, text, end, *values)
+            self.tokens.append(new)
+            self._is_risky |= new.risk is not None and new.risk >= self._asked.threshold
+        self._look()
 
     def told(self, is_last: bool = False) -> list[Token]:
         """The tokens that are sure to stay and were not handed on yet."""
@@ -99,6 +98,7 @@ class Spoken:
 
     def settle(self) -> None:
         """The answer is over: its last word is whole."""
+        self._written.settle()
         self._look(is_last=True)
 
     def finish(self, is_complete: bool) -> Finish:
@@ -116,7 +116,7 @@ class Spoken:
 
     def _look(self, is_last: bool = False) -> None:
         """End the answer before the first word whose risk is too high."""
-        if not self._stops or not self.tokens:
+        if not (self._stops and self._is_risky):
             return
         assert self._vocabulary is not None
         until = len(self.text) if is_last else self._vocabulary.settled(self.text)
@@ -124,6 +124,6 @@ class Spoken:
             if one.end <= until and one.risk is not None and one.risk >= self._asked.threshold:
                 kept = [token for token in self.tokens if token.end <= one.start]
                 self.tokens = kept
-                self.text = self._decode([token.id for token in kept])
+                self._written.keep(len(kept))
                 self.ended_by_risk = True
                 return

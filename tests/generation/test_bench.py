@@ -14,10 +14,11 @@ from adapt.attention.settings import MEASURES, PLACES, PRELIM, SIMILARITY, Ancho
 from adapt.attention.signals import visual_mass
 from adapt.data import scenes
 from adapt.generation import batches as batching
-from adapt.generation.answer import Decoding, answer
 from adapt.generation.bench import Bench, Tables
-from adapt.generation.said import Listener, svar, token_ends
+from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.said import Listener, svar
 from adapt.generation.settings import Config, SteerConfig, SteerGrid, Steering
+from adapt.generation.written import token_ends
 from adapt.models.load import save
 from adapt.params import InputError
 from tests.support import tiny_world

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adapt.generation.answer import Decoding, answer
-from adapt.generation.confidence import Confidence
+from adapt.generation.decoding import confidence
+from adapt.generation.decoding.answer import Decoding, answer
 from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 
@@ -39,10 +39,21 @@ def test_equal_to_a_pass_over_the_whole_answer(temperature, repeats):
     )
 
 
-def test_scores_pass_through_unchanged_and_one_step_is_kept():
-    confidence, scores = Confidence(), torch.randn(2, 5)
-    assert confidence(torch.tensor([[1], [1]]), scores) is scores
-    confidence(torch.tensor([[1, 3], [1, 0]]), torch.zeros(2, 5))
-    found = confidence.logprobs(torch.tensor([[1, 3, 4], [1, 0, 2]]), start=1)
-    want = scores.log_softmax(1)[[0, 1], [3, 0]]
-    torch.testing.assert_close(found, torch.stack([want, torch.full((2,), 1 / 5).log()], 1))
+@pytest.mark.parametrize("kept", [0, 20, 30, 1000])
+def test_scores_pass_through_unchanged_and_few_are_kept(kept, monkeypatch):
+    monkeypatch.setattr(confidence, "KEPT", kept)
+    asked, scores = confidence.Confidence(), torch.randn(6, 2, 5)
+    tokens = torch.randint(5, (2, 6))
+    sequences = torch.cat([torch.ones(2, 3, dtype=torch.long), tokens], 1)
+    parts = []
+    for step in range(6):
+        given = scores[step]
+        assert asked(sequences[:, : 3 + step], given) is given
+        assert len(asked._waiting) <= max(1, kept // 10)
+        if step in (2, 3):
+            parts.append(asked.logprobs(sequences[:, : 4 + step], since=[0, 3][step == 3]))
+    want = scores.log_softmax(2).gather(2, tokens.T[:, :, None])[:, :, 0].T
+    torch.testing.assert_close(asked.logprobs(sequences), want)
+    torch.testing.assert_close(torch.cat(parts, 1), want[:, :4])
+    asked(sequences, scores[0])
+    torch.testing.assert_close(asked.logprobs(sequences), want)  # a device ran a step further

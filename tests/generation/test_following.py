@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adapt.generation.answer import Decoding, answer
-from adapt.generation.following import Heard, Ruling
+from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.decoding.following import Heard, Ruling
 from adapt.generation.settings import SteerConfig
 from tests.support import tiny_world
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adapt.attention.settings import SIGNALS
-from adapt.generation.answer import Decoding, answer
-from adapt.serving.answerer import Answerer
+from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.written import Written
+from adapt.serving.answerer import VALUES, Answerer
 from adapt.serving.asked import Asked, Token
-from adapt.serving.spoken import Spoken, Vocabulary
+from adapt.serving.spoken import Row, Spoken, Vocabulary
 from tests.support import doors, tiny_world
 from tests.support.doors import DETECTOR, LONGEST, K
 
@@ -108,7 +108,8 @@ def test_steering_needs_risk(answerer):
     assert never.text == answerer.answer([asked(0)])[0].text
 
 
-def test_nobody_listens(answerer):
+def test_nobody_listens(answerer, monkeypatch):
+    monkeypatch.setattr(answerer, "pace", 0.0)
     (whole,) = answerer.answer([asked(0)])
     (cut,) = answerer.answer([asked(0)], lambda row, tokens: False)
     assert len(cut.tokens) == K < len(whole.tokens)
@@ -135,13 +136,12 @@ def letters(ids) -> str:
     return bytes(ids).decode("utf-8", errors="replace")
 
 
-def row(byte: int, risk: float = 0.0) -> dict:
-    values = dict.fromkeys((*SIGNALS, "logprob", "steered"), 0.0)
-    return {"id": byte, "risk": risk, **values}
+def row(byte: int, risk: float = 0.0) -> Row:
+    return byte, (*[0.0] * len(VALUES), risk)
 
 
 def test_half_a_letter_is_told_when_it_is_whole():
-    spoken = Spoken(asked(0), letters, None)
+    spoken = Spoken(asked(0), Written(letters), None)
     content = "aé€b".encode()
     spoken.add([row(byte) for byte in content])
     assert [token.text for token in spoken.told()] == ["a", "", "é", "", "", "€", "b"]
@@ -151,7 +151,7 @@ def test_half_a_letter_is_told_when_it_is_whole():
 def test_a_word_of_several_tokens_is_held_until_it_is_whole():
     question = dataclasses.replace(asked(0), policy="stop")
     words = Vocabulary({"light": ["traffic light"]})
-    spoken = Spoken(question, letters, words)
+    spoken = Spoken(question, Written(letters), words)
     spoken.add([row(byte) for byte in b"a traffic"])
     assert "".join(token.text for token in spoken.told()) == "a "
     spoken.add([row(byte) for byte in b" jam"])

@@ -72,7 +72,8 @@ def test_what_breaks_a_batch_reaches_whoever_waits_and_the_next_is_answered(answ
     assert found[2].answer.text
 
 
-def test_tokens_are_heard_before_the_answer_and_make_it(answerer):
+def test_tokens_are_heard_before_the_answer_and_make_it(answerer, monkeypatch):
+    monkeypatch.setattr(answerer, "pace", 0.0)
     found, jobs = answered(answerer, [asked(0), asked(1)], listens=True)
     for one, job in zip(found, jobs, strict=True):
         heard = []

@@ -1,8 +1,8 @@
 """Answers followed while they are made: each token, and its signals as soon as they are known.
 
 The values are those that `Answers.signals` has afterwards. Two of the signals compare a token with
-the first K, so these come together: in the step that makes the K-th, or in which the last answer of
-the batch ends. Every later token comes in its own step.
+the first K, so these come together: in the step that makes the K-th, or when the last answer of the
+batch has ended. Every later token comes in its own step, or with others of some milliseconds.
 
 Whoever follows may end an answer, and say whether the next token of it may be steered.
 
@@ -10,6 +10,7 @@ Shapes: B answers, T generated tokens so far, n new ones, L layers, N image toke
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,8 +19,8 @@ from transformers import StoppingCriteria
 
 from adapt.attention import signals
 from adapt.attention.trace import Attention
-from adapt.generation.confidence import Confidence
-from adapt.generation.steer import DecodeObserver
+from adapt.generation.decoding.confidence import Confidence
+from adapt.generation.decoding.steer import DecodeObserver
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,15 @@ Hear = Callable[[Heard], Ruling]
 
 
 class Following(StoppingCriteria):
-    """Pass to one `generate(stopping_criteria=[...])`.
+    """Pass to one `generate(stopping_criteria=[...])`, and call `finish` when it has returned.
 
     Args:
         observer, confidence: of the same generation.
         counts_B: image tokens of each answer's own prompt.
         ends: the end tokens. room: how many tokens each answer may have.
         start: where the answers begin in the sequences.
-        hear: called with what is new.
+        hear: called with what is new, at most once in `pace` seconds: signals of several tokens
+            cost what those of one cost.
     """
 
     def __init__(
@@ -72,55 +74,62 @@ class Following(StoppingCriteria):
         room: Sequence[int],
         start: int,
         hear: Hear,
+        pace: float = 0.0,
     ) -> None:
         self._observer, self._confidence, self._counts_B = observer, confidence, counts_B
-        self._K, self._start, self._hear = observer.anchor_tokens, start, hear
-        self._ends = torch.tensor(ends, device=counts_B.device)
-        self._room_B = torch.tensor(room, device=counts_B.device)
-        self.length_B = torch.zeros_like(self._room_B)
-        """How many tokens each answer has so far."""
-        self._is_over_B = torch.zeros_like(self._room_B, dtype=torch.bool)
+        self._K, self._start, self._hear, self._ends = observer.anchor_tokens, start, hear, ends
+        self.room = [*room]
+        """How many tokens each answer may have; less where whoever hears it has ended it."""
+        self._pace, self._latest = pace, time.monotonic()
         self._heard = 0
-        self._said: list[Tensor] = []  # per step: [B]
+        self._over: list[bool] = []
+        self._over_B = torch.zeros(0)  # of `_over`
         self._first: Attention | None = None  # of the tokens that came together
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        """Which answers are over, [B]; called by `generate` when a token has been chosen."""
-        # 1. Whose token it is: of an answer that goes on, an end token is none.
-        is_end_B = torch.isin(input_ids[:, -1], self._ends)
-        said_B = ~(self._is_over_B | is_end_B)
-        self._said.append(said_B)
-        self.length_B += said_B
-        self._is_over_B |= is_end_B | (self.length_B >= self._room_B)
-        # 2. What is known by now, and what follows from it.
-        steps, is_last = len(self._said), bool(self._is_over_B.all())
-        if steps >= self._first_known or is_last:
-            self._rule(self._hear(self._news(input_ids, steps)))
-            self._heard = steps
-        return self._is_over_B
+        """Which answers are over, [B]; called by `generate` when a token has been chosen.
+
+        Those that end by an end token `generate` knows itself.
+        """
+        steps = input_ids.shape[1] - self._start
+        if steps >= self._first_known and time.monotonic() - self._latest >= self._pace:
+            self._tell(input_ids)
+        over = [room <= steps for room in self.room]
+        if over != self._over:
+            self._over, self._over_B = over, torch.tensor(over, device=input_ids.device)
+        return self._over_B
+
+    def finish(self, sequences_BS: Tensor) -> None:
+        """Let the rest be heard, when `generate` has returned."""
+        if sequences_BS.shape[1] - self._start > self._heard:
+            self._tell(sequences_BS)
+
+    def _tell(self, sequences_BS: Tensor) -> None:
+        steps = sequences_BS.shape[1] - self._start
+        ruling = self._hear(self._news(sequences_BS))
+        self._heard, self._latest = steps, time.monotonic()
+        for b, is_over in enumerate(ruling.ends):
+            self.room[b] = min(self.room[b], steps) if is_over else self.room[b]
+        if ruling.steered:
+            may_B = torch.tensor(ruling.steered, device=sequences_BS.device)
+            self._observer.may_steer(may_B)
 
     @property
     def _first_known(self) -> int:
         """After how many steps the first signals are known: responsiveness takes two maps."""
         return max(self._K, 2)
 
-    def _rule(self, ruling: Ruling) -> None:
-        device = self._is_over_B.device
-        if ruling.ends:
-            self._is_over_B |= torch.tensor(ruling.ends, device=device)
-        if ruling.steered:
-            self._observer.may_steer(torch.tensor(ruling.steered, device=device))
-
-    def _news(self, input_ids: Tensor, steps: int) -> Heard:
-        since, said_BT = self._heard, torch.stack(self._said, 1)
+    def _news(self, sequences_BS: Tensor) -> Heard:
+        since, tokens_BT = self._heard, sequences_BS[:, self._start :]
+        said_BT = is_said(tokens_BT, self._ends, self.room)
         first = self._first is None
         attention, values = self._early(said_BT) if first else self._later(said_BT, since)
-        n = steps - since
+        n = tokens_BT.shape[1] - since
         return Heard(
             start=since,
-            tokens_BT=input_ids[:, self._start + since :],
+            tokens_BT=tokens_BT[:, since:],
             said_BT=said_BT[:, since:],
-            logprob_BT=self._confidence.logprobs(input_ids, self._start, since),
+            logprob_BT=self._confidence.logprobs(sequences_BS, since),
             fired_BT=attention.fired_BTL[:, -n:].float().mean(2),
             heat_BTN=attention.heat_BTN[:, -n:],
             signals=values,
@@ -140,7 +149,7 @@ class Following(StoppingCriteria):
         K, known, steps = (
             self._K,
             self._first,
-            self._observer.trace.between(since - 1, len(self._said)),
+            self._observer.trace.between(since - 1, said_BT.shape[1]),
         )
         amc_BTL = torch.cat([known.amc_BTL[:, :K], steps.amc_BTL[:, 1:]], 1)
         every_BT = torch.cat([said_BT[:, :K], said_BT[:, since:]], 1)
@@ -151,3 +160,16 @@ class Following(StoppingCriteria):
             "responsiveness": signals.responsiveness(steps.heat_BTN, said_BT)[:, 1:],
             "drift": signals.drift(steps.heat_BTN, known.anchor_BN)[:, 1:],
         }
+
+
+def is_said(tokens_BT: Tensor, ends: Sequence[int], room: Sequence[int]) -> Tensor:
+    """Where the tokens of answers are, before the first end token, `room` at most.
+
+    >>> is_said(torch.tensor([[5, 1, 5], [5, 5, 5]]), ends=[1], room=[3, 2]).int()
+    tensor([[1, 0, 0],
+            [1, 1, 0]], dtype=torch.int32)
+    """
+    is_end_BT = torch.isin(tokens_BT, torch.tensor(ends, device=tokens_BT.device))
+    step_BT = torch.ones_like(tokens_BT).cumsum(1)
+    room_B1 = torch.tensor(room, device=tokens_BT.device)[:, None]
+    return (is_end_BT.cumsum(1) == 0) & (step_BT <= room_B1)

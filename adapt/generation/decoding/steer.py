@@ -27,11 +27,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from adapt.attention.anchor import by_grid, inside
+from adapt.attention.anchor import inside
 from adapt.attention.capture import Call, Observer, layer_count
 from adapt.attention.layout import Grid, Layout
 from adapt.attention.rows import columns_of, last_row
-from adapt.attention.settings import beyond, includes
+from adapt.attention.settings import Layers, beyond, includes
 from adapt.attention.signals import amc
 from adapt.attention.trace import Attention, Trace
 from adapt.generation.settings import SteerConfig
@@ -80,6 +80,7 @@ class _Rule:
     bias_BN: Tensor
     floor_BL: Tensor
     trigger: str
+    layers: Layers
 
 
 class DecodeObserver(Observer):
@@ -102,7 +103,7 @@ class DecodeObserver(Observer):
         debias: Mapping[Grid, Tensor] | None = None,
         steer: SteerConfig | None = None,
     ) -> None:
-        self.columns_BN, self.patches = layout.columns_BN, by_grid(layout)
+        self.layout, self.columns_BN = layout, layout.columns_BN
         self.anchor_tokens, self.debias = anchor_tokens, debias
         self.steer = steer if steer is not None and steer.alpha > 0 and steer.tau > 0 else None
         self._trace: Trace | None = None
@@ -114,6 +115,8 @@ class DecodeObserver(Observer):
         self._length = 0
         # Which answers may be steered from here on; None: all.
         self._may_B: Tensor | None = None
+        # Length of each layer's cache at the latest step.
+        self._cached: dict[int, int] = {}
         # Of the latest call: how many layers came before it in its step, and its index.
         self._slot = self._layer = -1
 
@@ -130,32 +133,46 @@ class DecodeObserver(Observer):
 
     def observe(self, call: Call) -> Tensor:
         """Called once per layer and step; only the last query row generates a token."""
-        if call.layer <= self._layer or not self._steps:
+        layer = call.layer
+        if layer <= self._layer or not self._steps:
             self._start_step(call)
-        self._layer, self._slot = call.layer, self._slot + 1
-        # 1. The token's attention to the image, exact, before any steering.
+        self._layer, self._slot = layer, self._slot + 1
+        trace, rule = self._trace, self._rule
+        assert trace is not None
         keys = call.attended_keys()
         dropped = self._length - keys.shape[2]
+        # 1. Where nothing is steered the attention can wait for that of other steps, if the cache
+        # grows: a fixed one, or a window, may write over its keys.
+        is_free = rule is None or not includes(rule.layers, self._slot)
+        if self._has_grown(call) and is_free and not dropped:
+            trace.defer(self._slot, call, keys)
+            return call.attend()
+        # 2. The token's attention to the image, exact, before any steering.
         columns_BN = _in_window(self.columns_BN, dropped)
         p_BHS = last_row(call.query_BHSD, keys, call.mask, call.scaling)
         p_BHN, own_BH = columns_of(p_BHS, columns_BN), self._own(p_BHS, dropped)
-        trace, rule = self.trace, self._rule
         a_BN, prelim_B = trace.map_at(self._slot), trace.prelim_at(self._slot)
         torch.mean(p_BHN, 1, out=a_BN)
         if rule is None:
             torch.mean(own_BH, 1, out=prelim_B)
             return call.attend()
-        # 2. Has it decayed below this layer's floor?
+        # 3. Has it decayed below this layer's floor?
         floor_B, fired_B = rule.floor_BL[:, self._slot], trace.fired_at(self._slot)
         fired_B.copy_(fires(a_BN, rule.anchor_BN, floor_B, rule.trigger))
         if self._may_B is not None:
             fired_B &= self._may_B
-        # 3. The bias where it has; what is recorded is the attention that SDPA then has.
+        # 4. The bias where it has; what is recorded is the attention that SDPA then has.
         bias_BN = rule.bias_BN * fired_B[:, None]
         after_BN, own_B = _reweighted(p_BHN, own_BH, bias_BN)
         a_BN.copy_(after_BN)
         prelim_B.copy_(own_B)
         return call.attend(_with_bias(call, columns_BN, bias_BN))
+
+    def _has_grown(self, call: Call) -> bool:
+        """Whether the layer's cache is longer by this step's token; never at the prompt."""
+        before, now = self._cached.get(self._slot, -1), call.key_BKSD.shape[2]
+        self._cached[self._slot] = now
+        return now == before + 1
 
     def _own(self, p_BHS: Tensor, dropped: int) -> Tensor:
         """Attention to the answer's own tokens, that of the query among them: [B, H].
@@ -166,7 +183,7 @@ class DecodeObserver(Observer):
         return p_BHS[:, :, start:].sum(-1)
 
     def _start_step(self, call: Call) -> None:
-        B, _, length, _ = call.query_BHSD.shape
+        B, heads, length, _ = call.query_BHSD.shape
         if len(self.columns_BN) != B:
             problem = f"generation has {B} rows where {len(self.columns_BN)} answers are expected"
             advice = "set num_beams and num_return_sequences to 1"
@@ -177,19 +194,21 @@ class DecodeObserver(Observer):
             raise InputError(f"{problem}: {kinds} cannot be observed")
         if self._trace is None:
             self._start = length
-            shape = (self._layers, *self.columns_BN.shape)
-            self._trace = Trace(self.patches, self.debias, shape, self.anchor_tokens)
-        self._trace.begin()
+            rows = B * heads * length
+            of = (self.layout, self.debias, self._layers, length, self.anchor_tokens, rows)
+            self._trace = Trace(*of)
         if self.steer and self._steps == self.anchor_tokens:
+            self._trace.reduce()
             self._rule = self._fixed(self.steer, self._trace)
+        self._trace.begin()
         self._steps, self._length, self._slot = self._steps + 1, self._length + length, -1
 
     def _fixed(self, steer: SteerConfig, trace: Trace) -> _Rule:
         anchor_BN = trace.anchor()
-        inside_BN = inside(self.patches, self.columns_BN.shape)
+        inside_BN = inside(trace.patches, self.columns_BN.shape)
         bias_BN = bias(anchor_BN, inside_BN, steer.alpha, steer.anchor_share)
         floor_BL = floor(trace.first(), anchor_BN, steer)
-        return _Rule(anchor_BN, bias_BN, floor_BL, steer.trigger)
+        return _Rule(anchor_BN, bias_BN, floor_BL, steer.trigger, steer.layers)
 
     @property
     def trace(self) -> Trace:

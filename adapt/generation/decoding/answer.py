@@ -16,13 +16,13 @@ from adapt.attention.layout import Grid, Layout, layout_of
 from adapt.attention.settings import PLACES
 from adapt.attention.similarity import PatchSimilarity
 from adapt.attention.trace import Attention, mean_of_first
-from adapt.generation.begun import beginning_tokens, behind, room
-from adapt.generation.confidence import Confidence
-from adapt.generation.following import Following, Hear
-from adapt.generation.own_config import own_config
-from adapt.generation.sampling import Gumbel, seed_of
+from adapt.generation.decoding.begun import beginning_tokens, behind, room
+from adapt.generation.decoding.confidence import Confidence
+from adapt.generation.decoding.following import Following, Hear, is_said
+from adapt.generation.decoding.own_config import own_config
+from adapt.generation.decoding.sampling import Gumbel, seed_of
+from adapt.generation.decoding.steer import DecodeObserver
 from adapt.generation.settings import SteerConfig
-from adapt.generation.steer import DecodeObserver
 from adapt.models.prompts import Histories, Pictures, encode, place_of
 
 
@@ -41,7 +41,8 @@ class Decoding:
     and `steer` the rule; None does without. At `temperature` 0 decoding is greedy; above, `samples`
     answers to each prompt are drawn, which depend on `seed` and the row's id alone. `similarity`:
     whether each token's hidden state is compared with the picture's. `waits`: whether steering
-    waits until whoever follows the answers allows it.
+    waits until whoever follows the answers allows it. `pace`: seconds between what such a one
+    hears.
     """
 
     anchor_tokens: int
@@ -53,6 +54,7 @@ class Decoding:
     seed: int = 0
     similarity: bool = False
     waits: bool = False
+    pace: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,9 +97,9 @@ def answer(
 
     `ids` name the rows, so that what a row samples does not depend on the others; by default a row
     is its number in the batch. `histories`: the turns before each question. `beginnings`: what each
-    answer goes on from (`adapt/generation/begun.py`). `longest`: tokens of each answer at most, not
-    more than the decoding's. `hear` follows the answers of a greedy or single sample
-    (`adapt/generation/following.py`). Raises InputError where the model cannot be observed.
+    answer goes on from (`begun.py`). `longest`: tokens of each answer at most, not more than the
+    decoding's. `hear` follows the answers of a greedy or single sample (`following.py`). Raises
+    InputError where the model cannot be observed.
     """
     d = decoding
     # 1. Where the images stand in the prompts, so that attention to them can be read.
@@ -147,7 +149,8 @@ def _generated(
         counts_B, more = layout.counts_B, dict[str, Any]()
         if hear is not None:
             assert d.samples == 1, "of one answer to each prompt"
-            follows = Following(observer, confidence, counts_B, ends, rest_B, start, hear)
+            of = (observer, confidence, counts_B, ends, rest_B, start, hear, d.pace)
+            follows = Following(*of)
             more = {"stopping_criteria": [follows]}
         sequences = model.generate(
             **inputs,
@@ -157,15 +160,16 @@ def _generated(
         )
     # What belongs to an answer: all before its first end token, as far as it may go.
     if hear is not None:
-        rest_B = follows.length_B.tolist()
+        follows.finish(sequences)
+        rest_B = follows.room
     tokens_BT = sequences[:, start:]
-    mask_BT = _is_said(tokens_BT, ends, rest_B)
+    mask_BT = is_said(tokens_BT, ends, rest_B)
     return {
         "tokens_BT": tokens_BT,
         "mask_BT": mask_BT,
         "prompt_B": inputs["attention_mask"].sum(1),
         **vars(observer.attention(mask_BT)),
-        "logprob_BT": confidence.logprobs(sequences, start),
+        "logprob_BT": confidence.logprobs(sequences),
         "similarity_BTPM": likeness.of(mask_BT.shape[1]),
     }
 
@@ -183,19 +187,6 @@ def _sampling(d: Decoding, names: Sequence[str], device: torch.device) -> list[A
         return []
     seeds = [seed_of(d.seed, name, n) for n in range(d.samples) for name in names]
     return [Gumbel(seeds, d.temperature, device)]
-
-
-def _is_said(tokens_BT: Tensor, ends: Sequence[int], room: Sequence[int]) -> Tensor:
-    """Where the tokens of answers are, before the first end token, `room` at most.
-
-    >>> _is_said(torch.tensor([[5, 1, 5], [5, 5, 5]]), ends=[1], room=[3, 2]).int()
-    tensor([[1, 0, 0],
-            [1, 1, 0]], dtype=torch.int32)
-    """
-    is_end_BT = torch.isin(tokens_BT, torch.tensor(ends, device=tokens_BT.device))
-    step_BT = torch.ones_like(tokens_BT).cumsum(1)
-    room_B1 = torch.tensor(room, device=tokens_BT.device)[:, None]
-    return (is_end_BT.cumsum(1) == 0) & (step_BT <= room_B1)
 
 
 def _side_by_side(values: Tensor, samples: int) -> Tensor:
