@@ -32,6 +32,7 @@ from adapt.data.worlds import THEMES
 from adapt.generation.bench import Bench
 from adapt.metrics import detection
 from adapt.metrics.detection import Detector
+from adapt.serving import bundle
 from adapt.watching import drift, profile, signals
 from adapt.watching.profile import Profile
 from benchmarks.sides import FOLDER, progress, write
@@ -82,8 +83,11 @@ class World:
     def of(cls, root: Path, kept: Path | None) -> "World":
         """The workspace in the folder `root`."""
         config = launch.configs(params.read(root / "params.yaml"))
-        detectors = detection.read(root / "results" / "evaluate" / "detector.json")
-        return cls(root, config, detectors["attention"], kept)
+        evaluated = root / "results" / "evaluate"
+        by = bundle.warned_by(evaluated, "tuned")
+        assert by != "none", "no detector of the tuned model: too few words"
+        detectors = detection.read(evaluated / bundle.DETECTORS[by])
+        return cls(root, config, detectors[bundle.SERVED], kept)
 
     def profile(self) -> Profile:
         """Of the tuned model's plain answers on the validation split."""

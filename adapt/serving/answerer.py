@@ -33,14 +33,25 @@ from adapt.serving.bundle import Bundle
 from adapt.serving.spoken import Row, Spoken, Vocabulary
 
 PLAIN_ANCHOR, PLAIN_LONGEST = 5, 512  # of a model that nothing is known of
-PACE = 0.05  # seconds between tokens that are told: 20 times a second is fast to a reader
+PACE = 0.05  # seconds
 VALUES = Token._fields[3:-1]  # what is known of a token besides its text and its risk
 
 
 class Answerer:
-    """A model that is asked; not for several threads at once."""
+    """A model that is asked; not for several threads at once.
 
-    def __init__(self, model: Any, processor: Any, known: Bundle | None, version: str = "") -> None:
+    `pace`: seconds between tokens that are told, at least; none under policy `steer`, where each
+    decides about the next.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        known: Bundle | None,
+        version: str = "",
+        pace: float = PACE,
+    ) -> None:
         self.model, self.processor, self.version = model, processor, version
         self._ends = end_tokens(model, processor)
         served = known.served if known else None
@@ -51,7 +62,7 @@ class Answerer:
         self.max_new_tokens = served.answered.max_new_tokens if served else PLAIN_LONGEST
         self.about: dict[str, str] = served.about if served else {}
         """What is served, in words: its weights, data, steering, ... ; nothing of a bare folder."""
-        self.pace = PACE
+        self.pace = pace
         self._debias: Debias | None = None
         if known and served:
             how: AnsweredAs = served.answered
@@ -59,7 +70,9 @@ class Answerer:
             self._debias.load(known.debias)
 
     @classmethod
-    def open(cls, folder: Path, device: Device = "auto", version: str = "") -> "Answerer":
+    def open(
+        cls, folder: Path, device: Device = "auto", version: str = "", pace: float = PACE
+    ) -> "Answerer":
         """The model of a version's folder, or of any that `save_pretrained` wrote.
 
         InputError in one line where it cannot be loaded, or is not what it was judged as.
@@ -73,7 +86,7 @@ class Answerer:
             is_same = prompt_version(processor) == known.served.prompt
             problem = "its prompt is not the one that it was judged with"
             require(is_same, f"{folder}", f"{problem}; register the model again")
-        return cls(model, processor, known, version)
+        return cls(model, processor, known, version, pace)
 
     def answer(self, asked: Sequence[Asked], hear: Hear | None = None) -> list[Answer]:
         """The answers to some questions, made at once where they are decoded alike.

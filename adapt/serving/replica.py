@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from ray import serve
 
 from adapt.cluster.local import private_folder
-from adapt.models.settings import Device
 from adapt.serving.app import build
 from adapt.serving.asked import Asked
 from adapt.serving.batches import Done, Job
@@ -54,7 +53,7 @@ class Replica:
         self.recorder = Recorder(watch, root)
         if private_folder() is not None:
             _stay_private()
-        opened = partial(_opened, settings.device)
+        opened = partial(_opened, settings)
         loaded = Loaded(source_of(source, root), opened, settings.follow_s)
         self.door = Door(settings, name, loaded, self._watch)
         self.door.add = self._collect
@@ -111,10 +110,10 @@ def _stay_private() -> None:
     replica.add_port_to_grpc_server = on_loopback
 
 
-def _opened(device: Device, folder: Path, version: str) -> "Answerer":
+def _opened(settings: ServeConfig, folder: Path, version: str) -> "Answerer":
     from adapt.serving.answerer import Answerer  # here, since the command has no need of torch
 
-    return Answerer.open(folder, device, version)
+    return Answerer.open(folder, settings.device, version, settings.pace_ms / 1000)
 
 
 def application(

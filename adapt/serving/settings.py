@@ -47,6 +47,7 @@ class ServeConfig(Settings):
     gpus: NonNegative
     batch: Count
     wait_ms: NonNegative
+    pace_ms: NonNegative
     follow_s: Positive
     urls: tuple[str, ...]
     limits: Limits

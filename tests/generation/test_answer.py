@@ -11,7 +11,7 @@ from adapt.attention.rows import columns_of, last_row
 from adapt.generation.decoding.answer import Decoding, answer, first_maps
 from adapt.generation.decoding.steer import DecodeObserver, _reweighted, _with_bias
 from adapt.generation.settings import SteerConfig
-from adapt.models.prompts import prompt_inputs
+from adapt.models.prompts import encode, prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
 from tests.support.anchored import answer_anchors
@@ -184,3 +184,18 @@ def test_a_batch_without_an_image_is_refused():
     inputs["input_ids"][1][inputs["input_ids"][1] == model.config.image_token_id] = 1
     with pytest.raises(InputError, match="sample 1"):
         layout_of(model, inputs)
+
+
+def test_an_answer_ends_where_the_model_has_no_more_positions(monkeypatch):
+    model, processor = tiny_world.model(), tiny_world.processor()
+    config = model.config.get_text_config(decoder=True)
+    lengths = encode(processor, IMAGES, tiny_world.QUESTIONS)["attention_mask"].sum(1).tolist()
+    assert lengths[0] != lengths[1]
+    monkeypatch.setattr(config, "max_position_embeddings", max(lengths) + 2)
+    said = answers(model).mask_BT.sum(1).tolist()
+    assert said == [min(12, max(lengths) + 2 - length) for length in lengths]
+    monkeypatch.setattr(config, "max_position_embeddings", max(lengths))
+    longest = lengths.index(max(lengths))
+    why = f"question {longest}: the prompt has {max(lengths)} tokens, the model has {max(lengths)}"
+    with pytest.raises(InputError, match=why):
+        answers(model)

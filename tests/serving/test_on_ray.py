@@ -94,7 +94,7 @@ def workspace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         store = tracked.workspace(root, patch)
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["serve"] |= {"follow_s": 0.3, "batch": 4}
+    content["serve"] |= {"follow_s": 0.3, "batch": 4, "pace_ms": 0}
     content["serve"]["limits"] |= {"seconds": 5.0, "body_mib": 8}
     (root / "params.yaml").write_text(yaml.safe_dump(content))
     store.client.create_registered_model("adapt")

@@ -16,7 +16,7 @@ from adapt.attention.layout import Grid, Layout, layout_of
 from adapt.attention.settings import PLACES
 from adapt.attention.similarity import PatchSimilarity
 from adapt.attention.trace import Attention, mean_of_first
-from adapt.generation.decoding.begun import beginning_tokens, behind, room
+from adapt.generation.decoding.begun import beginning_tokens, behind, positions_left, room
 from adapt.generation.decoding.confidence import Confidence
 from adapt.generation.decoding.following import Following, Hear, is_said
 from adapt.generation.decoding.own_config import own_config
@@ -105,14 +105,16 @@ def answer(
     # 1. Where the images stand in the prompts, so that attention to them can be read.
     begun = beginning_tokens(model, processor, beginnings or [""] * len(questions))
     prompts = encode(processor, images, questions, histories=histories)
-    inputs = behind(processor, prompts, begun).to(*place_of(model))
+    named = ids or [str(row) for row in range(len(questions))]
+    inputs = behind(processor, prompts, begun)
+    room_B = room(begun, d.max_new_tokens), positions_left(model, inputs, named), longest
+    rest = [min(of) for of in zip(*filter(None, room_B), strict=True)]
+    inputs = inputs.to(*place_of(model))
     layout = layout_of(model, inputs)
     debias = d.debias.covering(layout, images) if d.debias is not None else None
     # 2. The samples of a prompt are rows of their own.
     many = _repeated(inputs, d.samples)
     of_all = layout if d.samples == 1 else layout_of(model, many)
-    named, rest = ids or [str(row) for row in range(len(questions))], room(begun, d.max_new_tokens)
-    rest = [min(pair) for pair in zip(rest, longest, strict=True)] if longest else rest
     # 3. One generation.
     drawing = _sampling(d, named, many["input_ids"].device)
     kept = _generated(model, processor, many, of_all, d, debias, rest, drawing, hear)

@@ -5,6 +5,7 @@ next is sampled several times behind the same words. The beginning stands where 
 answer (`adapt/models/continued.py`) and is part of it: it counts among its tokens, and its text.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import nn
 
 from adapt.models.continued import continued, divided
 from adapt.models.prompts import answer_tokens, end_tokens
+from adapt.names import one_line
+from adapt.params import InputError
 
 
 def beginning_tokens(
@@ -45,3 +48,19 @@ def room(tokens: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
     [4, 2, 1]
     """
     return [max(max_new_tokens - len(one), 1) for one in tokens]
+
+
+def positions_left(model: Any, prompts: Any, names: Sequence[str]) -> list[int]:
+    """How many tokens the model has positions for behind each prompt.
+
+    InputError names a prompt that fills them all: what a model says beyond its positions is noise.
+    """
+    config = getattr(model, "module", model).config.get_text_config(decoder=True)
+    most = getattr(config, "max_position_embeddings", None) or sys.maxsize
+    lengths = prompts["attention_mask"].sum(1).tolist()
+    for name, length in zip(names, lengths, strict=True):
+        if length >= most:
+            problem = f"the prompt has {length} tokens, the model has {most} positions"
+            advice = "ask for less, or show smaller pictures"
+            raise InputError(f"question {one_line(name)}: {problem}; {advice}")
+    return [most - length for length in lengths]
