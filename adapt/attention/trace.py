@@ -26,7 +26,7 @@ from adapt.attention.deferred import Deferred
 from adapt.attention.layout import Grid, Layout
 from adapt.attention.signals import amc, entropy, normalised
 
-IN_FLIGHT = 2**23  # numbers of the steps that are reduced together: 32 MiB, or one step's
+IN_FLIGHT = 2**22  # numbers of the steps that are reduced together: 16 MiB, or one step's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def together(maps: int, rows: int) -> int:
     `rows`: B H S, of a layer's logits, which are there three times with their softmax.
 
     >>> together(32 * 576, 32 * 640), together(32 * 64 * 2880, 32 * 64 * 3000)
-    (32, 1)
+    (31, 1)
     """
     return max(1, min(Series.STEPS, IN_FLIGHT // (4 * maps + 3 * rows)))
 
