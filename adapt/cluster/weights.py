@@ -47,7 +47,7 @@ class Folder:
         found: dict[str, list[Any]] = {}
         for name, path in files_of(self.path).items():
             with path.open("rb") as file:
-                found[name] = [ray.put(part) for part in iter(lambda: file.read(PIECE), b"")]  # noqa: B023
+                found[name] = [ray.put(part) for part in iter(lambda: file.read(PIECE), b"")]
         return found
 
 

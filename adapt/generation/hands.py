@@ -167,6 +167,9 @@ class Hand:
     @classmethod
     def open(cls, device: Device, sharing: int, folder: Path) -> "Hand":
         """With the model of a folder."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
         place = resolve(device)
         model = load_model(folder, place, generation_dtype(place))
         return cls(model, load_processor(folder), sharing)
