@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adapt.attention.layout import Grid, layout_by, unknown
 from adapt.generation.batches import Prompt
-from adapt.generation.debias import Debias, Sizes
+from adapt.generation.debias import AskedDebias, Noise, Sizes
 from adapt.models.prompts import encode
 from adapt.models.settings import Device
 from adapt.params import InputError
@@ -47,11 +47,16 @@ class Portions:
         debias: asked in the order of the rows, as by a process that works alone.
     """
 
-    def __init__(self, config: Any, processor: Any, debias: Debias) -> None:
+    def __init__(self, config: Any, processor: Any, debias: AskedDebias) -> None:
         if reason := unknown(config):
             raise InputError(reason)
         self._config, self._processor, self._debias = config, processor, debias
         self._grids: dict[Sizes, tuple[Grid, ...]] = {}
+
+    @property
+    def noise(self) -> Noise:
+        """What the masks are estimated from."""
+        return self._debias.noise
 
     def of(
         self, rows: Sequence[T], size: int, prompt: Callable[[T], Prompt]
