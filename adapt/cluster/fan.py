@@ -10,7 +10,6 @@ An actor has one part at a time, the next one is composed meanwhile. One that di
 and is replaced. All end with the block, or with this process (`local`).
 """
 
-import os
 import sys
 import time
 from collections import deque
@@ -20,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt import environment
 from adapt.cluster.local import ray_here
-from adapt.cluster.weights import Folder, Pieces, filled, here
+from adapt.cluster.weights import Actor, Folder, Pieces
 from adapt.models.settings import Device
 from adapt.names import one_line
 from adapt.params import InputError, require
@@ -70,37 +68,6 @@ def actor_device(device: Device, actors: int, gpus: int, key: str) -> Device:
     problem = f"{actors} actors need a GPU each, and Ray has {gpus}"
     require(gpus >= actors, f"{key}.actors", f"{problem}; set it to {gpus}, or device to cpu")
     return "cuda"
-
-
-class Actor:
-    """A process of its own with what an opener has made of a folder."""
-
-    def __init__(self, cpus: int) -> None:
-        # A cluster's workers have not inherited them. One bar is enough: that of the whole pass.
-        for name, value in {**environment.SWITCHES, "TQDM_DISABLE": "1"}.items():
-            os.environ.setdefault(name, value)
-        self._cpus, self._opened = cpus, None
-
-    def open(
-        self,
-        folder: tuple[Path, str, str | None],
-        pieces: Pieces | None,
-        opener: Callable[[Path], Any],
-    ) -> bool:
-        """Open the model of a folder (path, node, content); False where it is not on this node."""
-        import torch
-
-        torch.set_num_threads(self._cpus)
-        path, node, content = folder
-        found = here(path, node, content) if pieces is None else filled(content or "", pieces)
-        if found is not None:
-            self._opened = None  # two models may not fit
-            self._opened = opener(found)
-        return found is not None
-
-    def work(self, method: str, arguments: Sequence[Any]) -> Any:
-        """What a method of the opened thing returns."""
-        return getattr(self._opened, method)(*arguments)
 
 
 @dataclass

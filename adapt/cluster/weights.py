@@ -1,4 +1,4 @@
-"""A model's folder on the nodes where it is opened: there already, or brought once per node.
+"""A model's folder on the nodes where actors open it: there already, or brought once per node.
 
 A node that has the folder under the same path, of the same content, reads it there: this machine,
 and every node that mounts its disk. Any other gets the files through Ray's object store, piece by
@@ -6,13 +6,15 @@ piece, into a folder of Ray's session, which the first process of a node fills a
 find. A storage that nodes reach takes the place of `pieces` where there is one.
 """
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from adapt import environment
 from adapt.cluster.storage import digest, files_of
 from adapt.files import locked
 from adapt.params import InputError
@@ -94,3 +96,34 @@ def _node() -> str:
     import ray
 
     return str(ray.get_runtime_context().get_node_id())
+
+
+class Actor:
+    """A process of its own with what an opener has made of a folder."""
+
+    def __init__(self, cpus: int) -> None:
+        # A cluster's workers have not inherited them. One bar is enough: that of the whole pass.
+        for name, value in {**environment.SWITCHES, "TQDM_DISABLE": "1"}.items():
+            os.environ.setdefault(name, value)
+        self._cpus, self._opened = cpus, None
+
+    def open(
+        self,
+        folder: tuple[Path, str, str | None],
+        pieces: Pieces | None,
+        opener: Callable[[Path], Any],
+    ) -> bool:
+        """Open the model of a folder (path, node, content); False where it is not on this node."""
+        import torch
+
+        torch.set_num_threads(self._cpus)
+        path, node, content = folder
+        found = here(path, node, content) if pieces is None else filled(content or "", pieces)
+        if found is not None:
+            self._opened = None  # two models may not fit
+            self._opened = opener(found)
+        return found is not None
+
+    def work(self, method: str, arguments: Sequence[Any]) -> Any:
+        """What a method of the opened thing returns."""
+        return getattr(self._opened, method)(*arguments)

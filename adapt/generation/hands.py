@@ -10,46 +10,19 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from adapt.attention.layout import Grid
 from adapt.data.schema import Example
-from adapt.generation.batches import Prompt, answered, fitting, prompt_of, some
-from adapt.generation.crew import Crew, Masks, Portions
+from adapt.generation.batches import Prompt, answered, fitting, some
+from adapt.generation.crew import Crew, Facts, Hand, Masks, Portions, question, sharers
 from adapt.generation.debias import AskedDebias, Debias, Noise, Sizes
 from adapt.generation.decoding.answer import Decoding
-from adapt.generation.decoding.own_config import deciding
 from adapt.generation.said import Listener, Said
-from adapt.models.device import generation_dtype, resolve
-from adapt.models.identity import content_key
-from adapt.models.load import load_config, load_model, load_processor
-from adapt.models.settings import Device
-from adapt.params import InputError
+from adapt.generation.settings import Batch
+from adapt.models.load import load_config
 
 KEY = "answer.batch"
 Met = Callable[[Example], None]
 Made = Iterator[tuple[Sequence[Example], list[Said]]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What answers depend on that only a loaded model tells: names of weights, numbers, device.
-
-    `ends`: what of its generation config decides an answer.
-    """
-
-    weights: str
-    dtype: str
-    device: str
-    ends: tuple[object, ...]
-
-    @classmethod
-    def of(cls, model: Any, processor: Any) -> "Facts":
-        """Those of a model; reads all of its weights."""
-        place = (str(model.dtype), str(model.device.type))
-        return cls(
-            weights=content_key(model, {}),
-            dtype=place[0],
-            device=place[1],
-            ends=deciding(model, processor),
-        )
 
 
 class Longest:
@@ -87,7 +60,7 @@ class Hands(Protocol):
 class Here:
     """The model in this process; `batch` is how many rows are answered at once."""
 
-    def __init__(self, model: Any, processor: Any, batch: Any) -> None:
+    def __init__(self, model: Any, processor: Any, batch: Batch) -> None:
         self.model, self.processor, self._batch = model, processor, batch
 
     @cached_property
@@ -118,10 +91,10 @@ class Here:
 class Away:
     """A crew that has the model of a folder open."""
 
-    def __init__(self, crew: Crew, folder: Path, processor: Any, batch: Any) -> None:
+    def __init__(self, crew: Crew, folder: Path, processor: Any, batch: Batch) -> None:
         self._crew, self._processor, self._batch = crew, processor, batch
-        self._config = load_config(folder)
-        crew.open(folder, partial(Hand.open, crew.device, sharers(crew)))
+        self._config, self._grids = load_config(folder), dict[Sizes, tuple[Grid, ...]]()
+        crew.open(folder, partial(BenchHand.open, crew.device, sharers(crew)))
 
     @cached_property
     def facts(self) -> Facts:
@@ -139,12 +112,13 @@ class Away:
         """As `Hands.made`; a part comes when it is done."""
         debias, plain = decoding.debias, dataclasses.replace(decoding, debias=None)
         assert isinstance(debias, AskedDebias), "made by `debias`"
-        is_given = isinstance(self._batch, int)
-        size = self._batch if is_given else self._crew.ask("fitting", some(rows), plain)
+        size = self._batch
+        if not isinstance(size, int):
+            size = self._crew.ask("fitting", some(rows), plain)
         out: list[list[Example]] = []  # parts, by their number
 
         def tasks() -> Iterator[tuple[Any, ...]]:
-            portions = Portions(self._config, self._processor, debias)
+            portions = Portions(self._config, self._processor, debias, self._grids)
             for part, masks in portions.of(rows, size, partial(_asked, met)):
                 out.append(part)
                 yield part, plain, debias.noise, masks, signals, longest.count
@@ -155,45 +129,8 @@ class Away:
             yield part, [_thinned(row.id, said, longest) for row, said in pairs]
 
 
-class Hand:
-    """One of a crew: a model, in a process of its own, and what is asked of it.
-
-    `sharing`: how many processes share the memory that it may take.
-    """
-
-    def __init__(self, model: Any, processor: Any, sharing: int) -> None:
-        self.model, self.processor, self._sharing = model, processor, sharing
-
-    @classmethod
-    def open(cls, device: Device, sharing: int, folder: Path) -> "Hand":
-        """With the model of a folder."""
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        place = resolve(device)
-        model = load_model(folder, place, generation_dtype(place))
-        return cls(model, load_processor(folder), sharing)
-
-    def facts(self) -> Facts:
-        """What answers depend on."""
-        return Facts.of(self.model, self.processor)
-
-    def masks(self, noise: Noise, sizes: Sizes) -> Masks:
-        """The debias masks of prompts whose pictures have these sizes, on the CPU."""
-        debias = Debias(self.model, self.processor, *noise.asked, batch=noise.batch)
-        return {grid: mask.cpu() for grid, mask in debias.estimated(sizes).items()}
-
-    def fitting(self, rows: Sequence[Any], decoding: Decoding) -> int:
-        """How many rows like these are answered at once."""
-        prompts = [question(row) for row in rows]
-        return fitting(self.model, self.processor, prompts, decoding, self._sharing)
-
-    def debias(self, noise: Noise, masks: Masks) -> Debias:
-        """Masks that were dealt out with a part."""
-        debias = Debias(self.model, self.processor, *noise.asked, batch=noise.batch)
-        device = next(self.model.parameters()).device
-        debias.masks |= {grid: mask.to(device) for grid, mask in masks.items()}
-        return debias
+class BenchHand(Hand):
+    """One of a crew that answers a bench's questions."""
 
     def heard(
         self,
@@ -209,19 +146,6 @@ class Hand:
         with_masks = dataclasses.replace(decoding, debias=self.debias(noise, masks))
         made = here.made(rows, with_masks, signals, longest, lambda row: None)
         return [one for _, said in made for one in said]
-
-
-def sharers(crew: Crew) -> int:
-    """How many of a crew may be on one node and share its memory; a GPU is one's alone."""
-    return 1 if crew.device == "cuda" else crew.actors
-
-
-def question(row: Any) -> Prompt:
-    """A row's prompt; a picture that cannot be read is named by its question."""
-    try:
-        return prompt_of(row)
-    except InputError as error:
-        raise InputError(f"question {row.id}: {error}") from None
 
 
 def _asked(met: Met, row: Example) -> Prompt:

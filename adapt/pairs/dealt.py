@@ -9,10 +9,9 @@ from typing import Any
 
 from adapt.data.schema import Example, Preference, Vocabulary
 from adapt.generation.batches import prompt_of, some
-from adapt.generation.crew import Crew, Masks, Portions
+from adapt.generation.crew import Crew, Hand, Masks, Portions
 from adapt.generation.debias import Noise
 from adapt.generation.decoding.answer import Decoding
-from adapt.generation.hands import Hand
 from adapt.pairs.annotate import Outcome
 from adapt.pairs.given import Given
 from adapt.pairs.likelihood import Likelihood, measured
@@ -63,8 +62,8 @@ def dealt(
 
     By a method of `PairsHand`; `decoding` says how many rows fit where that is left to us.
     """
-    is_given = isinstance(config.batch, int)
-    size = config.batch if is_given else crew.ask("fitting", some(rows), decoding)
+    batch = config.batch
+    size = batch if isinstance(batch, int) else crew.ask("fitting", some(rows), decoding)
     parts = portions.of(rows, size, prompt_of)
     tasks = ((part, portions.noise, masks, config, *more) for part, masks in parts)
     for number, outcomes in crew.each(method, tasks):
