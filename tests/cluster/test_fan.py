@@ -187,6 +187,7 @@ class Dies(Hand):
         return name
 
 
+@pytest.mark.slow
 def test_a_part_that_ends_every_actor_ends_the_pass(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
