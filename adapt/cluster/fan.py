@@ -252,5 +252,5 @@ class _Waits:
             self._since = now
         elif now - self._since > QUIET_S and now - self._said > SAY_S:
             self._said = now
-            what = f"{opening} actors start, each needs {self._wants}"
+            what = f"waiting for actors to start ({opening}); each needs {self._wants}"
             print(one_line(f"{self._key}: {what}"), file=sys.stderr, flush=True)
