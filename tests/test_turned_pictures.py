@@ -98,6 +98,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
             repeats="keep",
             keep=KeepConfig(kinds=("exists",), images=0, path=""),
             batch=4,
+            actors=0,
+            actor_cpus=1,
             anchor=AnchorConfig(anchor_tokens=2, noise_images=2),
             device="cpu",
             max_new_tokens=4,

@@ -65,8 +65,7 @@ def answered(
     """
     size = batch if isinstance(batch, int) else 0
     if rows and not size:
-        step = -(-len(rows) // MEASURED)
-        size = fitting(model, processor, [prompt(row) for row in rows[::step]], decoding)
+        size = fitting(model, processor, [prompt(row) for row in some(rows)], decoding)
 
     def asked(part: Sequence[T]) -> Answers:
         ids, images, questions, *others = zip(*map(prompt, part), strict=True)
@@ -114,8 +113,22 @@ def _tried(work: Callable[[Sequence[T]], R], part: Sequence[T]) -> R | None:
 # ---- how many fit ------------------------------------------------------------------------------
 
 
-def fitting(model: nn.Module, processor: Any, prompts: Sequence[Prompt], decoding: Decoding) -> int:
-    """How many questions like these can be answered at once: 1 at least, `MOST` answers at most."""
+def some(rows: Sequence[T]) -> Sequence[T]:
+    """The few of the rows that the others are judged by."""
+    return rows[:: -(-len(rows) // MEASURED)]
+
+
+def fitting(
+    model: nn.Module,
+    processor: Any,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    sharing: int = 1,
+) -> int:
+    """How many questions like these can be answered at once: 1 at least, `MOST` answers at most.
+
+    `sharing`: how many processes divide the memory between them.
+    """
     lengths, images = [], []
     for one in prompts:
         batch = encode(processor, [one.images], [one.question], histories=[one.history])
@@ -125,7 +138,7 @@ def fitting(model: nn.Module, processor: Any, prompts: Sequence[Prompt], decodin
         images.append(image_columns(ids_1S, model.config.image_token_id).shape[1])
     each = answer_bytes(model, max(lengths), max(images), decoding)
     device = next(model.parameters()).device
-    answers = min(int(SHARE * free_memory(device)) // each, MOST)
+    answers = min(int(SHARE * free_memory(device)) // sharing // each, MOST)
     return max(answers // decoding.samples, 1)
 
 

@@ -22,26 +22,25 @@ A grid over a picture is that of its patches where these cover it, else a raster
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from adapt.data.schema import KINDS, Example
 from adapt.generation.asked import AnsweredAs
-from adapt.generation.batches import Prompt, answered, prompt_of
-from adapt.generation.debias import Debias
-from adapt.generation.decoding.answer import Answers, Decoding
-from adapt.generation.decoding.own_config import deciding
+from adapt.generation.crew import Crew
+from adapt.generation.debias import Debias, Noise
+from adapt.generation.decoding.answer import Decoding
+from adapt.generation.hands import Away, Hands, Here, Longest, Met
 from adapt.generation.kept import VERSION, Kept, question_key
-from adapt.generation.said import Listener, Said, response_row, token_table
+from adapt.generation.said import Said, response_row, token_table
 from adapt.generation.settings import Config, SteerConfig
 from adapt.metrics.split import FREE
 from adapt.models.device import generation_dtype, resolve
-from adapt.models.identity import content_key
 from adapt.models.load import load_model, load_processor
 from adapt.models.prompts import prompt_version
-from adapt.params import InputError, require
+from adapt.params import require
 from adapt.progress import track
 
 
@@ -67,11 +66,12 @@ class Tables:
 
 
 class Bench:
-    """A loaded model and the questions it is asked; debias masks are estimated once for all arms.
+    """A model and the questions it is asked; debias masks are estimated once for all arms.
 
     `state` is the folder that keeps them (`debias/`) and answers (`answers/`); None keeps nothing.
-    `longest`: the longest answer by kind of question, where not `config.max_new_tokens`. Raises
-    InputError where there is no question.
+    `longest`: the longest answer by kind of question, where not `config.max_new_tokens`. `crew`:
+    who loads the model and answers, instead of this process. Raises InputError where there is no
+    question.
     """
 
     def __init__(
@@ -82,12 +82,18 @@ class Bench:
         config: Config,
         state: Path | None = None,
         longest: Mapping[str, int] | None = None,
+        crew: Crew | None = None,
     ) -> None:
-        device = resolve(config.device)
-        self.model = load_model(folder, device, generation_dtype(device))
         self.processor, self.config, self._state = load_processor(folder), config, state
-        self._weights = ""
+        self._hands = self._opened(folder, crew)
         self._seat(split, rows, longest)
+
+    def _opened(self, folder: Path | str, crew: Crew | None) -> Hands:
+        if crew is not None:
+            return Away(crew, Path(folder), self.processor, self.config.batch)
+        device = resolve(self.config.device)
+        model = load_model(folder, device, generation_dtype(device))
+        return Here(model, self.processor, self.config.batch)
 
     def turned_to(
         self, split: str, rows: Sequence[Example], longest: Mapping[str, int] | None = None
@@ -109,15 +115,14 @@ class Bench:
         self._longest = dict.fromkeys(KINDS, self.config.max_new_tokens) | {**(longest or {})}
         # Noise is asked for descriptions, as pictures are; without any, what else is asked.
         config, questions = self.config, sorted({row.question for row in by_kind[0] or rows})
-        asked = (self.model, self.processor, questions, config.anchor, config.seed)
         self._asked_of_noise = questions[: config.anchor.noise_images]
         masks = self._state / "debias" if self._state is not None else None
-        self.debias = Debias(*asked, folder=masks, batch=config.batch)
+        noise = Noise(tuple(questions), config.anchor, config.seed, config.batch)
+        self.debias = self._hands.debias(noise, masks)
 
     def weights(self) -> str:
         """A name for the weights that answer, the same wherever they lie."""
-        self._weights = self._weights or content_key(self.model, {})
-        return self._weights
+        return self._hands.facts.weights
 
     def answered_as(self) -> AnsweredAs:
         """What decides its answers beside weights, prompt and steering."""
@@ -139,7 +144,7 @@ class Bench:
         """
         said: dict[str, Said] = {}
         for kind, rows in zip(KINDS, self.by_kind, strict=True):
-            longest = _Longest(traces if kind == "describe" else 0)
+            longest = Longest(traces if kind == "describe" else 0)
             said |= self._said(kind, rows, f"{arm} answers {self.split}, {kind}", steer, longest)
         rows = [row for of_kind in self.by_kind for row in of_kind]
         labels = {"arm": arm, "split": self.split}
@@ -157,7 +162,7 @@ class Bench:
         # An answer that was kept by a run with longer ones has no maps: it is made again.
         mapless, again = [row for row in drawn if said[row.id].maps is None], dict[str, Said]()
         if mapless:
-            again = self._made("describe", mapless, label, steer, _Longest(count), Kept(None))
+            again = self._made("describe", mapless, label, steer, Longest(count), Kept(None))
         maps = {row.id: again.get(row.id, said[row.id]).maps for row in drawn}
         rows = [(i, t, heats) for i, of in maps.items() for t, heats in enumerate(of or ())]
         return pd.DataFrame(rows, columns=["id", "position", "heats"])
@@ -168,7 +173,7 @@ class Bench:
         rows: Sequence[Example],
         label: str,
         steer: SteerConfig | None,
-        longest: "_Longest",
+        longest: Longest,
     ) -> dict[str, Said]:
         """The answers to questions of one kind, by id: those that are kept, and the others."""
         if not rows:
@@ -177,11 +182,13 @@ class Bench:
         kept = store.read([self._keys[row.id] for row in rows])
         said = {row.id: kept[self._keys[row.id]] for row in rows if self._keys[row.id] in kept}
         for identity, one in said.items():
-            self.debias.meet(one.views, one.sizes)
             longest.takes(one.length, identity)
         left = [row for row in rows if row.id not in said]
         note = f"{label} ({len(said)} of {len(rows)} are kept)" if said and left else label
-        return said | (self._made(kind, left, note, steer, longest, store) if left else {})
+        meeting = _Meeting(self.debias, rows, said)
+        made = self._made(kind, left, note, steer, longest, store, meeting.until) if left else {}
+        meeting.until(None)
+        return said | made
 
     def _made(
         self,
@@ -189,25 +196,11 @@ class Bench:
         rows: Sequence[Example],
         label: str,
         steer: SteerConfig | None,
-        longest: "_Longest",
+        longest: Longest,
         store: Kept,
+        met: Met = lambda row: None,
     ) -> dict[str, Said]:
         """The rows' answers, generated; each batch is kept as soon as it is there."""
-        listener = Listener(self.model, self.processor, self.config.anchor.anchor_tokens)
-        made: dict[str, Said] = {}
-        parts = self._generated(kind, rows, steer)
-        for batch, answers in track(parts, label, len(rows), lambda part: len(part[0])):
-            lengths = answers.mask_BT.sum(1).tolist()
-            ids = [row.id for row in batch]
-            traced = [longest.takes(*one) for one in zip(lengths, ids, strict=True)]
-            heard = listener.heard(answers, kind in FREE, traced)
-            store.add({self._keys[i]: one for i, one in zip(ids, heard, strict=True)})
-            made |= dict(zip(ids, heard, strict=True))
-        return made
-
-    def _generated(
-        self, kind: str, rows: Sequence[Example], steer: SteerConfig | None
-    ) -> Iterator[tuple[Sequence[Example], Answers]]:
         decoding = Decoding(
             anchor_tokens=self.config.anchor.anchor_tokens,
             max_new_tokens=self._longest[kind],
@@ -215,35 +208,41 @@ class Bench:
             steer=steer,
             similarity=kind in FREE,
         )
-        asked = (decoding, self.config.batch, _prompt, "answer.batch")
-        return answered(self.model, self.processor, rows, *asked)
+        made: dict[str, Said] = {}
+        parts = self._hands.made(rows, decoding, kind in FREE, longest, met)
+        for batch, said in track(parts, label, len(rows), lambda part: len(part[0])):
+            named = [self._keys[row.id] for row in batch]
+            store.add(dict(zip(named, said, strict=True)))
+            made |= {row.id: one for row, one in zip(batch, said, strict=True)}
+        return made
 
     def _store(self, kind: str, steer: SteerConfig | None) -> Kept:
         """Where answers are kept that this model gives in this way."""
         if self._state is None:
             return Kept(None)
         steer = steer if steer is not None and steer.acts else None  # plain, whatever it is called
-        weights = (self.weights(), str(self.model.dtype), str(self.model.device.type))
+        facts = self._hands.facts
+        weights = (facts.weights, facts.dtype, facts.device)
         asked = (self.prompt(), self._asked_of_noise, self.config.anchor, self.config.seed)
-        ends = deciding(self.model, self.processor)
-        settings = (VERSION, *weights, *asked, *ends, self._longest[kind], steer)
+        settings = (VERSION, *weights, *asked, *facts.ends, self._longest[kind], steer)
         name = hashlib.blake2b(repr(settings).encode(), digest_size=16).hexdigest()
         return Kept(self._state / "answers" / f"{name}.jsonl")
 
 
-class _Longest:
-    """Which answers are among the `count` longest of those that came so far."""
+class _Meeting:
+    """Kept answers among rows that are asked: their grids are met where these rows stand.
 
-    def __init__(self, count: int) -> None:
-        self._count, self._best = count, list[tuple[int, str]]()
+    A grid has the mask of the first prompt that shows it. Whoever made some of the answers in an
+    earlier run, perhaps not in this order, finds the same masks.
+    """
 
-    def takes(self, length: int, identity: str) -> bool:
-        self._best = sorted([*self._best, (-length, identity)])[: self._count]
-        return (-length, identity) in self._best
+    def __init__(self, debias: Debias, rows: Sequence[Example], kept: Mapping[str, Said]) -> None:
+        self._debias, self._rows, self._kept = debias, iter(rows), kept
 
-
-def _prompt(row: Example) -> Prompt:
-    try:
-        return prompt_of(row)
-    except InputError as error:
-        raise InputError(f"question {row.id}: {error}") from None
+    def until(self, row: Example | None) -> None:
+        """Meet those before a row; None: all that are left."""
+        for other in self._rows:
+            if row is not None and other.id == row.id:
+                return
+            if one := self._kept.get(other.id):
+                self._debias.meet(one.views, one.sizes)

@@ -9,7 +9,8 @@ Shapes: M patches of a grid, V views of it, L layers.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,24 @@ from adapt.models.prompts import Pictures, encode
 from adapt.progress import track
 
 Sizes = tuple[tuple[int, int], ...]  # (width, height) of the pictures of one prompt
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What masks are estimated from, besides a model and sizes of pictures.
+
+    `questions` are asked of the noise, in turn; `batch` prompts at once.
+    """
+
+    questions: tuple[str, ...]
+    config: AnchorConfig
+    seed: int
+    batch: Batch = "auto"
+
+    @property
+    def asked(self) -> tuple[Sequence[str], AnchorConfig, int]:
+        """What decides the masks."""
+        return self.questions, self.config, self.seed
 
 
 class Debias:
@@ -72,9 +91,8 @@ class Debias:
         What is asked after a kept answer then finds the masks that it would have found.
         """
         if any(grid not in self.masks for grid in grids):
-            device = next(self._model.parameters()).device
             for grid, mask_M in self._of(sizes).items():
-                self.masks.setdefault(grid, mask_M.to(device))
+                self.masks.setdefault(grid, mask_M.to(self._device()))
 
     def save(self, path: Path) -> None:
         """Write the masks of the grids that have appeared; `load` takes them over elsewhere."""
@@ -82,8 +100,15 @@ class Debias:
 
     def load(self, path: Path) -> None:
         """Take over the masks of a file, before any grid has appeared; a damaged one: none."""
-        device = next(self._model.parameters()).device
+        device = self._device()
         self.masks |= {grid: mask.to(device) for grid, mask in (_read(path) or {}).items()}
+
+    def estimated(self, sizes: Sizes) -> Mapping[Grid, Tensor]:
+        """The masks of all grids that prompts with pictures of these sizes have, made anew."""
+        return self._estimated(self._noise(sizes))
+
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
 
     def _of(self, sizes: Sizes) -> dict[Grid, Tensor]:
         """The masks of all grids that prompts with pictures of these sizes have."""
@@ -142,6 +167,32 @@ class Debias:
             for patches in by_grid(answers.layout):
                 maps_VLM[patches.grid].append(patches.of(first_maps(answers, K)))
         return {grid: debias_mask(torch.cat(found)) for grid, found in maps_VLM.items()}
+
+
+class AskedDebias(Debias):
+    """Debias masks that whoever has the model estimates; here they are kept, and on the CPU.
+
+    Args:
+        estimate: what `Debias.estimated` says there.
+        weights: the name of the model's weights, that of `content_key`.
+    """
+
+    def __init__(
+        self,
+        estimate: Callable[[Sizes], dict[Grid, Tensor]],
+        weights: str,
+        processor: Any,
+        noise: Noise,
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(nn.Identity(), processor, *noise.asked, folder=folder, batch=noise.batch)
+        self._estimate, self._identity, self.noise = estimate, weights, noise
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def _estimated(self, prompts: Sequence[Prompt]) -> dict[Grid, Tensor]:
+        return self._estimate(tuple(image.size for image in prompts[0].images))
 
 
 def untagged(question: str) -> str:

@@ -67,10 +67,12 @@ class Kept:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            for name, said in answers.items():
-                file.write(name.encode() + b" " + json.dumps(_encoded(said)).encode() + b"\n")
-            file.flush()
+        lines = (f"{name} {json.dumps(_encoded(said))}\n" for name, said in answers.items())
+        # In one go: what is left to ask after a kill is whole batches, which are then as they were.
+        with self._path.open("ab", buffering=0) as file:
+            content = memoryview("".join(lines).encode())
+            while content:
+                content = content[file.write(content) :]
             os.fsync(file.fileno())
 
 

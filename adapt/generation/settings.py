@@ -99,9 +99,11 @@ class Steering(Settings):
 
 
 class Config(Settings):
-    """Section `answer`; `questions` 0: all of a split."""
+    """Section `answer`; `questions` 0: all of a split, `actors` 0: in the stage's process."""
 
     batch: Batch
+    actors: Natural
+    actor_cpus: Count
     traces: Natural
     questions: Natural
     benchmarks: tuple[Benchmark, ...]

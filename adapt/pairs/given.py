@@ -19,7 +19,7 @@ from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import Layout, layout_of
 from adapt.attention.trace import mean_of_first
 from adapt.data.schema import Preference
-from adapt.generation.batches import MEASURED, Prompt, fitting, halved, prompt_of
+from adapt.generation.batches import Prompt, fitting, halved, prompt_of, some
 from adapt.generation.decoding.answer import DebiasMasks, Decoding
 from adapt.models.continued import response_rows
 from adapt.pairs.annotate import Answers, Found, Outcome, annotation
@@ -44,10 +44,8 @@ class Given:
         """The rows in order, in parts that fit into the memory, with what was found for each."""
         size = self.config.batch if isinstance(self.config.batch, int) else 0
         if rows and not size:
-            K = self.config.anchor.anchor_tokens
-            some = [prompt_of(row) for row in rows[:: -(-len(rows) // MEASURED)]]
-            decoding = Decoding(anchor_tokens=K, max_new_tokens=K)
-            size = fitting(self.model, self.processor, some, decoding)
+            few = [prompt_of(row) for row in some(rows)]
+            size = fitting(self.model, self.processor, few, reading_of(self.config))
         yield from halved(rows, size, self._annotated, "pairs.batch")
 
     def _annotated(self, rows: Sequence[Preference]) -> list[Outcome]:
@@ -78,6 +76,12 @@ class Given:
             own = (anchor_BN[i, : counts[i]], layout.of(i), sizes)
             found.append(Found(annotation=annotation(model, processor, *own)))
         return found
+
+
+def reading_of(config: PairsConfig) -> Decoding:
+    """What reading an anchor takes at most: a generation of the first K tokens."""
+    K = config.anchor.anchor_tokens
+    return Decoding(anchor_tokens=K, max_new_tokens=K)
 
 
 @torch.no_grad()

@@ -63,11 +63,16 @@ class Likelihood:
         )
 
 
+def few(rows: Sequence[Preference]) -> Sequence[Preference]:
+    """Rows that are spread evenly over these; of few rows, all."""
+    return rows[:: -(-len(rows) // ROWS)]
+
+
 def measured(
     config: PairsConfig, model: Any, processor: Any, rows: Sequence[Preference]
 ) -> Likelihood:
-    """Of rows spread evenly over these."""
-    some = rows[:: -(-len(rows) // ROWS)]
+    """Of `few` of these rows."""
+    some = few(rows)
     sides: dict[str, list[float]] = {"chosen": [], "rejected": []}
     for row in track(some, "how likely the base finds the answers"):
         for side, values in sides.items():

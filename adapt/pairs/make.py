@@ -5,22 +5,23 @@ In between only those are worked out that are not known. No more rows than a bat
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from adapt.cluster.fan import crew
 from adapt.data.schema import read_vocabulary
 from adapt.environment import state_dir
 from adapt.pairs import report
 from adapt.pairs.annotate import Reason
 from adapt.pairs.filters import active
 from adapt.pairs.kept import kept
-from adapt.pairs.likelihood import measured
+from adapt.pairs.likelihood import Likelihood
 from adapt.pairs.plain import NAME, described, plain_rows, write_plain
 from adapt.pairs.selected import asked_rows, decided, given_rows, say
 from adapt.pairs.settings import Kind, PairsConfig
 from adapt.pairs.table import write_pairs
-from adapt.pairs.work import Loaded
+from adapt.pairs.work import Loaded, Work
 from adapt.params import InputError
 from adapt.progress import Log
 
@@ -39,19 +40,11 @@ def make_pairs(
     paired = (row.image_id for rows in (given, asked) for row in rows)
     plain = plain_rows(config, train, [*paired, *skipped])
     write_plain(out / NAME, plain)
-    model = Loaded.of(config, base, state / "debias")
-    works = [model.given(given, vocabulary)] if given else []
-    works += [model.sampled(asked, vocabulary, also_given=bool(given))] if asked else []
-    tally = report.Tally(model.tokens, model.inside)
-    with kept(state / "pairs") as store:
-        keys = [work.do(store, log) for work in works]
-        made = (work.pairs(store, own, tally.left) for work, own in zip(works, keys, strict=True))
-        pairs = itertools.chain.from_iterable(made)
-        total = write_pairs(out / "pairs.parquet", tally.passing(pairs), model.origin())
-        store.trim()
-    if not total:
-        raise InputError(_nothing(config, tally.left))
-    likelihood = measured(config, model.model, model.processor, given) if given else None
+    with crew(config.actors, config.actor_cpus, config.device, "pairs") as others:
+        model = Loaded.of(config, base, state / "debias", others)
+        works = [model.given(given, vocabulary)] if given else []
+        works += [model.sampled(asked, vocabulary, also_given=bool(given))] if asked else []
+        tally, likelihood = _worked(model, works, state / "pairs", out, log, given)
     content = report.report(tally, likelihood) | described(config, plain)
     (out / "report.json").write_text(report.written(content), encoding="utf-8")
     if given or config.unit == "continuation" or active(config):
@@ -59,6 +52,22 @@ def make_pairs(
     metrics = pair_metrics(tally, len(given) + len(asked))
     metrics |= {"keep_rows": float(len(plain))} if plain else {}
     return metrics | (report.metrics(content) if given else {})
+
+
+def _worked(
+    model: Loaded, works: Sequence[Work], state: Path, out: Path, log: Log, given: Sequence[Any]
+) -> tuple[report.Tally, Likelihood | None]:
+    """Work everything out that is not known, and write the pairs; what is to be told of them."""
+    tally = report.Tally(model.tokens, model.inside)
+    with kept(state) as store:
+        keys = [work.do(store, log) for work in works]
+        made = (work.pairs(store, own, tally.left) for work, own in zip(works, keys, strict=True))
+        pairs = itertools.chain.from_iterable(made)
+        total = write_pairs(out / "pairs.parquet", tally.passing(pairs), model.origin())
+        store.trim()
+    if not total:
+        raise InputError(_nothing(model.config, tally.left))
+    return tally, model.likelihood(given) if given else None
 
 
 def pair_metrics(tally: report.Tally, rows: int) -> dict[str, float]:

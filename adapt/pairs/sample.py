@@ -58,20 +58,12 @@ class Sampler:
 
         A row's answers are its own in any part.
         """
-        asked = (self._decoding(), self.config.batch, prompt_of, "pairs.batch")
+        asked = (self._with_masks(), self.config.batch, prompt_of, "pairs.batch")
         for part, answers in answered(self.model, self.processor, rows, *asked):
             yield part, self._found(part, answers)
 
-    def _decoding(self) -> Decoding:
-        config = self.config
-        return Decoding(
-            anchor_tokens=config.anchor.anchor_tokens,
-            max_new_tokens=config.max_new_tokens,
-            debias=self.debias,
-            samples=config.samples,
-            temperature=config.temperature,
-            seed=config.seed,
-        )
+    def _with_masks(self) -> Decoding:
+        return dataclasses.replace(decoding_of(self.config), debias=self.debias)
 
     def _found(self, rows: Sequence[Example], answers: generation.Answers) -> list[Outcome]:
         # 1. The anchor belongs to pictures and question: the mean over their answers is read.
@@ -81,7 +73,7 @@ class Sampler:
         counts, found = answers.layout.counts_B.tolist(), list[Outcome]()
         # 2. Ground truth ranks a row's answers.
         chooser = Chooser(
-            self.config, self.model, self.processor, self.vocabulary, self._decoding()
+            self.config, self.model, self.processor, self.vocabulary, self._with_masks()
         )
         for i, ranked in enumerate(chooser.pairs(rows, answers.texts)):
             if isinstance(ranked, LeftOut):
@@ -92,3 +84,14 @@ class Sampler:
             where = annotation(self.model, self.processor, *own)
             found.append(Found(annotation=where, answers=ranked))
         return found
+
+
+def decoding_of(config: PairsConfig) -> Decoding:
+    """How answers are sampled, but for debias masks."""
+    return Decoding(
+        anchor_tokens=config.anchor.anchor_tokens,
+        max_new_tokens=config.max_new_tokens,
+        samples=config.samples,
+        temperature=config.temperature,
+        seed=config.seed,
+    )

@@ -66,6 +66,8 @@ class PairsConfig(Settings):
     likelihood: Window
     repeats: Literal["keep", "drop"]
     batch: Batch
+    actors: Natural
+    actor_cpus: Count
     keep: KeepConfig
     anchor: Shared[AnchorConfig]
     device: Shared[Device]

@@ -32,25 +32,43 @@ from adapt.generation.settings import Config
 from adapt.progress import Log
 
 if TYPE_CHECKING:
+    from adapt.benchmarks.suite import Suite
     from adapt.data.schema import Example
     from adapt.generation.bench import Bench, Tables
     from adapt.generation.chosen import Known
+    from adapt.generation.crew import Crew
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
+    from adapt.cluster.fan import crew
+    from adapt.generation import benched, chosen
+
+    # 1. What is asked is read before a model is: a missing picture is told at once.
+    suites = benched.suites(config)
+    known = chosen.Known.of(results / "data" / "splits")
+    # 2. Who answers: this process, or actors.
+    with crew(config.actors, config.actor_cpus, config.device, "answer") as others:
+        return _answered(config, results, out, suites, known, others)
+
+
+def _answered(
+    config: Config,
+    results: Path,
+    out: Path,
+    suites: "Sequence[Suite]",
+    known: "Known",
+    crew: "Crew | None",
+) -> dict[str, float]:
     from adapt.generation import asked, benched, chosen
     from adapt.generation.bench import Tables
     from adapt.generation.kept import forget
 
-    # 1. What is asked is read before a model is: a missing picture is told at once.
-    suites = benched.suites(config)
     splits, parts, models = results / "data" / "splits", [], dict[str, str]()
-    known = chosen.Known.of(splits)
     extra, choices = list[Tables](), dict[str, chosen.Choice]()
-    # 2. One model after the other.
+    # 1. One model after the other.
     for arm, stage in (("base", "base"), ("tuned", "train")):
-        bench = open_bench(config, results / stage / "model", splits, "test")
+        bench = open_bench(config, results / stage / "model", splits, "test", crew)
         models |= {arm: bench.weights(), f"{arm}_prompt": bench.prompt()}
         parts.append(bench.ask(arm, None, traces=config.traces if arm == "base" else 0))
         choices[arm] = chosen.choose(bench, arm, config, known)
@@ -59,7 +77,7 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
         bench.debias.save(out / asked.debias_file(arm))
         asked.write(out, bench.answered_as())
         extra += benched.asked(bench, suites, arm, choices[arm].rule)
-    # 3. The tables.
+    # 2. The tables.
     tables = Tables.joined(parts)
     tables.write(out)
     chosen.write(out, choices)
@@ -73,14 +91,19 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     return metrics | {f"{arm}/tokens": float(mean) for arm, mean in lengths.mean().items()}
 
 
-def open_bench(config: Config, model: Path, splits: Path, split: str) -> "Bench":
-    """A model, of the workspace or from elsewhere, before the questions of a split."""
+def open_bench(
+    config: Config, model: Path, splits: Path, split: str, crew: "Crew | None" = None
+) -> "Bench":
+    """A model, of the workspace or from elsewhere, before the questions of a split.
+
+    `crew` has it and answers; without one this process does, whatever `answer.actors` says.
+    """
     from adapt.data.tables import read_split
     from adapt.generation.bench import Bench
 
     rows = _asked(config, read_split(splits / f"{split}.parquet"))
     # What is worked out once for a model lies in the state folder of the splits' workspace.
-    return Bench(model, split, rows, config, state_dir(splits.parents[2]))
+    return Bench(model, split, rows, config, state_dir(splits.parents[2]), crew=crew)
 
 
 def _asked(config: Config, rows: "Sequence[Example]") -> "Sequence[Example]":

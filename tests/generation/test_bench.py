@@ -27,6 +27,8 @@ STEER = SteerConfig(alpha=0.5, tau=0.9, trigger="amc", anchor_share=1.0, layers=
 GRID = SteerGrid(alpha=(0.0,), tau=(0.9,), layers=("all",), descriptions=0)
 CONFIG = Config(
     batch=2,
+    actors=0,
+    actor_cpus=1,
     traces=1,
     questions=0,
     benchmarks=(),

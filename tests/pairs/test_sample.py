@@ -44,6 +44,8 @@ SETTINGS |= {
     "likelihood": "any",
     "repeats": "keep",
     "batch": 2,
+    "actors": 0,
+    "actor_cpus": 1,
     "keep": {"kinds": ["exists"], "images": 0, "path": ""},
 }
 SHARED = {"anchor": ANCHOR, "device": "cpu", "max_new_tokens": 6, "seed": 1}

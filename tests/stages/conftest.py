@@ -23,6 +23,8 @@ STEER = SteerConfig(alpha=2.0, tau=100.0, trigger="amc", anchor_share=1.0, layer
 GRID = SteerGrid(alpha=(0.0, 1.0, 4.0), tau=(100.0,), layers=((0, 2), "all"), descriptions=0)
 ANSWER = Config(
     batch=8,
+    actors=0,
+    actor_cpus=1,
     traces=3,
     questions=0,
     benchmarks=(),

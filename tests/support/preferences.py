@@ -28,6 +28,8 @@ SETTINGS = {
         "likelihood": "any",
         "repeats": "keep",
         "batch": 3,
+        "actors": 0,
+        "actor_cpus": 1,
     },
     "keep": {"kinds": ["exists", "colour"], "images": 0, "path": ""},
 }
