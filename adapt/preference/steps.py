@@ -6,6 +6,7 @@ its loss is made of is in `adapt/preference/trainer.py`.
 
 import math
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,24 @@ class StepTrainer(DPOTrainer):
         pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         rows = self.train_dataset if train_dataset is None else train_dataset
         return RandomSampler(rows, num_samples=max(len(rows) // pairs, 1) * pairs)
+
+    def _drawn(self) -> list[int]:
+        """The numbers of the rows that the loader will read for the steps, in the file's order.
+
+        All rows where the steps take half as many or more. Any number of workers takes the same.
+        """
+        args, rows = self.args, len(self.train_dataset)
+        pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        read = (args.max_steps + 1) * pairs  # a batch is read ahead of the last step
+        if args.max_steps <= 0 or 2 * read >= rows:
+            return [*range(rows)]
+        # They lie in the first epoch, in the order of the loader that training will make as well.
+        with torch.random.fork_rng(devices=[]):
+            loader = self.get_train_dataloader()
+            self.accelerator._dataloaders.remove(loader)
+            sampler = loader.get_sampler()
+            sampler.set_epoch(0)
+            return sorted(islice(sampler, read))
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
