@@ -113,7 +113,7 @@ def checked(folder: Path) -> int:
 
 def read_at_random(folder: Path) -> int:
     """Rows in the order of training, a step's at a time."""
-    return sum(map(len, _steps(folder)))
+    return sum(map(len, steps(folder)))
 
 
 def batched(folder: Path) -> int:
@@ -121,10 +121,11 @@ def batched(folder: Path) -> int:
     processor = load_processor(folder / BASE)
     ends = (processor.tokenizer.eos_token_id,)
     collate = GuidedCollator(processor=processor, ends=ends, noise=0.3, guide=False)
-    return sum(len(collate(rows)["ids"]) for rows in _steps(folder))
+    return sum(len(collate(rows)["ids"]) for rows in steps(folder))
 
 
-def _steps(folder: Path) -> Iterator[list[dict[str, Any]]]:
+def steps(folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """Rows in a random order, as many at a time as a step takes."""
     rows = dataset(read_pairs(folder / PAIRS), read_ids(folder / PAIRS))
     order = random.Random(0).sample(range(len(rows)), min(SOME, len(rows)))
     size = settings(0).batch_pairs
@@ -220,10 +221,11 @@ def measured(part: str, folder: Path, *words: str) -> dict[str, str]:
 
 def anonymous(process: psutil.Process) -> list[int]:
     """Bytes of anonymous memory of the process, and of each that it has started."""
-    return [_anonymous(one.pid) for one in _family(process)]
+    return [anonymous_of(one.pid) for one in _family(process)]
 
 
-def _anonymous(pid: int) -> int:
+def anonymous_of(pid: int) -> int:
+    """Bytes of anonymous memory of a process; 0 where there is none."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
