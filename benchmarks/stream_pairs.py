@@ -16,7 +16,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -192,9 +191,9 @@ def measured(part: str, folder: Path, *words: str) -> dict[str, str]:
     command += ["--work", str(folder), *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     start, largest, total, used = time.time(), 0, 0, 0.0
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
         options: dict[str, Any] = {"cwd": ROOT, "env": environment, "stdout": said}
-        with psutil.Popen(command, stderr=subprocess.DEVNULL, **options) as process:
+        with psutil.Popen(command, stderr=wrong, **options) as process:
             while process.poll() is None:
                 sizes = anonymous(process)
                 largest, total = max(largest, *sizes), max(total, sum(sizes))
@@ -202,8 +201,9 @@ def measured(part: str, folder: Path, *words: str) -> dict[str, str]:
                 time.sleep(0.1)
         said.seek(0)
         lines = said.read().splitlines()
-    if process.returncode:
-        raise SystemExit(f"{part}: exit code {process.returncode}")
+        wrong.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{part}: exit code {process.returncode}\n{wrong.read()[-2000:]}")
     rows, seconds = json.loads(lines[-1])
     mark = folder / MARK
     first = f"{json.loads(mark.read_text()) - start:.0f} s" if mark.exists() else ""
