@@ -275,20 +275,21 @@ def main() -> None:
     if options.alone:
         alone(options.alone, options.work, options)
         return
-    table = []
-    for rows in options.rows:
-        with tempfile.TemporaryDirectory(dir=options.work) as name:
-            words = ("--rows", str(rows), "--bytes", str(options.bytes))
-            found = [measured("written", Path(name), *words)]
-            found += [measured(part, Path(name)) for part in options.parts]
-            table += [{"rows": f"{rows:,}", **one} for one in found]
     notes = [
         f"Pictures of {options.bytes / 1000:.0f} kB, answers of {ANSWER} words, {cpus()} cores,"
         " section `train` of params.yaml without kept rows. Memory without what the page cache"
         " holds. Imports and the start of processes are in the time to the first step, not in"
         " rows/s."
     ]
-    write("stream_pairs", "Pairs that stream", notes, table, options)
+    table: list[dict[str, str]] = []
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory(dir=options.work) as name:
+            words = ["--rows", str(rows), "--bytes", str(options.bytes)]
+            for part in ("written", *options.parts):
+                found = measured(part, Path(name), *(words if part == "written" else ()))
+                table.append({"rows": f"{rows:,}", **found})
+                # After every part, so that a long run that is stopped keeps what it has.
+                write("stream_pairs", "Pairs that stream", notes, table, options)
 
 
 if __name__ == "__main__":
