@@ -102,7 +102,7 @@ def read_pairs(path: Path) -> RowGroups[Pair]:
     missing = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
     require(not missing, str(path), f"missing {', '.join(missing)}; {REMAKE}")
     require(file.metadata.num_rows > 0, str(path), f"no rows; {REMAKE}")
-    return RowGroups(path, SCHEMA.names, _Casted(path), _Made(path))
+    return RowGroups(path, SCHEMA.names, _Casted(path), _Made(path), file)
 
 
 def read_ids(path: Path) -> list[str]:

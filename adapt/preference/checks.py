@@ -1,10 +1,9 @@
 """Whether configuration, model and pairs fit together, before anything is computed or started.
 
 Reads the model's configuration and processor, and the pair file; no weights. What the model takes
-of one row is in `adapt/preference/taken.py`.
+of one row is in `adapt/preference/taken.py`, how all rows are read in `adapt/preference/survey.py`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,24 @@ from adapt.attention.settings import beyond
 from adapt.data.tables import read_split
 from adapt.models.load import load_processor
 from adapt.models.prompts import located_tokens, prompt_version
-from adapt.pairs.table import REMAKE, Pair, read_ids, read_origin, read_pairs
+from adapt.pairs.table import REMAKE, read_ids, read_origin, read_pairs
 from adapt.params import InputError, require
 from adapt.preference.settings import Config
-from adapt.preference.taken import Seen, at, check_length, check_pictures, lengths_of, seen_of
+from adapt.preference.survey import AT_ONCE, Facts, FactsCache, Seer, survey
+from adapt.preference.taken import Seen, at, check_length, lengths_of, seen_of
 
-AT_ONCE = 256  # rows whose texts are made tokens together
 
-
-def check(config: Config, base: Path, pairs: Path, plain: Path | None = None) -> None:
+def check(
+    config: Config,
+    base: Path,
+    pairs: Path,
+    plain: Path | None = None,
+    cache: FactsCache | None = None,
+) -> None:
     """Raises InputError with the key, or the file and row, that does not fit the rest.
 
-    `plain` is the file of plain rows, None where none are rehearsed.
+    `plain` is the file of plain rows, None where none are rehearsed; `cache` is where that is kept
+    which takes reading all pairs.
     """
     rows, processor = read_pairs(pairs), load_processor(base)
     read_ids(pairs)
@@ -43,14 +48,14 @@ def check(config: Config, base: Path, pairs: Path, plain: Path | None = None) ->
     require(config.batch_pairs <= len(rows), "train.batch_pairs", problem)
     # 2. The pairs were made for this model.
     _check_origin(model_config, processor, pairs)
-    if config.span_weight != 1:
-        _check_spans(processor, pairs, rows)
-    # 3. Its prompts and answers are still what they were, and long enough.
-    longest = check_rows(model_config, processor, pairs, rows)
-    if config.w_attn > 0 and config.attn_target == "boxes":
-        _check_places(processor, pairs, rows)
-    elif config.w_attn > 0 and config.attn_target == "early":
-        _check_late_tokens(config.anchor.anchor_tokens, longest)
+    is_boxed = config.w_attn > 0 and config.attn_target == "boxes"
+    for key, is_needed in (("span_weight", config.span_weight != 1), ("attn_target", is_boxed)):
+        if is_needed:
+            with at(f"train.{key}"):
+                located_tokens(processor, ["a"], (processor.tokenizer.pad_token_id,))
+    # 3. Its prompts and answers are still what they were, and have what the terms ask for.
+    seer = Seer(base=base, config=model_config, processor=processor)
+    _check_facts(config, pairs, survey(seer, pairs, rows, cache))
     # 4. What is rehearsed is there, and is taken by the same model.
     if plain is not None:
         check_plain(config, model_config, processor, plain)
@@ -72,23 +77,6 @@ def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) 
                 check_length(model_config, length.prompt + seen.more + length.chosen)
 
 
-def check_rows(model_config: Any, processor: Any, pairs: Path, rows: Sequence[Pair]) -> int:
-    """That prompts and answers become tokens, and pictures the image tokens of the anchors.
-
-    Returns how many tokens the longest chosen answer has behind what both answers begin with.
-    Raises InputError with file and row.
-    """
-    longest, known = 0, dict[object, Seen]()
-    for start in range(0, len(rows), AT_ONCE):
-        part = [*enumerate(rows[start : start + AT_ONCE], start + 1)]
-        lengths = lengths_of(processor, pairs, part)
-        for (number, row), length in zip(part, lengths, strict=True):
-            with at(f"{pairs}: row {number} ({row.id})"):
-                check_pictures(model_config, processor, row, length, known)
-        longest = max(longest, *(one.chosen - one.begun for one in lengths))
-    return longest
-
-
 def _check_origin(model_config: Any, processor: Any, pairs: Path) -> None:
     origin, kind = read_origin(pairs), model_config.model_type
     problem = f"made with a model of type {origin.model_type}, but the base is {kind}; {REMAKE}"
@@ -98,29 +86,18 @@ def _check_origin(model_config: Any, processor: Any, pairs: Path) -> None:
     require(origin.prompt == version, str(pairs), problem)
 
 
-def _check_spans(processor: Any, pairs: Path, rows: Sequence[Pair]) -> None:
-    """A weight of spans needs some, and a tokenizer that says where its tokens come from."""
-    with at("train.span_weight"):
-        located_tokens(processor, ["a"], (processor.tokenizer.pad_token_id,))
+def _check_facts(config: Config, pairs: Path, facts: Facts) -> None:
+    """That the rows together have what weighted spans and attention supervision look at."""
     problem = f"no answer in {pairs} has words that decide; set it to 1"
-    has_spans = any(row.chosen_spans or row.rejected_spans for row in rows)
-    require(has_spans, "train.span_weight", problem)
-
-
-def _check_late_tokens(anchor_tokens: int, longest: int) -> None:
-    """Attention supervision looks at tokens after the first K."""
-    fact = f"the longest chosen answer has {longest} to train (or set train.w_attn to 0)"
-    problem = f"{anchor_tokens} tokens leave nothing to supervise: {fact}"
-    require(longest > anchor_tokens, "anchor.anchor_tokens", problem)
-
-
-def _check_places(processor: Any, pairs: Path, rows: Sequence[Pair]) -> None:
-    """Supervision by boxes looks at mentions of things whose boxes are known, behind the prefix."""
-    with at("train.attn_target"):
-        located_tokens(processor, ["a"], (processor.tokenizer.pad_token_id,))
-    problem = f"boxes, but no chosen answer in {pairs} names a thing whose box is known"
-    advice = "give the training data objects with boxes, or set it to early or anchor"
-    is_placed = any(
-        place.boxes and place.start >= len(row.prefix) for row in rows for place in row.places
-    )
-    require(is_placed, "train.attn_target", f"{problem}; {advice}")
+    require(config.span_weight == 1 or facts.spanned, "train.span_weight", problem)
+    if config.w_attn > 0 and config.attn_target == "boxes":
+        problem = f"boxes, but no chosen answer in {pairs} names a thing whose box is known"
+        advice = "give the training data objects with boxes, or set it to early or anchor"
+        require(facts.placed, "train.attn_target", f"{problem}; {advice}")
+    elif config.w_attn > 0 and config.attn_target == "early":
+        anchor_tokens = config.anchor.anchor_tokens  # it looks at tokens after these
+        fact = f"the longest chosen answer has {facts.longest} to train"
+        problem = f"{anchor_tokens} tokens leave nothing to supervise: {fact}"
+        advice = "(or set train.w_attn to 0)"
+        is_late = facts.longest > anchor_tokens
+        require(is_late, "anchor.anchor_tokens", f"{problem} {advice}")

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from adapt.pairs.table import Pair
@@ -39,11 +40,23 @@ def dataset(pairs: Sequence[Pair], ids: Sequence[str]) -> Dataset:
     return table.with_transform(_Looked(pairs))
 
 
-def with_columns(rows: Dataset, columns: Mapping[str, Sequence[float]]) -> Dataset:
-    """The rows with more columns; how they are looked up stays, which `add_column` forgets."""
+def chosen(rows: Dataset, places: Sequence[int]) -> Dataset:
+    """The rows with these numbers, which are in order; all of them as they are."""
+    return rows if len(places) == len(rows) else rows.select(places)
+
+
+def with_columns(
+    rows: Dataset, columns: Mapping[str, Sequence[float]], places: Sequence[int] | None = None
+) -> Dataset:
+    """The rows with more columns; how they are looked up stays, which `add_column` forgets.
+
+    `places`: which rows the values belong to; the others have NaN.
+    """
     made, way = rows, rows.format
     for name, column in columns.items():
-        made = made.add_column(name, [*column])
+        values = np.full(len(rows), np.nan)
+        values[slice(None) if places is None else [*places]] = column
+        made = made.add_column(name, values.tolist())
     return made.with_format(way["type"], **way["format_kwargs"])
 
 

@@ -9,11 +9,13 @@ stop being finite ends with FloatingPointError, which names the step, the rows a
 checkpoint is; Ray does not try again what would come out the same.
 """
 
+import functools
 import hashlib
 import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from adapt.preference.movement import StillWeights
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.result import deliver, write_result
 from adapt.preference.settings import Config
+from adapt.preference.survey import FactsCache
 from adapt.preference.workers import WorkerSetup, on_ray, require_finite
 from adapt.progress import Log
 
@@ -58,9 +61,12 @@ def fit(
         problem = f"{plain} has no rows to keep, and no other term has a weight: nothing to train"
         require(config.total > 0, "train.w_keep", problem)
         plain = None
-    check(config, base, pairs, plain)
+    digest = functools.cache(lambda path: storage.digest(storage.files_of(path)))
+    # Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`.
+    home = (os.environ.get(submit.STORAGE) if submit.inside() else None) or str(state.resolve())
+    check(config, base, pairs, plain, FactsCache(uri=f"{home}/checked", digest=digest))
     adapters.check(config, base)
-    setup = _setup(config, base, pairs, plain, state, log)
+    setup = _setup(config, base, pairs, plain, home, digest, log)
     root = (workspace or state).resolve()
     sweep(state, root)
     with claimed(state, setup.name, root, code_key()) as training:
@@ -128,17 +134,20 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
 
 
 def _setup(
-    config: Config, base: Path, pairs: Path, plain: Path | None, state: Path, log: Log
+    config: Config,
+    base: Path,
+    pairs: Path,
+    plain: Path | None,
+    home: str,
+    digest: Callable[[Path], str],
+    log: Log,
 ) -> WorkerSetup:
-    files = [base, pairs] + ([plain] if plain is not None else [])
-    digests = [storage.digest(storage.files_of(path)) for path in files]
+    digests = [digest(path) for path in (base, pairs, plain) if path is not None]
     # How long one waits, and how often one tries again, is no part of what is trained.
     trained = config.model_dump(mode="json", exclude={"max_failures", "wait_minutes"})
     inputs = json.dumps([trained, *digests], sort_keys=True)
     name = f"train-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
-    # Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`.
-    storage_uri = os.environ.get(submit.STORAGE) if submit.inside() else None
-    reference = ReferenceCache(uri=f"{storage_uri or state.resolve()}/reference", base=digests[0])
+    reference = ReferenceCache(uri=f"{home}/reference", base=digests[0])
     return WorkerSetup(
         config=config,
         base=submit.share(base),

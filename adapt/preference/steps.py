@@ -6,6 +6,7 @@ its loss is made of is in `adapt/preference/trainer.py`.
 
 import math
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import RandomSampler
 from trl import DPOTrainer
 
 from adapt.models.load import load_model
-from adapt.preference.collate import IDS, PASS
+from adapt.preference.collate import IDS, PASS, REFERENCE
 from adapt.preference.losses import Weights
 
 
@@ -39,6 +40,8 @@ class StepTrainer(DPOTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """One forward and backward for each pass; workers exchange gradients after the last."""
+        values = [value for name, value in inputs.items() if name.endswith(REFERENCE)]
+        assert not any(one.isnan().any() for one in values), "a row that `_drawn` does not know of"
         passes, loss = self.weights.passes(), torch.zeros((), device=self.args.device)
         for name in passes:
             one = {**inputs, PASS: name}
@@ -76,6 +79,24 @@ class StepTrainer(DPOTrainer):
         pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         rows = self.train_dataset if train_dataset is None else train_dataset
         return RandomSampler(rows, num_samples=max(len(rows) // pairs, 1) * pairs)
+
+    def _drawn(self) -> list[int]:
+        """The numbers of the rows that the steps will take, in the order of the file.
+
+        All rows where the steps take half as many or more. Any number of workers takes the same.
+        """
+        args, rows = self.args, len(self.train_dataset)
+        pairs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        taken = args.max_steps * pairs
+        if taken <= 0 or 2 * taken >= rows:
+            return [*range(rows)]
+        # They lie in the first epoch, in the order of the loader that training will make as well.
+        with torch.random.fork_rng(devices=[]):
+            loader = self.get_train_dataloader()
+            self.accelerator._dataloaders.remove(loader)
+            sampler = loader.get_sampler()
+            sampler.set_epoch(0)
+            return sorted(islice(sampler, taken))
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ from adapt.preference.collate import (
     chosen_half,
     part,
 )
-from adapt.preference.dataset import with_columns
+from adapt.preference.dataset import chosen, with_columns
 from adapt.preference.head import check_head
 from adapt.preference.keeping import KeepingTrainer
 from adapt.preference.losses import Metrics, Weights, anchored, displacement, dpo, sft
@@ -98,8 +98,11 @@ class AdaptTrainer(KeepingTrainer):
         check_head(self)
         self.anchor_tokens, self.attn_layers = anchor_tokens, attn_layers
         self.attn_target = attn_target
+        places = (
+            self._drawn()
+        )  # a forward for each row that is never trained on would be for nothing
         source = reference.Source(
-            rows=self.train_dataset,
+            rows=chosen(self.train_dataset, places),
             collate=self.data_collator,
             batch_size=self.args.per_device_train_batch_size,
             log_probs=self._reference_log_probs,
@@ -109,7 +112,7 @@ class AdaptTrainer(KeepingTrainer):
             form=self.data_collator.form,
         )
         columns = reference.columns(source, cache, guided=weights.vag > 0)
-        self.train_dataset = with_columns(self.train_dataset, columns)
+        self.train_dataset = with_columns(self.train_dataset, columns, places)
         self._learn(cache, source.weights)
         self.precompute_ref_logps = True  # TRL's name for: take them from the batch
         if self.ref_model is not None:

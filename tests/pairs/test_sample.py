@@ -19,7 +19,7 @@ from adapt.pairs.sample import Sampler
 from adapt.pairs.settings import PairsConfig
 from adapt.pairs.table import Origin, Pair, read_pairs, write_pairs
 from adapt.params import load
-from adapt.preference.checks import check_rows
+from adapt.preference.survey import check_rows
 from tests.support.families import CASES, QUESTIONS, built, mixed
 from tests.support.preference_rows import ANCHOR, png
 
@@ -101,7 +101,7 @@ def test_pairs_fit_the_model_that_made_them(name, tmp_path):
     assert pairs, "a random model's answers differ"
     origin = Origin(prompt=prompt_version(processor), model_type=model.config.model_type)
     write_pairs(path, pairs, origin)
-    check_rows(model.config, processor, path, read_pairs(path))
+    check_rows(model.config, processor, path, read_pairs(path), range(len(pairs)))
     for pair in pairs:
         pictures = [open_picture(content) for content in pair.images]
         layout = layout_of(model, encode(processor, [pictures], [pair.question]))

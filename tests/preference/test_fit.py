@@ -72,7 +72,7 @@ def test_in_process_twice_gives_the_same_bytes_and_leaves_its_result_alone(input
     assert steps == [1, 2, 3, 4, 5, 6]
     (kept,) = (tmp_path / "a/state").glob("train-*")
     names = sorted(path.name for path in (tmp_path / "a/state").iterdir())
-    assert names == ["locks", "reference", kept.name]
+    assert names == ["checked", "locks", "reference", kept.name]
     assert sorted(path.name for path in kept.iterdir()) == ["final", "training.json"]
     result = kept / "final/model/model.safetensors"
     assert result.samefile(tmp_path / "a/out/model/model.safetensors"), "its space is taken once"
