@@ -117,10 +117,12 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
-            # 4. All ranks save, because Ray waits for all; rank 0 has the files.
+            # 4. All ranks save, because Ray waits for all; rank 0 has the files. A divided model is
+            #    put together by all of them.
             final.mkdir()
+            model = trainer.whole_model(base)
             if is_first:
-                write_result(trainer, what, config, base, final)
+                write_result(trainer, model, what, config, base, final)
             checkpoints.save(final)
     except FloatingPointError as error:
         return str(error)
@@ -132,8 +134,10 @@ def _setup(
 ) -> WorkerSetup:
     files = [base, pairs] + ([plain] if plain is not None else [])
     digests = [storage.digest(storage.files_of(path)) for path in files]
-    # How long one waits, and how often one tries again, is no part of what is trained.
-    trained = config.model_dump(mode="json", exclude={"max_failures", "wait_minutes"})
+    # How many workers share the rows, how long one waits, and how often one tries again is no part
+    # of what is trained.
+    how = {"workers", "max_failures", "wait_minutes"}
+    trained = config.model_dump(mode="json", exclude=how)
     inputs = json.dumps([trained, *digests], sort_keys=True)
     name = f"train-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     # Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`.

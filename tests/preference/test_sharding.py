@@ -1,0 +1,115 @@
+"""A model that is divided among two processes trains as the whole one does in one process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapt.models.load import load_model, save
+from adapt.pairs.plain import write_plain
+from adapt.pairs.table import Pair, write_pairs
+from adapt.params import InputError
+from adapt.preference.settings import Config
+from tests.preference.test_families import rows
+from tests.support import divided, tiny_world
+from tests.support.divided import Case, Found
+from tests.support.families import built
+from tests.support.preference_rows import (
+    TRAIN,
+    lora,
+    origin,
+    pairs,
+    plain_rows,
+    settings,
+    spanned,
+)
+
+STEPS = 6
+QUICK = dict(steps=STEPS, batch_pairs=4, checkpoint_every=2)
+"""The first step has a learning rate of 0."""
+EVERY = dict(w_anchor=0.4, w_keep=0.6, span_weight=4.0, vag_form="same_text")
+CASES: dict[str, dict[str, Any]] = {
+    "llava-full": dict(tower="full", keep_form="sft", **EVERY),
+    "llava-lora": dict(lora=lora(2), tower="lora", keep_form="kl", **EVERY),
+    "llava-parts": dict(tower="full", accumulation=2, gradient_checkpointing=True),
+    "qwen2_5_vl-full": dict(tower="full", w_vag=0.0),
+    "qwen2_5_vl-lora": dict(lora=lora(2), gradient_checkpointing=True),
+}
+
+
+def family_pairs(name: str) -> list[Pair]:
+    """The rows of `test_families` as pairs."""
+    scores = dict(kind="describe", chosen_score=1.0, rejected_score=0.0, views=())
+    made = []
+    for row in rows(name):
+        lists = {key: tuple(row[key]) for key in ("images", "anchor", "support")}
+        made.append(Pair(**scores, **(row | lists)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By family, `base/`, `pairs.parquet` and `plain.parquet`."""
+    folder = tmp_path_factory.mktemp("inputs")
+    made = spanned(pairs(18))
+    worlds = {"llava": (tiny_world.model(), tiny_world.processor(), made)}
+    worlds["qwen2_5_vl"] = (*built("qwen2_5_vl"), family_pairs("qwen2_5_vl"))
+    for name, (model, processor, pair_rows) in worlds.items():
+        (folder / name).mkdir()
+        save(model, processor, folder / name / "base")
+        write_pairs(folder / name / "pairs.parquet", pair_rows, origin())
+        write_plain(folder / name / "plain.parquet", plain_rows(10))
+    return folder
+
+
+def cases(inputs: Path, workers: int, **changes: Any) -> list[Case]:
+    """All cases, divided among so many workers, or for 0 undivided."""
+    made = []
+    how = dict(workers=workers, shard="fsdp" if workers else "none", **QUICK, **changes)
+    for name, own in CASES.items():
+        config, family = settings(**(how | own)), inputs / name.partition("-")[0]
+        plain = family / "plain.parquet" if config.w_keep else None
+        made.append(Case(name, config, family / "base", family / "pairs.parquet", plain))
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(inputs, tmp_path_factory) -> dict[str, Found]:
+    return divided.run(cases(inputs, 0), 1, tmp_path_factory.mktemp("alone") / "run")
+
+
+@pytest.fixture(scope="module")
+def two(inputs, tmp_path_factory) -> dict[str, Found]:
+    return divided.run(cases(inputs, 2), 2, tmp_path_factory.mktemp("two") / "run")
+
+
+def near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_loss_gradients_and_norm_of_a_step_are_those_of_one_process(name, alone, two):
+    whole, shared = alone[name], two[name]
+    assert not shared.error
+    assert len(shared.losses) == len(whole.losses) == STEPS
+    assert shared.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert shared.norms == pytest.approx(whole.norms, rel=1e-5)
+    for step in (0, 1):  # at the same weights
+        assert shared.gradients[step].keys() == whole.gradients[step].keys()
+        near(shared.gradients[step], whole.gradients[step])
+    assert any(gradient.abs().max() > 1e-2 for gradient in whole.gradients[0].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_exported_model_is_that_of_one_process(name, alone, two, inputs):
+    (file,) = two[name].model.glob("*.safetensors")
+    base = load_model(inputs / name.partition("-")[0] / "base").state_dict()
+    expected, found = (load_model(each[name].model).state_dict() for each in (alone, two))
+    assert load_file(file).keys() == load_file(alone[name].model / file.name).keys()
+    near(found, expected)
+    assert any(not found[key].equal(base[key]) for key in found)
