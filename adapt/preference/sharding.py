@@ -18,6 +18,7 @@ transformers keeps for models that were divided by `from_pretrained`: the model 
 placement and of its gradients, and nothing wraps it.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,7 @@ class ShardTrainer(DPOTrainer):
             self.ref_model = None
         self.accelerator.device_placement = True
         divide(self.model, self.accelerator.device)
-        # What transformers calls a model that takes care of its placement and its gradients. These
-        # are reduced after every pass: kept until the last one, they would be whole.
+        # What transformers calls a model that takes care of its placement and its gradients.
         self.is_distributed_loading_by_transformers = True
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -97,6 +97,10 @@ class ShardTrainer(DPOTrainer):
         """The norm is that of all shares together."""
         norm = super()._clip_grad_norm(model)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def _defer_fsdp_gradient_reduction(self) -> nullcontext[None]:
+        """Gradients are divided after every pass: kept until the last one, they would be whole."""
+        return nullcontext()
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

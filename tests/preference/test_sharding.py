@@ -8,15 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adapt.attention.layout import layout_of
 from adapt.models.load import load_model, save
+from adapt.models.prompts import encode
 from adapt.pairs.plain import write_plain
-from adapt.pairs.table import Pair, write_pairs
+from adapt.pairs.table import Pair, PairView, write_pairs
 from adapt.params import InputError
 from adapt.preference.settings import Config
-from tests.preference.test_families import rows
+from tests.preference.test_families import ASKED, rows
 from tests.support import divided, tiny_world
 from tests.support.divided import Case, Found
-from tests.support.families import built
+from tests.support.families import built, mixed
 from tests.support.preference_rows import (
     TRAIN,
     lora,
@@ -42,10 +44,15 @@ CASES: dict[str, dict[str, Any]] = {
 
 def family_pairs(name: str) -> list[Pair]:
     """The rows of `test_families` as pairs."""
-    scores = dict(kind="describe", chosen_score=1.0, rejected_score=0.0, views=())
-    made = []
-    for row in rows(name):
+    scores, made = dict(kind="describe", chosen_score=1.0, rejected_score=0.0), []
+    views = layout_of(built(name)[0], encode(built(name)[1], mixed(name), ASKED)).views
+    for i, row in enumerate(rows(name)):
         lists = {key: tuple(row[key]) for key in ("images", "anchor", "support")}
+        lists["views"] = tuple(
+            PairView(image=each.image, kind=each.kind, rows=each.grid[0], columns=each.grid[1])
+            for each in views
+            if each.sample == i
+        )
         made.append(Pair(**scores, **(row | lists)))
     return made
 
@@ -111,5 +118,9 @@ def test_the_exported_model_is_that_of_one_process(name, alone, two, inputs):
     base = load_model(inputs / name.partition("-")[0] / "base").state_dict()
     expected, found = (load_model(each[name].model).state_dict() for each in (alone, two))
     assert load_file(file).keys() == load_file(alone[name].model / file.name).keys()
-    near(found, expected)
+    for key, value in expected.items():
+        # The same for all keys, it changes no attention: its gradient is 0 but for rounding, of
+        # which Adam makes whole steps.
+        if not key.endswith("k_proj.bias"):
+            near(found[key], value)
     assert any(not found[key].equal(base[key]) for key in found)
