@@ -43,7 +43,9 @@ def divide(model: nn.Module, device: torch.device) -> None:
     inside = ""
     for name, module in list(model.named_modules()):
         is_outer = not inside or not name.startswith(inside)
-        if is_outer and isinstance(module, GradientCheckpointingLayer):  # a block, by its other name
+        if is_outer and isinstance(
+            module, GradientCheckpointingLayer
+        ):  # a block, by its other name
             inside = f"{name}."
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)

@@ -1,6 +1,7 @@
 """A model that is divided among two processes trains as the whole one does in one process."""
 
-from collections.abc import Iterator
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cases(inputs: Path, workers: int, **changes: Any) -> list[Case]:
     """All cases, divided among so many workers, or for 0 undivided."""
     made = []
-    how = dict(workers=workers, shard="fsdp" if workers else "none", **QUICK, **changes)
+    how = dict(workers=workers, shard="fsdp" if workers else "none", **QUICK)
     for name, own in CASES.items():
-        config, family = settings(**(how | own)), inputs / name.partition("-")[0]
+        config, family = settings(**(how | own | changes)), inputs / name.partition("-")[0]
         plain = family / "plain.parquet" if config.w_keep else None
         made.append(Case(name, config, family / "base", family / "pairs.parquet", plain))
     return made
@@ -91,6 +92,11 @@ def alone(inputs, tmp_path_factory) -> dict[str, Found]:
 @pytest.fixture(scope="module")
 def two(inputs, tmp_path_factory) -> dict[str, Found]:
     return divided.run(cases(inputs, 2), 2, tmp_path_factory.mktemp("two") / "run")
+
+
+def resumed(made: list[Case], two: dict[str, Found], step: int = 2) -> list[Case]:
+    """The cases, from where two processes were after a step: within an epoch, or at its end."""
+    return [dataclasses.replace(c, resume=two[c.name].checkpoint(step)) for c in made]
 
 
 def near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
@@ -115,12 +121,51 @@ def test_loss_gradients_and_norm_of_a_step_are_those_of_one_process(name, alone,
 @pytest.mark.parametrize("name", CASES)
 def test_the_exported_model_is_that_of_one_process(name, alone, two, inputs):
     (file,) = two[name].model.glob("*.safetensors")
-    base = load_model(inputs / name.partition("-")[0] / "base").state_dict()
-    expected, found = (load_model(each[name].model).state_dict() for each in (alone, two))
     assert load_file(file).keys() == load_file(alone[name].model / file.name).keys()
-    for key, value in expected.items():
-        # The same for all keys, it changes no attention: its gradient is 0 but for rounding, of
-        # which Adam makes whole steps.
-        if not key.endswith("k_proj.bias"):
-            near(found[key], value)
+    base = load_model(inputs / name.partition("-")[0] / "base").state_dict()
+    found = same_models(two[name], alone[name])
     assert any(not found[key].equal(base[key]) for key in found)
+
+
+def same_models(found: Found, expected: Found) -> dict[str, torch.Tensor]:
+    """The weights of both are near each other; returns the first ones."""
+    weights, others = (load_model(one.model).state_dict() for one in (found, expected))
+    assert weights.keys() == others.keys()
+    for key, value in others.items():
+        # The same for all keys, this bias changes no attention: its gradient is 0 but for rounding,
+        # of which Adam makes whole steps.
+        if not key.endswith("k_proj.bias"):
+            near(weights[key], value)
+    return weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1, 2, 4], ids="{}-workers".format)
+def test_a_training_goes_on_with_another_number_of_workers(workers, inputs, alone, two, tmp_path):
+    """From the checkpoint of two; 0 workers: undivided, in one process."""
+    made = cases(inputs, workers, **({"accumulation": 1} if workers == 4 else {}))
+    found = divided.run(resumed(made, two), max(workers, 1), tmp_path / "run")
+    for name, one in found.items():
+        assert len(one.norms) == STEPS - 2, "it has not begun anew"
+        assert one.losses == pytest.approx(alone[name].losses, rel=1e-5)
+        assert one.norms == pytest.approx(alone[name].norms[2:], rel=1e-4)
+        same_models(one, two[name])
+
+
+@pytest.mark.slow
+def test_workers_stop_together_and_an_undivided_checkpoint_is_refused(inputs, alone, tmp_path):
+    """A loss that is not finite ends the run at both, before the weights have seen it."""
+    case = next(case for case in cases(inputs, 2) if case.name == "llava-parts")
+    bad = case.config.model_copy(update={"learning_rate": 1e30})
+    made = [dataclasses.replace(case, name="nan", config=bad)]
+    other = alone["llava-full"].checkpoint(4)
+    made.append(dataclasses.replace(case, name="other", resume=other))
+    found = divided.run(made, 2, tmp_path / "run")
+    assert re.match(r"the loss is (nan|inf|-inf) at step \d, in the rows row-", found["nan"].error)
+    rows = found["nan"].error.partition(" in the rows ")[2].split(", ")
+    assert len(rows) == 4, "of both"
+    assert any(not each.isfinite().all() for each in found["nan"].gradients[-1].values())
+    assert found["other"].error == (
+        f"{other} was made with train.shard: none, and cannot be divided; "
+        "go on with that, or remove it to start anew"
+    )

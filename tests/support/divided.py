@@ -3,7 +3,7 @@
     found = run([Case(...), Case(...)], processes=2, folder=...)
 
 Each process builds the trainer as a worker does. All cases of a call share their processes, whose
-start takes longest. With one process there is no process group.
+start takes longest. There is a process group where one of the cases is divided.
 """
 
 import dataclasses
@@ -72,15 +72,19 @@ def _read(folder: Path) -> Found:
 
 def _work(rank: int, cases: list[Case], processes: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    if processes > 1:
+    is_group = any(case.config.shard == "fsdp" for case in cases)
+    if is_group:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
         os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # not asked: there is a group
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "1",
+        }  # not asked: there is a group
         where = f"file://{folder / 'group'}"
         dist.init_process_group("gloo", init_method=where, rank=rank, world_size=processes)
     for case in cases:
         _train(rank, case, folder / case.name)
-    if processes > 1:
+    if is_group:
         dist.destroy_process_group()
 
 
@@ -89,6 +93,7 @@ def _train(rank: int, case: Case, to: Path) -> None:
     cache = ReferenceCache(uri=str(to / "reference"), base=case.name)
     files = (case.base, case.pairs, cache, to / "work", case.plain)
     trainer, _ = build_trainer(case.config, torch.device("cpu"), *files)
+    trainer.args.save_total_limit = None
     norms: list[float] = []
     gradients: list[dict[str, Tensor]] = []
     _watch(trainer, norms, gradients)
