@@ -107,7 +107,7 @@ class ShardTrainer(DPOTrainer):
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The checkpoint of a divided model: what is trained, and what the optimizer knows of it."""
+        """Of a divided model what is trained, and what the optimizer knows of it."""
         if not self.is_sharded:
             return super().save_model(output_dir, _internal_call)
         assert output_dir is not None, "checkpoints have a folder"
@@ -158,9 +158,10 @@ class ShardTrainer(DPOTrainer):
     # ---- the result ----------------------------------------------------------------------------
 
     def whole_model(self, base: Path) -> Any:
-        """The trained model, undivided; of a divided one on the CPU of the first process, else None.
+        """The trained model, undivided; with adapters it still has them.
 
-        All processes take part. With adapters it still has them.
+        All processes take part. One that was divided is on the CPU of the first process, and None
+        at the others.
         """
         model = self.accelerator.unwrap_model(self.model)
         if not self.is_sharded:

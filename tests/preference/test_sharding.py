@@ -14,14 +14,11 @@ from adapt.models.load import load_model, save
 from adapt.models.prompts import encode
 from adapt.pairs.plain import write_plain
 from adapt.pairs.table import Pair, PairView, write_pairs
-from adapt.params import InputError
-from adapt.preference.settings import Config
 from tests.preference.test_families import ASKED, rows
 from tests.support import divided, tiny_world
 from tests.support.divided import Case, Found
 from tests.support.families import built, mixed
 from tests.support.preference_rows import (
-    TRAIN,
     lora,
     origin,
     pairs,
