@@ -124,6 +124,33 @@ def test_the_exported_model_is_that_of_one_process(name, alone, two, inputs):
     assert any(not found[key].equal(base[key]) for key in found)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_each_worker_holds_and_writes_its_share(name, two, alone):
+    """Weights and both moments: 12 bytes for each trained weight, over both workers together."""
+    files = sorted(two[name].checkpoint(STEPS).glob("shard-*.safetensors"))
+    sizes = [sum(each.numel() for each in load_file(file).values()) for file in files]
+    trained = [each.numel() for each in alone[name].gradients[0].values()]
+    assert len(sizes) == 2
+    assert sum(sizes) == 3 * sum(trained) + len(trained), "and of each tensor Adam's steps"
+    assert max(sizes) < 0.55 * sum(sizes)
+
+
+@pytest.mark.slow
+def test_adapters_in_32_bits_over_a_base_in_16(inputs, tmp_path):
+    """The base is exchanged in 16 bits, and the passes compute in them."""
+    save(tiny_world.model(), tiny_world.processor(), tmp_path / "base", torch.bfloat16)
+    found = []
+    for workers in (0, 2):
+        made = next(c for c in cases(inputs, workers, precision="bf16") if c.name == "llava-lora")
+        made = dataclasses.replace(made, base=tmp_path / "base")
+        found.append(divided.run([made], max(workers, 1), tmp_path / f"{workers}")[made.name])
+    whole, shared = found
+    assert shared.losses == pytest.approx(whole.losses, rel=0.02)
+    assert all(each.dtype == torch.float32 for each in shared.gradients[0].values())
+    assert shared.gradients[0].keys() == whole.gradients[0].keys()
+
+
 def same_models(found: Found, expected: Found) -> dict[str, torch.Tensor]:
     """The weights of both are near each other; returns the first ones."""
     weights, others = (load_model(one.model).state_dict() for one in (found, expected))
