@@ -62,7 +62,8 @@ def _played(root: Path, options: argparse.Namespace) -> None:
     asked = RoundsConfig(rounds=options.rounds, seeds=tuple(dict.fromkeys(seeds)))
     jobs = options.jobs or pool.default_jobs()
     # One process trains, as for the arms of a comparison.
-    of = chain.comparison(root, changed(content, "train", {"workers": 0}), asked, jobs)
+    alone = changed(content, "train", {"workers": 0, "shard": "none"})
+    of = chain.comparison(root, alone, asked, jobs)
     with prefect_here(root, "rounds"):
         table = rounds(of, asked)
     shipped = json.loads((root / curve.FOLDER / "best.json").read_text(encoding="utf-8"))

@@ -105,7 +105,7 @@ def load_nf4(base: Path) -> Any:
 def hold_in_float32(model: nn.Module) -> None:
     """Adapters as float32, also those over an NF4 base, which TRL rounds to bfloat16."""
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
 
 
@@ -118,13 +118,17 @@ def merged(model: Any, base: Path) -> Any:
     is_nf4 = getattr(model, "is_loaded_in_4bit", False)
     if not is_nf4 and model.dtype in (torch.float32, checkpoint_dtype(base)):
         return model.to("cpu").float().merge_and_unload()
-    fresh = load_model(base)
-    described = copy.copy(model.peft_config["default"])
-    described.base_model_name_or_path = fresh.name_or_path  # or PEFT warns that it is another
-    fresh = peft.get_peft_model(fresh, described)
+    fresh = likewise(load_model(base), model)
     state = {name: tensor.cpu() for name, tensor in peft.get_peft_model_state_dict(model).items()}
     peft.set_peft_model_state_dict(fresh, state)
     return fresh.merge_and_unload()
+
+
+def likewise(fresh: Any, model: Any) -> Any:
+    """Another copy of the base with new adapters where `model` has its own."""
+    description = copy.copy(model.peft_config["default"])
+    description.base_model_name_or_path = fresh.name_or_path  # or PEFT warns that it is another
+    return peft.get_peft_model(fresh, description)
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -67,6 +67,7 @@ def build_trainer(
         attn_layers=config.attn_layers,
         attn_target=config.attn_target,
         cache=cache,
+        shard=config.shard == "fsdp",
     )
     adapters.hold_in_float32(trainer.model)
     # It prints a dict of thirty metrics a step; `ReportCallback` prints what matters.
@@ -102,7 +103,8 @@ def _load(config: Config, base: Path, device: torch.device) -> Any:
     if config.lora.bits == 4:
         model = adapters.load_nf4(base)
     else:
-        model = load_model(base, device, base_dtype(config, base, device))
+        place = torch.device("cpu") if config.shard == "fsdp" else device
+        model = load_model(base, place, base_dtype(config, base, device))
     disable_dropout_in_model(model)
     return model
 

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from adapt.names import one_line
+from adapt.preference import shards
 from adapt.preference.checkpoints import Checkpoints
 from adapt.progress import History, Log
 
@@ -64,6 +65,7 @@ class ReportCallback(TrainerCallback):
         if state.is_world_process_zero and not self._is_size_told:
             self._is_size_told = True
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            size *= args.world_size if shards.are_in(folder) else 1  # this is one share of as many
             print(f"train: a checkpoint takes {size / 1e9:.2g} GB", file=sys.stderr)
         self._checkpoints.save(folder)
 

@@ -123,10 +123,12 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
-            # 4. All ranks save, because Ray waits for all; rank 0 has the files.
+            # 4. All ranks save, because Ray waits for all; rank 0 has the files. A divided model is
+            #    put together by all of them.
             final.mkdir()
+            model = trainer.whole_model(base)
             if is_first:
-                write_result(trainer, what, config, base, final)
+                write_result(trainer, model, what, config, base, final)
             checkpoints.save(final)
     except FloatingPointError as error:
         return str(error)
@@ -143,8 +145,10 @@ def _setup(
     log: Log,
 ) -> WorkerSetup:
     digests = [digest(path) for path in (base, pairs, plain) if path is not None]
-    # How long one waits, and how often one tries again, is no part of what is trained.
-    trained = config.model_dump(mode="json", exclude={"max_failures", "wait_minutes"})
+    # How many workers share the rows, how long one waits, and how often one tries again is no part
+    # of what is trained.
+    how = {"workers", "max_failures", "wait_minutes"}
+    trained = config.model_dump(mode="json", exclude=how)
     inputs = json.dumps([trained, *digests], sort_keys=True)
     name = f"train-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     reference = ReferenceCache(uri=f"{home}/reference", base=digests[0])

@@ -22,6 +22,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from adapt.models.roles import Role
 from adapt.names import one_line
 from adapt.preference.precision import NAMES
+from adapt.preference.shards import local
 
 ENOUGH = 0.5  # share of the weights that should have moved, and of those that should stay moved
 SAMPLE = 256  # weights of a tensor that are looked at during training
@@ -148,7 +149,7 @@ class StillWeights(TrainerCallback):
 def _samples(model: nn.Module) -> Iterator[Tensor]:
     for parameter in model.parameters():
         if parameter.requires_grad:
-            flat = parameter.detach().flatten()
+            flat = local(parameter).flatten()  # of a divided one this process's share
             yield flat[:: max(1, len(flat) // SAMPLE)].cpu().clone()
 
 

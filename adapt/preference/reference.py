@@ -160,8 +160,11 @@ def in_batches(
     # 1. The batches do not depend on the number of ranks, so that the values do not either: how
     #    rows are padded shows in the last digits.
     starts = range(0, count, size)
-    # 2. Each rank takes every n-th of them; the first one, which shows progress, has the most.
-    mine: Any = starts[accelerator.process_index :: accelerator.num_processes]
+    # 2. Each rank takes every n-th of them, and all take equally many: those of a divided model
+    #    exchange weights in every pass. Who has no more takes the first one again.
+    ranks = accelerator.num_processes
+    mine: Any = [*starts[accelerator.process_index :: ranks]]
+    mine += [*starts[:1]] * (-(-len(starts) // ranks) - len(mine))
     if accelerator.is_main_process:
         mine = track(mine, label)
     by_start = {start: worked(range(start, min(start + size, count))) for start in mine}

@@ -22,10 +22,11 @@ from adapt.preference.precision import asked_dtype
 from adapt.preference.settings import Config
 
 
-def write_result(trainer: Any, what: parts.Parts, config: Config, base: Path, folder: Path) -> None:
-    """Write the result of a finished training into `folder`."""
+def write_result(
+    trainer: Any, model: Any, what: parts.Parts, config: Config, base: Path, folder: Path
+) -> None:
+    """Write the result of a finished training into `folder`; `model` is whole."""
     # 1. A plain model in float32; the adapters as they are.
-    model = trainer.accelerator.unwrap_model(trainer.model)
     if config.lora.rank > 0:
         adapters.save_adapter(model, folder / "model" / adapters.ADAPTER)
         model = adapters.merged(model, base)

@@ -47,6 +47,7 @@ Targets = Annotated[
 AttnTarget = Literal["early", "anchor", "boxes"]
 Tower = Literal["auto", "frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
+Shard = Literal["none", "fsdp"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -75,6 +76,7 @@ class Config(Settings):
     """Section `train`."""
 
     workers: Natural
+    shard: Shard
     max_failures: Natural
     wait_minutes: Natural
     batch_pairs: Count
@@ -143,6 +145,15 @@ class Config(Settings):
         params.require(self.tower != "lora" or self.lora.rank > 0, "tower", problem)
         problem = "with lora.rank above 0 adapters alone are trained; set tower to frozen or lora"
         params.require(self.tower != "full" or self.lora.rank == 0, "tower", problem)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        is_whole = self.shard == "none"
+        problem = "fsdp divides a model among Ray's workers; set workers above 0, or shard to none"
+        params.require(is_whole or self.workers > 0, "shard", problem)
+        problem = "fsdp does not divide a base in 4 bits; set lora.bits to 16, or shard to none"
+        params.require(is_whole or self.lora.bits == 16, "shard", problem)
         return self
 
     @property

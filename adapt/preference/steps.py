@@ -15,14 +15,15 @@ from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
-from trl import DPOTrainer
 
 from adapt.models.load import load_model
+from adapt.preference import shards
 from adapt.preference.collate import IDS, PASS, REFERENCE
 from adapt.preference.losses import Weights
+from adapt.preference.sharding import ShardTrainer
 
 
-class StepTrainer(DPOTrainer):
+class StepTrainer(ShardTrainer):
     """Expects batches that have the ids of their rows.
 
     Args:
@@ -109,7 +110,8 @@ class StepTrainer(DPOTrainer):
         and others are saved under older names, so that a resumed run would silently go on from the
         base weights.
         """
-        if is_peft_model(self.model):
+        is_divided = self.is_sharded or shards.are_in(Path(resume_from_checkpoint))
+        if is_divided or is_peft_model(self.model):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         model = self.model if model is None else model
         model.load_state_dict(load_model(Path(resume_from_checkpoint)).state_dict())

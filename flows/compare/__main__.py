@@ -54,7 +54,9 @@ def _comparison(root: Path, options: argparse.Namespace) -> Comparison:
     file = arms.read(options.file)
     if options.seeds:
         file = file.model_copy(update={"seeds": arms.seeds_of(options.seeds)})
-    content = changed(content, "train", {"workers": 0})  # one process trains an arm
+    content = changed(
+        content, "train", {"workers": 0, "shard": "none"}
+    )  # one process trains an arm
     jobs = options.jobs or pool.default_jobs()
     return Comparison(root=root, content=content, arms=file, jobs=jobs, split=options.split)
 

@@ -55,6 +55,12 @@ from tests.support.preferences import config
         (dict(lora=lora(8, dropout=1.0)), "lora.dropout: must be less than 1"),
         (dict(lora=lora(8, targets="q_proj")), "lora.targets: expected all, or names of linear"),
         (dict(save_dtype="int8"), "save_dtype: must be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        (dict(shard="ddp"), "shard: must be 'none' or 'fsdp', got 'ddp'"),
+        (dict(shard="fsdp"), "shard: fsdp divides a model among Ray's workers; set workers above"),
+        (
+            dict(shard="fsdp", workers=2, lora=lora(8, bits=4)),
+            "shard: fsdp does not divide a base in 4 bits; set lora.bits to 16",
+        ),
         (dict(precision="fp16"), "precision: must be 'auto', 'fp32' or 'bf16', got 'fp16'"),
     ],
 )

@@ -33,6 +33,7 @@ from tests.support import tiny_world
 ANCHOR = {"anchor_tokens": 3, "noise_images": 2}
 TRAIN = dict(
     workers=0,
+    shard="none",
     max_failures=1,
     wait_minutes=1,
     batch_pairs=4,
