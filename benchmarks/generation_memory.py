@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from transformers import BatchFeature
 
 from adapt.generation.decoding import answer as answering
 from adapt.generation.decoding.answer import Decoding
@@ -67,7 +68,7 @@ def _answer(model: Any, inputs: Any, side: str, options: argparse.Namespace) -> 
     )
     count = len(inputs["input_ids"])
     # Random ids stand for prompts: there is no tokenizer here.
-    with mock.patch.object(answering, "prompt_inputs", lambda *_: inputs):
+    with mock.patch.object(answering, "encode", lambda *_, **__: BatchFeature(inputs)):
         answers = answering.answer(model, WORDS, [[]] * count, [""] * count, decoding)
     assert answers.mask_BT.shape == (count, options.tokens)
 

@@ -26,7 +26,7 @@ from adapt.attention.deferred import Deferred
 from adapt.attention.layout import Grid, Layout
 from adapt.attention.signals import amc, entropy, normalised
 
-IN_FLIGHT = 2**23  # numbers of the steps that are reduced together: 32 MiB, or one step's
+IN_FLIGHT = 2**22  # numbers of the steps that are reduced together: 16 MiB, or one step's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,18 @@ def mean_of_first(first_BKLN: Tensor, mask_BT: Tensor) -> Tensor:
     return total_BLN / weight_BK.sum(1)[:, None, None]
 
 
+def together(maps: int, rows: int) -> int:
+    """How many steps are reduced at once: as many as `IN_FLIGHT` holds, one at least.
+
+    `maps`: numbers of a step's maps, L B N, which are there four times while they are summed up;
+    `rows`: B H S, of a layer's logits, which are there three times with their softmax.
+
+    >>> together(32 * 576, 32 * 640), together(32 * 64 * 2880, 32 * 64 * 3000)
+    (31, 1)
+    """
+    return max(1, min(Series.STEPS, IN_FLIGHT // (4 * maps + 3 * rows)))
+
+
 class Trace:
     """Recorder of one generation.
 
@@ -98,8 +110,7 @@ class Trace:
         self.patches, self.debias, self.anchor_tokens = by_grid(layout), debias, anchor_tokens
         B, N = layout.columns_BN.shape
         shape, device = (layers, B, N), layout.columns_BN.device
-        # The softmax, its logits and their copy are there at once, of one layer.
-        self._most = max(1, min(Series.STEPS, IN_FLIGHT // (layers * B * N + 3 * rows)))
+        self._most = together(layers * B * N, rows)
         self._first_KLBN = torch.zeros(anchor_tokens, *shape, device=device)
         self._maps_nLBN = torch.zeros(self._most, *shape, device=device)
         self._heat = Series((B, N), torch.float32, device)

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from adapt.attention.settings import PLACES
+from adapt.attention.trace import together
 from adapt.inspect.sizes import Sizes, Stack
 
 FP32 = 4
@@ -58,17 +59,19 @@ def cache(sizes: Sizes, rows: int, length: int, each: int) -> int:
 
 
 def capture(sizes: Sizes, plan: Decoding) -> int:
-    """4 R (L N (K + 4) + T (2 N + 6 L), and 2 N h where answers are not sampled).
+    """4 R (L N K + n (4 L N + 3 H S) + T (2 N + 6 L), and 2 N h where answers are not sampled).
 
-    Maps of the first K tokens, and those of one step with what is worked out from them; the mean
-    map of each token, copied once at the end; five signals and a mark for each token and layer
-    (adapt/attention/trace.py). Hidden states of the picture at two places, in fp32 at most, for the
-    answers of the tables (adapt/attention/similarity.py).
+    Maps of the first K tokens; those of n steps with what is worked out from them, and the logits
+    of a layer with their softmax; the mean map of each token, copied once at the end; five signals
+    and a mark for each token and layer (adapt/attention/trace.py). Hidden states of the picture at
+    two places, in fp32 at most, for the answers of the tables (adapt/attention/similarity.py).
     """
     layers, image = len(sizes.windows), sizes.image_tokens
-    maps = layers * image * (min(plan.anchor_tokens, plan.answer) + 4)
+    maps, row = layers * image, sizes.heads * (sizes.prompt + plan.answer)
+    n = min(together(plan.rows * maps, plan.rows * row), plan.answer) if plan.rows else 0
+    kept = maps * min(plan.anchor_tokens, plan.answer) + n * (4 * maps + 3 * row)
     states = 0 if plan.is_sampled else len(PLACES) * image * sizes.decoder.width
-    return FP32 * plan.rows * (maps + plan.answer * (2 * image + 6 * layers) + states)
+    return FP32 * plan.rows * (kept + plan.answer * (2 * image + 6 * layers) + states)
 
 
 def logits(sizes: Sizes, plan: Decoding) -> int:
@@ -80,14 +83,12 @@ def logits(sizes: Sizes, plan: Decoding) -> int:
 
 
 def step_work(sizes: Sizes, plan: Decoding) -> int:
-    """A step's largest layer: its cache copied once as it grows, and the logits of its attention.
+    """A step's largest layer: its cache copied once as it grows.
 
-    R (2 K D S b + 3 H S 4): keys and values old and new side by side, and the scores, their
-    softmax and what capture gathers of it.
+    R 2 K D S b: keys and values old and new side by side.
     """
-    length = sizes.prompt + plan.answer
     copied = 2 * sizes.key_value_heads * sizes.head_size * plan.each
-    return plan.rows * length * (copied + 3 * sizes.heads * FP32)
+    return plan.rows * (sizes.prompt + plan.answer) * copied
 
 
 def tower_work(sizes: Sizes, plan: Decoding) -> int:

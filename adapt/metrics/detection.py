@@ -283,10 +283,18 @@ def read(path: Path) -> dict[str, Detector]:
     """
     where = one_line(str(path))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_bytes(), where)
+    except OSError as error:
+        raise InputError(f"{where}: is no detector: {one_line(str(error), 100)}") from None
+
+
+def parsed(text: bytes, where: str) -> dict[str, Detector]:
+    """`read` of a file's content; `where` it is from."""
+    try:
+        content = json.loads(text)
         require(content["version"] == VERSION, where, f"is not of version {VERSION}")
         return {name: _detector(one) for name, one in content["variants"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{where}: is no detector: {one_line(str(error), 100)}") from None
 
 

@@ -60,15 +60,21 @@ def register(store: Store, content: str, of: str, tags: Mapping[str, str]) -> st
 
 
 @asks
-def latest(store: Store, of: str) -> tuple[str, bytes] | None:
-    """The number and `detector.json` of the last detector for version `of`; None without one."""
-    client, name = store.client, name_of(store.config.model)
-    query = f"name = '{name}' and tags.`{OF}` = '{int(of)}'"
-    numbers = [int(one.version) for one in client.search_model_versions(query)]
-    if not numbers:
-        return None
-    content = read_file(client, name, str(max(numbers)), FILE, LARGEST)
-    return None if content is None else (str(max(numbers)), content)
+def number(store: Store, of: str) -> str:
+    """The number of the last detector for version `of` of the model; "" where there is none."""
+    query = f"name = '{name_of(store.config.model)}' and tags.`{OF}` = '{int(of)}'"
+    numbers = [int(one.version) for one in store.client.search_model_versions(query)]
+    return str(max(numbers)) if numbers else ""
+
+
+@asks
+def content(store: Store, number: str) -> bytes:
+    """The `detector.json` of a detector; InputError where it has none."""
+    name = name_of(store.config.model)
+    found = read_file(store.client, name, number, FILE, LARGEST)
+    if found is None:
+        raise InputError(f"models:/{name}/{number}: has no {FILE}")
+    return found
 
 
 def _make(store: Store) -> None:

@@ -28,8 +28,7 @@ from pathlib import Path
 
 from adapt import command, environment, params
 from adapt.names import one_line
-from adapt.params import InputError
-from adapt.serving import running
+from adapt.serving import guard, running
 from adapt.serving.settings import ServeConfig
 from adapt.tracking.store import TrackingConfig
 from adapt.watching.settings import WatchConfig
@@ -87,11 +86,8 @@ def _parser() -> ArgumentParser:
 
 def _config(options: Namespace, content: params.Content) -> ServeConfig:
     given = {"host": options.host, "port": options.port}
-    section = content.get("serve")
-    if not isinstance(section, dict):
-        raise InputError("params.yaml: missing section serve")
     changed = {name: value for name, value in given.items() if value is not None}
-    return params.load({**content, "serve": section | changed}, "serve", ServeConfig)
+    return params.load({**content, "serve": content["serve"] | changed}, "serve", ServeConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment.prepare(Path.cwd())
 
     def work() -> int | None:
-        content = params.read(Path.cwd() / "params.yaml")
+        content = guard.settings(Path.cwd())
         config = _config(options, content)
         name = params.load(content, "tracking", TrackingConfig).model
         if options.action == "status":

@@ -6,6 +6,7 @@ token. What is added is the risk of every token, by the version's detector, and 
 of it.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ class Answerer:
         self._ends = end_tokens(model, processor)
         served = known.served if known else None
         self.detector: Detector | None = known.detector if known else None
+        self.detector_version = ""  # of one that was fitted again; "" is the model's own
         self.vocabulary: Vocabulary | None = known.vocabulary if known else None
         self.steer: SteerConfig | None = served.steer if served and served.steer.acts else None
         self.anchor_tokens = served.answered.anchor.anchor_tokens if served else PLAIN_ANCHOR
@@ -87,6 +89,13 @@ class Answerer:
             problem = "its prompt is not the one that it was judged with"
             require(is_same, f"{folder}", f"{problem}; register the model again")
         return cls(model, processor, known, version, pace)
+
+    def warned_by(self, detector: Detector | None, version: str) -> "Answerer":
+        """The same model with another detector, which knows the same words."""
+        other = copy.copy(self)
+        other.detector = detector if self.vocabulary else None
+        other.detector_version = version
+        return other
 
     def answer(self, asked: Sequence[Asked], hear: Hear | None = None) -> list[Answer]:
         """The answers to some questions, made at once where they are decoded alike.
@@ -175,6 +184,7 @@ class Answerer:
             mass=_mean([token.mass for token in tokens]),
             prompt_tokens=int(answers.prompt_B[b]),
             passes=1,
+            detector=self.detector_version,
             maps=maps,
             grids=grids,
         )

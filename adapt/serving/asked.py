@@ -91,6 +91,7 @@ class Answer:
     risk           the highest of the things it names, 0 where it names none; None without detector
     steered, mass  share of steered layers and tokens, and mean attention on the pictures
     passes         how often the model has answered for it
+    detector       version of the one that warns, where it was fitted again; "" is the model's own
     maps           of each token, for each picture: [M]; None unless they were asked for
     grids          (rows, columns) of the maps, for each picture
     """
@@ -106,6 +107,7 @@ class Answer:
     mass: float
     prompt_tokens: int
     passes: int
+    detector: str
     maps: list[list[NDArray[Any]]] | None
     grids: list[tuple[int, int]]
 

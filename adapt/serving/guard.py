@@ -13,15 +13,21 @@ import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from starlette.middleware import Middleware
 
+from adapt import params
 from adapt.addresses import is_loopback
-from adapt.params import Count, Natural, Positive, Settings
+from adapt.params import Count, Natural, Positive, Settings, require
 from adapt.serving.api_errors import ApiError, busy, too_large, too_slow
+from adapt.serving.settings import MIB, Limits, ServeConfig
 
 VARIABLE = "ADAPT_SERVE_GUARD"  # its settings, for the process of the proxy
+WORKSPACE = "ADAPT_WORKSPACE"  # or the workspace that has them
+KEY = "ADAPT_API_KEY"
+BODIES = 4  # bodies of the largest size that may be on their way at once
 OPEN = (
     "/",
     "/page.js",
@@ -49,10 +55,42 @@ class Rules(Settings):
     waiting: Natural
     seconds: Positive
 
+    @classmethod
+    def of(cls, limits: Limits, key: str) -> "Rules":
+        """By section `serve.limits`; `key` as clients send it, "" without one."""
+        return cls(
+            key=digest(key) if key else "",
+            body=limits.body_mib * MIB,
+            bodies=BODIES * limits.body_mib * MIB,
+            waiting=limits.waiting,
+            seconds=limits.seconds,
+        )
+
 
 def callbacks() -> list[Middleware]:
-    """Called by Ray's proxy, by name: the layers around it."""
-    return [Middleware(Guard, Rules.model_validate_json(os.environ[VARIABLE]))]
+    """Called by Ray's proxy, by name: the layers around it.
+
+    The rules are those of the command that has started the server, or, on a cluster that stays up,
+    of the workspace and the key in the proxy's own environment.
+    """
+    if given := os.environ.get(VARIABLE):
+        return [Middleware(Guard, Rules.model_validate_json(given))]
+    config = params.load(settings(workspace()), "serve", ServeConfig)
+    return [Middleware(Guard, Rules.of(config.limits, os.environ.get(KEY, "").strip()))]
+
+
+def workspace() -> Path:
+    """The folder that the environment names; InputError without one."""
+    given = os.environ.get(WORKSPACE, "")
+    require(bool(given), WORKSPACE, "name the workspace, whose params.yaml says how to serve")
+    return Path(given)
+
+
+def settings(root: Path) -> params.Content:
+    """What a workspace's params.yaml says, with a section `serve`."""
+    content = params.read(root / "params.yaml")
+    require(isinstance(content.get("serve"), dict), "params.yaml", "missing section serve")
+    return content
 
 
 def digest(key: str) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.cluster.local import private_folder
-from adapt.params import InputError
+from adapt.params import InputError, require
 from adapt.serving.source import Source
 
 if TYPE_CHECKING:
+    from adapt.metrics.detection import Detector
     from adapt.serving.answerer import Answerer
 
 Open = Callable[[Path, str], "Answerer"]
@@ -35,6 +36,7 @@ class Loaded:
         self._place = Path(tempfile.mkdtemp(prefix="adapt-model-", dir=private_folder()))
         self._stopped = threading.Event()
         self._refused: str | None = None
+        self._unfit: dict[str, str] = {}  # detectors that cannot be read, and why
         self.answerer: Answerer | None = None
         self.trouble, self.reloads = "", -1
         self.look()
@@ -48,7 +50,7 @@ class Loaded:
         return self.answerer
 
     def look(self) -> None:
-        """Load what the source names now, if it is another version."""
+        """Load what the source names now, if it is another version, or has another detector."""
         version = None
         try:
             version = self._source.version()
@@ -56,6 +58,7 @@ class Loaded:
                 if version == self._refused:
                     return
                 self._take(version)
+            self._warn(self.model())
         except InputError as error:
             # What cannot be served is not fetched again and again; what cannot be asked is.
             self._refused, self.trouble = version, str(error)
@@ -71,6 +74,21 @@ class Loaded:
             shutil.rmtree(to, ignore_errors=True)
         self.reloads += 1
 
+    def _warn(self, by: "Answerer") -> None:
+        """Take the last detector that was fitted again for this version."""
+        number = self._source.detector(by.version)
+        if number == by.detector_version:
+            return
+        # What cannot be read is told again, but not fetched.
+        if number in self._unfit:
+            raise InputError(self._unfit[number])
+        content = self._source.fitted_again(by.version, number)
+        try:
+            self.answerer = by.warned_by(_served(content, f"detector {number}"), number)
+        except InputError as error:
+            self._unfit[number] = str(error)
+            raise
+
     def _follow(self) -> None:
         while not self._stopped.wait(self._follow_s):
             self.look()
@@ -79,3 +97,13 @@ class Loaded:
         """Follow no longer; what was fetched is removed."""
         self._stopped.set()
         shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _served(content: bytes, where: str) -> "Detector":
+    """The variant that warns."""
+    from adapt.metrics import detection  # here, since the command has no need of it
+    from adapt.serving.bundle import SERVED
+
+    found = detection.parsed(content, where)
+    require(SERVED in found, where, f"has no variant {SERVED}")
+    return found[SERVED]

@@ -3,13 +3,14 @@
 `risk` of a whole answer, and of the last chunk of a stream:
 
     {"version": "4", "policy": "flag", "answer": 0.81, "threshold": 0.5, "mass": 0.21,
-     "steered": 0.0, "passes": 1,
+     "steered": 0.0, "passes": 1, "detector": "",
      "tokens": [{"end": 5, "risk": 0.1, "mass": 0.3, "focus": 0.2, "steered": 0.0}, ...],
      "named": [{"name": "house", "start": 2, "end": 7, "risk": 0.81}, ...],
      "maps": [[[...] for each picture] for each token], "grids": [[rows, columns], ...]}
 
-`end`, `start` count characters of the answer; `maps`, row by row, only where they were asked for. A
-chunk before the last has `version` and the `tokens` of that chunk.
+`detector` is the version of one that was fitted again and warns; "" is the model's own. `end` and
+`start` count characters of the answer; `maps`, row by row, only where they were asked for. A chunk
+before the last has `version` and the `tokens` of that chunk.
 """
 
 import json
@@ -84,6 +85,7 @@ class Form:
             "mass": _rounded(answer.mass),
             "steered": _rounded(answer.steered),
             "passes": answer.passes,
+            "detector": answer.detector,
             "tokens": [_token(token) for token in answer.tokens],
             "named": named,
         }

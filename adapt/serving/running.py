@@ -18,9 +18,7 @@ from adapt.serving.settings import MIB, ServeConfig
 from adapt.serving.source import source_of
 from adapt.watching.settings import WatchConfig
 
-KEY = "ADAPT_API_KEY"
 SHORTEST_KEY = 16
-BODIES = 4  # bodies of the largest size that may be on their way at once
 KEEP_ALIVE_S = 30
 LOOK_S = 2.0  # how often the replicas are asked what they serve
 STORE = 256 * MIB  # of Ray, in memory: bodies pass through it
@@ -45,13 +43,13 @@ def taken_key(config: ServeConfig) -> str:
 
     `InputError` for an address that others reach, without one.
     """
-    key = os.environ.pop(KEY, "").strip()
+    key = os.environ.pop(guard.KEY, "").strip()
     is_here = is_loopback(shown(config))
-    problem = f"{config.host} is reached from elsewhere; set {KEY} in the environment"
+    problem = f"{config.host} is reached from elsewhere; set {guard.KEY} in the environment"
     require(is_here or bool(key), "serve.host", problem)
     problem = f"expected at least {SHORTEST_KEY} letters, digits and signs of ASCII"
     is_good = len(key) >= SHORTEST_KEY and key.isascii() and key.isprintable() and " " not in key
-    require(not key or is_good, KEY, f"{problem}, such as {secrets.token_urlsafe(24)}")
+    require(not key or is_good, guard.KEY, f"{problem}, such as {secrets.token_urlsafe(24)}")
     return key
 
 
@@ -65,13 +63,7 @@ def served(
     """
     source_of(source, root)  # said before anything is started
     _require_free(config)
-    rules = guard.Rules(
-        key=guard.digest(key) if key else "",
-        body=config.limits.body_mib * MIB,
-        bodies=BODIES * config.limits.body_mib * MIB,
-        waiting=config.limits.waiting,
-        seconds=config.limits.seconds,
-    )
+    rules = guard.Rules.of(config.limits, key)
     variables = {**SWITCHES, guard.VARIABLE: rules.model_dump_json()}
     workers = max(1, round(config.replicas * config.cpus + 0.5))
     more = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": STORE}

@@ -15,6 +15,8 @@ from adapt.params import InputError, require
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from adapt.tracking.store import Store
+
 _REGISTERED = re.compile(r"models:/([^/@']+)(?:@([\w.-]+)|/(\d{1,18}))")
 
 
@@ -26,6 +28,12 @@ class Source(Protocol):
 
     def folder(self, version: str, to: Path) -> Path:
         """The folder of a version, fetched to `to` where it is not here."""
+
+    def detector(self, version: str) -> str:
+        """The last detector that was fitted again for a version; "" where there is none."""
+
+    def fitted_again(self, version: str, number: str) -> bytes:
+        """The content of that detector's file."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,14 @@ class Folder:
         require(self.path.is_dir(), one_line(str(self.path)), "no such model folder")
         return self.path
 
+    def detector(self, version: str) -> str:
+        """There is none."""
+        return ""
+
+    def fitted_again(self, version: str, number: str) -> bytes:
+        """There is none."""
+        raise InputError(f"{one_line(str(self.path))}: no detector beside the model's own")
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -54,10 +70,14 @@ class Registered:
     number: str
 
     @cached_property
-    def _client(self) -> "MlflowClient":
-        from adapt.tracking import store
+    def _store(self) -> "Store":
+        from adapt.tracking.store import Store, TrackingConfig
 
-        return store.client(self.root)
+        return Store(self.root, TrackingConfig(experiment=self.name, model=self.name))
+
+    @property
+    def _client(self) -> "MlflowClient":
+        return self._store.client
 
     @property
     def shown(self) -> str:
@@ -85,6 +105,18 @@ class Registered:
         from adapt.registry.download import download
 
         return download(self._client, f"models:/{self.name}/{version}", to)[0]
+
+    def detector(self, version: str) -> str:
+        """Its number; asked as often as the alias is."""
+        from adapt.registry import detectors
+
+        return detectors.number(self._store, version)
+
+    def fitted_again(self, version: str, number: str) -> bytes:
+        """Read from the registry."""
+        from adapt.registry import detectors
+
+        return detectors.content(self._store, number)
 
 
 def source_of(given: str, root: Path) -> Source:

@@ -15,8 +15,9 @@ change is bounded from four sides:
 
 A missing value counts as lower than any other: answers that lose their risk or their third token
 are a change like others. What the profile itself never has is not tested. Of a picture's mode the
-share is compared that it has in the profile. What needs no test: answers of another version than
-the champion, which are an alarm when they are more than half of a window.
+share is compared that it has in the profile. Risks of a detector that was fitted again are not
+compared: the profile has those of the one before. What needs no test: answers of another version
+than the champion, which are an alarm when they are more than half of a window.
 """
 
 import math
@@ -34,6 +35,7 @@ SPENT = 0.1
 MODE = "mode"
 PLAIN = "flag"  # the policy whose answers are as the profile's: neither steered nor cut
 OTHER_VERSION = 0.5  # share of a window
+OF_DETECTOR = ("risk", "warned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,8 @@ def compare(
     """
     named = rows.picture.fillna("").astype(str)
     once = rows[(named == "") | ~named.duplicated()]
-    pairs = {name: (np.array(of), _column(once, name)) for name, of in profile.values.items()}
+    names = [name for name in profile.values if name not in OF_DETECTOR or _is_own(rows)]
+    pairs = {name: (np.array(profile.values[name]), _column(once, name)) for name in names}
     if profile.modes:
         pairs[MODE] = _modes(profile, once)
     tested = {name: pair for name, pair in pairs.items() if not np.isnan(pair[0]).all()}
@@ -155,6 +158,11 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
         adjusted[place] = highest
     return adjusted
+
+
+def _is_own(rows: pd.DataFrame) -> bool:
+    """Whether the detector has warned that the profile's risks are of."""
+    return "detector" not in rows or not rows.detector.fillna("").any()
 
 
 def _tested(reference: NDArray[np.float64], window: NDArray[np.float64]) -> tuple[float, float]:

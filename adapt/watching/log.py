@@ -39,6 +39,7 @@ SIGNALS = pa.schema(
     {
         **_ABOUT,
         "finish": pa.string(),
+        "detector": pa.string(),
         "picture": pa.string(),  # a name that tells equal pictures of one server
         "modes": pa.list_(pa.string()),
         "said": pa.int64(),  # characters of the answer

@@ -45,6 +45,7 @@ class Served:
     length      tokens
     values      what `signals.of_answer` has found, by name
     tokens      lists by column (`log.TOKEN_COLUMNS` and end), a value a token
+    detector    version of the one that has warned; "" is the model's own
     images      the decoded pictures: what `signals.of_pictures` finds is kept, and themselves only
                 where `watch.pictures` says so
     """
@@ -61,6 +62,7 @@ class Served:
     values: Mapping[str, float]
     tokens: Mapping[str, Sequence[float]]
     images: Sequence[Image.Image] = ()
+    detector: str = ""
 
     @classmethod
     def of(cls, answer: Any, *, threshold: float, **about: Any) -> "Served":
@@ -80,6 +82,7 @@ class Served:
             answer=answer.text,
             length=len(answer.tokens),
             finish=answer.finish,
+            detector=answer.detector,
             values=signals.of_answer(columns, named, threshold),
             tokens=columns,
             **about,
@@ -146,6 +149,7 @@ class Recorder:
             **about,
             "policy": served.policy,
             "finish": served.finish,
+            "detector": served.detector,
             "picture": signals.name_of(served.images, self._key),
             "modes": [mode for *_, mode in served.pictures],
             "said": len(served.answer),

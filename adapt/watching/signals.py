@@ -12,9 +12,11 @@ between the two is one of the answers. None of them tells what was asked, shown 
     firing     share of layers and tokens at which steering stepped in
     length     tokens
     question   characters
-    width, height, brightness, contrast, colour, warmth, noise
+    width, height, brightness, contrast, colour, warmth, upright, noise
                of the pictures, the mean of several; `colour` is the mean difference between the
-               strongest and the weakest channel, `warmth` that of red and blue
+               strongest and the weakest channel, `warmth` that of red and blue, `upright` the share
+               of upright edges in the strength of all, by which scenes of one kind are known (Oliva
+               & Torralba 2001)
 
 A value that is missing is NaN.
 """
@@ -34,7 +36,10 @@ OF_ANSWER = (
     *(f"{signal}_{part}" for signal in SIGNALS for part in PARTS),
     *("risk", "warned", "logprob", "firing", "length"),
 )
-OF_PICTURE = ("width", "height", "brightness", "contrast", "colour", "warmth", "noise")
+OF_PICTURE = (
+    *("width", "height", "brightness", "contrast"),
+    *("colour", "warmth", "upright", "noise"),
+)
 NAMES = (*OF_ANSWER, "question", *OF_PICTURE)
 TOKENS = (*SIGNALS, "logprob", "steered")
 """Columns of an answer's tokens that the numbers are made of."""
@@ -96,8 +101,15 @@ def _of_picture(picture: Image.Image) -> dict[str, float]:
         "contrast": float(light.std()),
         "colour": float(np.ptp(pixels, axis=2).mean()),
         "warmth": float((pixels[:, :, 0] - pixels[:, :, 2]).mean()),
+        "upright": _upright(light),
         "noise": _noise(picture),
     }
+
+
+def _upright(light: np.ndarray) -> float:
+    """Share of upright edges in the strength of upright and level ones; missing without any."""
+    upright, level = (float(np.abs(np.diff(light, axis=axis)).mean()) for axis in (1, 0))
+    return upright / (upright + level) if upright + level else MISSING
 
 
 def _noise(picture: Image.Image) -> float:

@@ -1,8 +1,9 @@
-"""The shipped Ray manifests are valid: the launcher's by Ray's own schema, the RayJob by the keys
-of its resource.
+"""The shipped Ray manifests are valid: the launcher's by Ray's own schema, RayJob and RayService by
+the keys of their resources, and what Ray Serve is told by its own schema.
 """
 
 import copy
+import importlib
 import logging
 import re
 from importlib.metadata import version
@@ -12,6 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
+from adapt.params import InputError
+from adapt.serving import guard
+from adapt.serving.running import SWITCHES
 
 RAY = Path(__file__).parents[2] / "infra" / "ray"
 
@@ -67,6 +72,26 @@ KEYS = {
         "resources",
         "scaleStrategy",
     },
+}
+
+
+CLUSTER = {
+    path.removeprefix("spec.rayClusterSpec"): keys
+    for path, keys in KEYS.items()
+    if path.startswith("spec.rayClusterSpec")
+}
+SERVICE = {
+    "": {"apiVersion", "kind", "metadata", "spec"},
+    "spec": {
+        "serveConfigV2",
+        "rayClusterConfig",
+        "serveService",
+        "upgradeStrategy",
+        "excludeHeadPodFromServeSvc",
+        "rayClusterDeletionDelaySeconds",
+        "suspend",
+    },
+    **{f"spec.rayClusterConfig{path}": keys for path, keys in CLUSTER.items()},
 }
 
 
@@ -185,3 +210,77 @@ def test_dvc_knows_the_options_of_the_job() -> None:
     arguments = parse_args(["repro", "--pull", "--single-item", "train"])
     assert (arguments.pull, arguments.single_item, arguments.targets) == (True, True, ["train"])
     assert parse_args(["push", "train"]).targets == ["train"]
+
+
+# ---- the service -------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["as shipped", "with the GPU workers"])
+def service(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return yaml.safe_load(text("rayservice.yaml", request.param == "with the GPU workers"))
+
+
+def test_the_service_has_only_keys_that_kuberay_knows(service: dict[str, Any]) -> None:
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    for path, known in SERVICE.items():
+        for node in at(service, path):
+            assert set(node) <= known, path
+    cluster = service["spec"]["rayClusterConfig"]
+    assert cluster["rayVersion"] == version("ray") and cluster["authOptions"] == {"mode": "token"}
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [c for group in groups for c in group["template"]["spec"]["containers"]]
+    shared = {(c["image"], str(c["envFrom"]), str(c["env"])) for c in containers}
+    assert len(shared) == 1, "every pod runs one image, and knows the same"
+
+
+def test_proxies_of_the_service_are_guarded(service: dict[str, Any]) -> None:
+    pods = at(service, "spec.rayClusterConfig.workerGroupSpecs.template.spec.containers")
+    known = {one["name"]: one["value"] for one in pods[0]["env"]}
+    assert {name: known[name] for name in SWITCHES} == SWITCHES
+    assert not [name for name in known if re.search("KEY|SECRET|TOKEN|PASSWORD", name)]
+    assert pods[0]["envFrom"] == [{"secretRef": {"name": "adapt-credentials"}}]
+
+
+def test_ray_serve_knows_what_the_service_tells_it(
+    service: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    told = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (one,) = told.applications
+    module, _, name = one.import_path.partition(":")
+    monkeypatch.setenv("ADAPT_WORKSPACE", str(RAY.parents[1]))
+    built = getattr(importlib.import_module(module), name)(one.args)
+    deployment = built._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == ("adapt", 2)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"modle": "x"}, "args: unknown modle"),
+        ({"serve": {"replica": 2}}, "serve.replica"),
+        ({"serve": 3}, "args: serve: expected keys of section serve, got 3"),
+        ({"model": "models:/adapt"}, "expected models:/NAME@ALIAS"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_named(
+    args: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapt.serving.deployed import application
+
+    monkeypatch.setenv("ADAPT_WORKSPACE", str(RAY.parents[1]))
+    with pytest.raises(InputError, match=words):
+        application(args)
+
+
+def test_a_proxy_knows_its_rules_from_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(guard.VARIABLE, raising=False)
+    monkeypatch.setenv(guard.WORKSPACE, str(RAY.parents[1]))
+    monkeypatch.setenv(guard.KEY, "a-key-of-twenty-signs")
+    (layer,) = guard.callbacks()
+    rules = layer.args[0]
+    assert rules.key == guard.digest("a-key-of-twenty-signs") and rules.waiting == 64
+    monkeypatch.delenv(guard.WORKSPACE)
+    with pytest.raises(InputError, match="ADAPT_WORKSPACE: name the workspace"):
+        guard.callbacks()

@@ -20,14 +20,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def test_the_last_detector_of_a_version(store: Store) -> None:
     versions.made(store, "a", "b")
-    assert detectors.latest(store, "1") is None
+    assert detectors.number(store, "1") == ""
     first = json.dumps({"version": 1, "variants": {}, "note": "first"})
     assert detectors.register(store, first, "1", {"adapt.words": "20"}) == "1"
     assert detectors.register(store, "{}", "2", {}) == "2"
     second = first.replace("first", "second")
     assert detectors.register(store, second, "1", {}) == "3"
-    assert detectors.latest(store, "1") == ("3", second.encode())
-    assert detectors.latest(store, "2") == ("2", b"{}")
+    assert [detectors.number(store, of) for of in ("1", "2", "3")] == ["3", "2", ""]
+    assert detectors.content(store, "3") == second.encode()
+    assert detectors.content(store, "2") == b"{}"
     made = store.client.get_model_version("adapt.detector", "1")
     assert made.tags["adapt.of"] == "1" and made.tags["adapt.words"] == "20"
     # The model has no version more for it.

@@ -94,7 +94,8 @@ def test_fitted_again_and_registered(
     fitted = detection.read(root / "new.json")
     assert set(fitted) == {"attention", "attention_probability"}
     assert fitted["attention"].weights[0] < 0  # less mass, more risk
-    number, content = detectors.latest(store, "1") or ("", b"")
+    number = detectors.number(store, "1")
+    content = detectors.content(store, number)
     assert number == "1" and content == (root / "new.json").read_bytes()
 
 

@@ -1,11 +1,14 @@
 """Which model answers: a folder, or what an alias of a real registry leads to, followed."""
 
+import dataclasses
 import shutil
 import threading
 
 import pytest
 
+from adapt.metrics import detection
 from adapt.params import InputError
+from adapt.registry import detectors
 from adapt.serving.answerer import Answerer
 from adapt.serving.asked import Asked
 from adapt.serving.loaded import Loaded
@@ -98,4 +101,31 @@ def test_a_batch_ends_on_the_model_that_it_began_with(tmp_path):
     thread.start()
     thread.join()
     assert found == [before] and said(loaded) != before
+    loaded.close()
+
+
+def test_a_detector_that_was_fitted_again_warns_and_another_version_has_its_own(store, tmp_path):
+    loaded = Loaded(source_of("models:/adapt@champion", store.root), opened, 60.0)
+    asked = Asked(id="1", images=[tiny_world.picture(0)], question=tiny_world.QUESTIONS[0])
+    own = loaded.model().answer([asked])[0]
+    assert own.detector == "" and loaded.model().detector_version == ""
+    # 1. A new version of the detector alone, for version 1.
+    bolder = dataclasses.replace(doors.DETECTOR, intercept=doors.DETECTOR.intercept + 5)
+    detection.write(tmp_path / "new.json", {"attention_probability": bolder}, {})
+    assert detectors.register(store, (tmp_path / "new.json").read_text(), "1", {}) == "1"
+    loaded.look()
+    again = loaded.model().answer([asked])[0]
+    assert (again.text, again.detector, loaded.reloads) == (own.text, "1", 0)
+    assert all(b.risk > a.risk for a, b in zip(own.tokens, again.tokens, strict=True))
+    # 2. One that cannot be read is told as long as it is the last, and fetched once.
+    detectors.register(store, "{}", "1", {})
+    for _ in range(2):
+        loaded.look()
+        assert loaded.trouble.startswith("detector 2: is no detector")
+        assert loaded.model().detector_version == "1"
+    # 3. It is for its version alone.
+    store.client.set_registered_model_alias("adapt", "champion", "2")
+    loaded.look()
+    assert (loaded.model().version, loaded.model().detector_version) == ("2", "")
+    assert loaded.trouble == ""
     loaded.close()

@@ -24,7 +24,7 @@ from adapt.serving.app import build
 from adapt.serving.bundle import Served
 from adapt.serving.door import Door
 from adapt.serving.loaded import Loaded
-from adapt.serving.settings import MIB, ServeConfig
+from adapt.serving.settings import ServeConfig
 from adapt.serving.source import Folder
 from tests.support import tiny_world
 from tests.support.closure import ROOT
@@ -98,14 +98,7 @@ def door(folder: Path, config: ServeConfig | None = None) -> Iterator[Door]:
 
 def guarded(made: Door, key: str = "", **changes: Any) -> guard.Guard:
     """The application as Ray's proxy sees it, without Ray."""
-    limits = made.settings.limits
-    rules = {
-        "key": guard.digest(key) if key else "",
-        "body": limits.body_mib * MIB,
-        "bodies": 4 * limits.body_mib * MIB,
-        "waiting": limits.waiting,
-        "seconds": limits.seconds,
-    }
+    rules = guard.Rules.of(made.settings.limits, key).model_dump()
     return guard.Guard(build(lambda: made), guard.Rules(**rules | changes))  # type: ignore[arg-type]
 
 

@@ -51,6 +51,13 @@ def test_a_value_that_goes_missing_is_a_change() -> None:
     assert (one.name, one.direction, one.missing) == ("risk", "is missing", 1.0)
 
 
+def test_risks_of_a_detector_that_was_fitted_again_are_not_compared() -> None:
+    assert [one.name for one in compare(rows(200, risk=0.9)).changed] == ["risk"]
+    again = compare(rows(200, risk=0.9, detector="2"))
+    assert not again.alarms and {"risk", "warned"}.isdisjoint(one.name for one in again.signals)
+    assert compare(rows(200, shift=1.0, risk=0.9, detector="2")).alarms
+
+
 def test_what_the_profile_never_has_is_not_tested() -> None:
     blind = profile(risk=(math.nan,) * 300)
     assert "risk" not in [one.name for one in compare(rows(200), of=blind).signals]
