@@ -42,10 +42,8 @@ def divide(model: nn.Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     inside = ""
     for name, module in list(model.named_modules()):
-        is_outer = not inside or not name.startswith(inside)
-        if is_outer and isinstance(
-            module, GradientCheckpointingLayer
-        ):  # a block, by its other name
+        is_block = isinstance(module, GradientCheckpointingLayer)  # transformers' name for it
+        if is_block and not (inside and name.startswith(inside)):
             inside = f"{name}."
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
