@@ -17,6 +17,7 @@ from typing import Any
 from adapt import environment
 from adapt.cluster.storage import digest, files_of
 from adapt.files import locked
+from adapt.names import below
 from adapt.params import InputError
 
 PIECE = 64 << 20  # bytes of a file that go through the object store at once
@@ -71,12 +72,12 @@ def filled(content: str, pieces: Pieces) -> Path:
     import ray
 
     target = _brought(content)
-    with locked(target.with_name(f"{content}.lock")):
+    with locked(target.with_name(f"{target.name}.lock")):
         if not target.is_dir():
-            partial = target.with_name(f"{content}.partial")
+            partial = target.with_name(f"{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             for name, parts in pieces.items():
-                path = partial / name
+                path = below(partial, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     for part in parts:
