@@ -94,8 +94,7 @@ class RowGroups(Sequence[T]):
 def opened(path: Path) -> pq.ParquetFile:
     """The parquet file; FileNotFoundError, or InputError where it is none."""
     try:
-        # Its groups are small and lie in one piece: to fetch them ahead costs more than it saves.
-        return pq.ParquetFile(path, pre_buffer=False)
+        return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
