@@ -26,7 +26,7 @@ from adapt.attention.deferred import Deferred
 from adapt.attention.layout import Grid, Layout
 from adapt.attention.signals import amc, entropy, normalised
 
-IN_FLIGHT = 2**22  # numbers of the steps that are reduced together: 16 MiB, or one step's
+IN_FLIGHT = 2**18  # numbers of the steps that are reduced together: 1 MiB, or one step's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,11 +74,14 @@ def mean_of_first(first_BKLN: Tensor, mask_BT: Tensor) -> Tensor:
 def together(maps: int, rows: int) -> int:
     """How many steps are reduced at once: as many as `IN_FLIGHT` holds, one at least.
 
+    It hangs on sizes alone. Values of the same steps then come out of the same products, to the
+    last bit, whoever looks at them and when.
+
     `maps`: numbers of a step's maps, L B N, which are there four times while they are summed up;
     `rows`: B H S, of a layer's logits, which are there three times with their softmax.
 
-    >>> together(32 * 576, 32 * 640), together(32 * 64 * 2880, 32 * 64 * 3000)
-    (31, 1)
+    >>> together(3 * 36, 4 * 90), together(12 * 576, 12 * 640), together(32 * 576, 32 * 640)
+    (16, 5, 1)
     """
     return max(1, min(Series.STEPS, IN_FLIGHT // (4 * maps + 3 * rows)))
 
@@ -96,6 +99,7 @@ class Trace:
         layers: at most. start: length of the (padded) prompts.
         anchor_tokens: K.
         rows: numbers that a step has for each layer besides its maps, B * H * S.
+        by_one: whether each step is to be reduced by itself, since the next one hangs on it.
     """
 
     def __init__(
@@ -106,13 +110,14 @@ class Trace:
         start: int,
         anchor_tokens: int,
         rows: int,
+        by_one: bool = False,
     ) -> None:
         self.patches, self.debias, self.anchor_tokens = by_grid(layout), debias, anchor_tokens
         B, N = layout.columns_BN.shape
         shape, device = (layers, B, N), layout.columns_BN.device
-        self._most = together(layers * B * N, rows)
+        self.most = 1 if by_one else together(layers * B * N, rows)
         self._first_KLBN = torch.zeros(anchor_tokens, *shape, device=device)
-        self._maps_nLBN = torch.zeros(self._most, *shape, device=device)
+        self._maps_nLBN = torch.zeros(self.most, *shape, device=device)
         self._heat = Series((B, N), torch.float32, device)
         of_layers = ((B, layers), torch.float32, device)
         self._mass, self._entropy, self._amc, self._prelim = (Series(*of_layers) for _ in range(4))
@@ -128,7 +133,7 @@ class Trace:
             self.reduce()
             for _, series in self._series():
                 series.reach(step)
-        elif step - self._since >= self._most:
+        elif step - self._since >= self.most:
             self.reduce()
         self._step = step
 
@@ -257,7 +262,7 @@ class Series:
     itself.
     """
 
-    STEPS = 32
+    STEPS = 16
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self._shape, self._options = shape, {"dtype": dtype, "device": device}

@@ -70,6 +70,8 @@ def ray_here(
 
         if not address:
             ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # imported before `private`
+            # Whoever has asked Ray for a token before, and got none, would have none now.
+            ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
         stack.enter_context(_own_handlers())
         stack.callback(ray.shutdown)
         with _own_handlers():  # ray.init puts its own in the place of SIGTERM's

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from adapt.attention import trace
 from adapt.generation.decoding.answer import Decoding, answer
 from adapt.generation.decoding.following import Heard, Ruling
 from adapt.generation.settings import SteerConfig
@@ -62,7 +63,9 @@ def test_what_is_heard_equals_what_is_read_afterwards(K, longest, steer):
     assert torch.allclose(heat_BTN[said_BT], alone.heat_BTN[:, :T][said_BT], atol=1e-6)
 
 
-def test_an_answer_can_be_ended():
+def test_an_answer_can_be_ended(monkeypatch):
+    monkeypatch.setattr(trace, "IN_FLIGHT", 1)  # heard at every step
+
     def hear(one: Heard) -> Ruling:
         ends = [one.start + one.tokens_BT.shape[1] >= 4, False, False, False]
         return Ruling(ends=ends)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from adapt.attention import trace
 from adapt.generation.decoding.answer import Decoding, answer
 from adapt.generation.written import Written
 from adapt.serving.answerer import VALUES, Answerer
@@ -110,6 +111,7 @@ def test_steering_needs_risk(answerer):
 
 def test_nobody_listens(answerer, monkeypatch):
     monkeypatch.setattr(answerer, "pace", 0.0)
+    monkeypatch.setattr(trace, "IN_FLIGHT", 1)  # heard at every step
     (whole,) = answerer.answer([asked(0)])
     (cut,) = answerer.answer([asked(0)], lambda row, tokens: False)
     assert len(cut.tokens) == K < len(whole.tokens)
@@ -161,3 +163,14 @@ def test_a_word_of_several_tokens_is_held_until_it_is_whole():
     assert not spoken.ended_by_risk
     spoken.add([row(ord("."))])
     assert spoken.ended_by_risk and spoken.text == "a traffic jam "
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_values_do_not_hang_on_when_they_are_heard(answerer, monkeypatch, most):
+    numbers = 2 * 2 * 16 * 4 + 3 * 2 * 2 * 23  # of a step of two questions
+    monkeypatch.setattr(trace, "IN_FLIGHT", most * numbers)
+    told = []
+    for pace in (0.0, 0.002, 60.0):
+        monkeypatch.setattr(answerer, "pace", pace)
+        told.append(answerer.answer([asked(0), asked(1)]))
+    assert told[0] == told[1] == told[2]

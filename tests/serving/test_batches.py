@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from adapt.attention import trace
 from adapt.params import InputError
 from adapt.serving.answerer import Answerer
 from adapt.serving.asked import Asked
@@ -74,6 +75,7 @@ def test_what_breaks_a_batch_reaches_whoever_waits_and_the_next_is_answered(answ
 
 def test_tokens_are_heard_before_the_answer_and_make_it(answerer, monkeypatch):
     monkeypatch.setattr(answerer, "pace", 0.0)
+    monkeypatch.setattr(trace, "IN_FLIGHT", 1)  # heard at every step
     found, jobs = answered(answerer, [asked(0), asked(1)], listens=True)
     for one, job in zip(found, jobs, strict=True):
         heard = []

@@ -29,7 +29,7 @@ from adapt.serving.source import Folder
 from tests.support import tiny_world
 from tests.support.closure import ROOT
 
-K, LONGEST = 3, 16
+K, LONGEST = 3, 40
 SAID = ("car", "house", "tree", "a", ",")  # nothing but things and what stands between them
 THINGS = ("car", "house", "tree")
 DETECTOR = Detector(

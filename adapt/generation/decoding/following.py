@@ -92,7 +92,9 @@ class Following(StoppingCriteria):
         Those that end by an end token `generate` knows itself.
         """
         steps = input_ids.shape[1] - self._start
-        if steps >= self._first_known and time.monotonic() - self._latest >= self._pace:
+        # Not in the middle of steps that are looked at together: values would hang on the clock.
+        is_even = steps % self._observer.stride == 0
+        if is_even and steps >= self._first_known and time.monotonic() - self._latest >= self._pace:
             self._tell(input_ids)
         over = [room <= steps for room in self.room]
         if over != self._over:
