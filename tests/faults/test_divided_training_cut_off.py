@@ -76,7 +76,7 @@ def driven(inputs: Path, root: Path, asked: dict[str, object]) -> tuple[int, str
     then="goes on with as many workers as are asked for then, to the model that one process makes",
 )
 @pytest.mark.timeout(limits.WHOLE_TEST_S)
-@pytest.mark.parametrize("changes", [{}, {"lora": lora(2)}], ids=["full", "lora"])
+@pytest.mark.parametrize("changes", [{"lora": lora(2)}], ids=["lora"])  # full: test_sharding
 def test_one_worker_goes_on_where_two_were(inputs, tmp_path, changes):
     asked = dict(shard="fsdp", steps=STEPS, w_keep=1.0, max_failures=0, **changes)
     code, said = driven(inputs, tmp_path, asked | {"workers": 2, "cut": CUT})
