@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.models.prompts import prompt_inputs
 from benchmarks import decode_step, shapes
 from benchmarks.sides import Clock, GrowingTable, ratios, spread

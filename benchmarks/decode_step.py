@@ -31,8 +31,8 @@ from torch import Tensor
 from adapt.attention.capture import observed
 from adapt.attention.layout import layout_of
 from adapt.attention.similarity import PatchSimilarity
-from adapt.generation.decoding.steer import DecodeObserver
 from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver
 from benchmarks.sides import arguments, progress, ratios, spread, table, write
 
 ANCHOR_TOKENS = 5  # K

@@ -23,8 +23,8 @@ from unittest import mock
 import torch
 from transformers import BatchFeature
 
-from adapt.generation.decoding import answer as answering
-from adapt.generation.decoding.answer import Decoding
+from adapt.generation import answer as answering
+from adapt.generation.answer import Decoding
 from benchmarks.decode_step import ANCHOR_TOKENS, SIDES, SIZES, build, inputs_of
 from benchmarks.sides import IN_USE, arguments, by_turns, progress, ratios, spread, table, write
 

@@ -27,7 +27,7 @@ from PIL import Image
 from adapt import params
 from adapt.attention.layout import layout_of
 from adapt.attention.support import SIDE
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.inspect import memory, training
 from adapt.inspect.estimate import Subject
 from adapt.inspect.lines import size as shown

@@ -17,7 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import layout_of
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
 from adapt.models.prompts import prompt_inputs
 from adapt.models.roles import role_of_parameters

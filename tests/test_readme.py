@@ -47,7 +47,7 @@ def test_the_four_places_are_named():
         assert sought in table
     assert {
         "adapt/preference/losses.py",
-        "adapt/generation/decoding/steer.py",
+        "adapt/generation/steer.py",
         "flows/promote/deciding.py",
     } <= {path for path, _ in PLACES}
     assert "adapt/metrics/chair.py" in {path for path, _ in PLACES}

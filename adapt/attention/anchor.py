@@ -2,7 +2,7 @@
 
 Read from the first K generated tokens, in four steps:
 
-1. the mean map of those tokens, per layer (`adapt.generation.decoding.answer.first_maps`);
+1. the mean map of those tokens, per layer (`adapt.generation.answer.first_maps`);
 2. a score for every layer: spectral, smoothness, focus;
 3. weights of the layers from the scores, and the weighted sum of their maps;
 4. damping of the positions that draw attention whatever the image.

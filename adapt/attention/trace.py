@@ -72,26 +72,26 @@ def mean_of_first(first_BKLN: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def together(maps: int, rows: int) -> int:
-    """How many steps are reduced at once: as many as `IN_FLIGHT` holds, one at least.
-
-    It hangs on sizes alone. Values of the same steps then come out of the same products, to the
-    last bit, whoever looks at them and when.
+    """How many steps are reduced at once: a power of two, as `IN_FLIGHT` holds, one at least.
 
     `maps`: numbers of a step's maps, L B N, which are there four times while they are summed up;
     `rows`: B H S, of a layer's logits, which are there three times with their softmax.
 
     >>> together(3 * 36, 4 * 90), together(12 * 576, 12 * 640), together(32 * 576, 32 * 640)
-    (16, 5, 1)
+    (16, 4, 1)
     """
-    return max(1, min(Series.STEPS, IN_FLIGHT // (4 * maps + 3 * rows)))
+    fitting = max(1, min(Series.STEPS, IN_FLIGHT // (4 * maps + 3 * rows)))
+    return 1 << fitting.bit_length() - 1
 
 
 class Trace:
     """Recorder of one generation.
 
     Every step begins with `begin`, and for each layer in turn either `map_at`, `prelim_at` and
-    `fired_at` are filled, or `defer` is called. Steps are reduced together, as many as fit; in any
-    case before anything is read.
+    `fired_at` are filled, or `defer` is called. Steps are reduced in groups, which end with the
+    K-th step and with each n-th (`together`). These hang on sizes alone, so that the same steps
+    come out of the same products, to the last bit, whatever is steered later and whoever reads
+    between groups.
 
     Args:
         layout: of the prompts, one for each answer.
@@ -115,9 +115,9 @@ class Trace:
         self.patches, self.debias, self.anchor_tokens = by_grid(layout), debias, anchor_tokens
         B, N = layout.columns_BN.shape
         shape, device = (layers, B, N), layout.columns_BN.device
-        self.most = 1 if by_one else together(layers * B * N, rows)
+        self._most = 1 if by_one else together(layers * B * N, rows)
         self._first_KLBN = torch.zeros(anchor_tokens, *shape, device=device)
-        self._maps_nLBN = torch.zeros(self.most, *shape, device=device)
+        self._maps_nLBN = torch.zeros(self._most, *shape, device=device)
         self._heat = Series((B, N), torch.float32, device)
         of_layers = ((B, layers), torch.float32, device)
         self._mass, self._entropy, self._amc, self._prelim = (Series(*of_layers) for _ in range(4))
@@ -129,13 +129,15 @@ class Trace:
     def begin(self) -> None:
         """The next step of the generation."""
         step = self._step + 1
-        if step % Series.STEPS == 0:
-            self.reduce()
+        if self.ends_group(step):
+            self._reduce()
             for _, series in self._series():
                 series.reach(step)
-        elif step - self._since >= self.most:
-            self.reduce()
         self._step = step
+
+    def ends_group(self, steps: int) -> bool:
+        """Whether so many steps are whole groups."""
+        return steps % self._most == 0 or steps == self.anchor_tokens
 
     def map_at(self, layer: int) -> Tensor:
         """The place of this step's map of a layer, [B, N], to be filled."""
@@ -174,7 +176,7 @@ class Trace:
 
         The recorder is empty afterwards.
         """
-        self.reduce()
+        self._reduce()
         # A device may run a step ahead of the check that an answer has ended.
         steps = mask_BT.shape[1]
         assert self._step + 1 in (steps, steps + 1), "one observed step per generated token"
@@ -182,7 +184,7 @@ class Trace:
 
     def upto(self, mask_BT: Tensor) -> Attention:
         """The same of the first T tokens, in the middle of a generation."""
-        self.reduce()
+        self._reduce()
         return self._recorded(mask_BT, self._between(0, mask_BT.shape[1]))
 
     def between(self, start: int, stop: int) -> Attention:
@@ -190,7 +192,7 @@ class Trace:
 
         `first_BKLN` is empty: the step before the first of them may be among the K.
         """
-        self.reduce()
+        self._reduce()
         values = self._between(start, stop)
         nothing = values["heat_BTN"].new_zeros(0)
         return Attention(first_BKLN=nothing, anchor_BN=self.anchor(), **self._of_layers(values))
@@ -228,9 +230,9 @@ class Trace:
             ("fired_BTL", self._fired),
         )
 
-    def reduce(self) -> None:
+    def _reduce(self) -> None:
         """The sums of the steps that are over, once."""
-        start, stop, K = self._since, self._step + 1, self.anchor_tokens
+        start, stop = self._since, self._step + 1
         if start == stop:
             return
         # 1. The attention that has waited.
@@ -246,12 +248,10 @@ class Trace:
         self._entropy.part(start, stop)[:, :, :L] = entropy(normalised(a_nLBN)).transpose(1, 2)
         self._since = stop
         # 3. The first K are kept, and the later ones compared with their anchor.
-        if start < K:
-            self._first_KLBN[start:stop, :L] = a_nLBN[: K - start]
-        if stop > K:
-            later = max(start, K)
-            amc_nBL = amc(a_nLBN[later - start :], self.anchor()).transpose(1, 2)
-            self._amc.part(later, stop)[:, :, :L] = amc_nBL
+        if stop <= self.anchor_tokens:
+            self._first_KLBN[start:stop, :L] = a_nLBN
+        else:
+            self._amc.part(start, stop)[:, :, :L] = amc(a_nLBN, self.anchor()).transpose(1, 2)
 
 
 class Series:

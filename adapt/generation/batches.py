@@ -17,8 +17,8 @@ from torch import nn
 from adapt.attention.layout import image_columns
 from adapt.attention.settings import PLACES
 from adapt.data.schema import Example, Preference, Turn, open_images
-from adapt.generation.decoding.answer import Answers, Decoding, answer
-from adapt.generation.decoding.begun import beginning_tokens, behind
+from adapt.generation.answer import Answers, Decoding, answer
+from adapt.generation.begun import beginning_tokens, behind
 from adapt.generation.settings import Batch
 from adapt.models.prompts import encode
 from adapt.names import one_line

@@ -28,10 +28,10 @@ from pathlib import Path
 import pandas as pd
 
 from adapt.data.schema import KINDS, Example
+from adapt.generation.answer import Decoding
 from adapt.generation.asked import AnsweredAs
 from adapt.generation.crew import Crew
 from adapt.generation.debias import Debias, Noise
-from adapt.generation.decoding.answer import Decoding
 from adapt.generation.hands import Away, Hands, Here, Longest, Met
 from adapt.generation.kept import VERSION, Kept, question_key
 from adapt.generation.said import Said, response_row, token_table

@@ -14,10 +14,10 @@ from typing import Any, Protocol, Self, TypeVar
 from torch import Tensor
 
 from adapt.attention.layout import Grid, layout_by, unknown
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import Prompt, fitting, prompt_of
 from adapt.generation.debias import AskedDebias, Debias, Noise, Sizes
-from adapt.generation.decoding.answer import Decoding
-from adapt.generation.decoding.own_config import deciding
+from adapt.generation.own_config import deciding
 from adapt.models.device import generation_dtype, resolve
 from adapt.models.identity import content_key
 from adapt.models.load import load_model, load_processor

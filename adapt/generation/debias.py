@@ -23,8 +23,8 @@ from adapt.attention.layout import Grid, Layout
 from adapt.attention.settings import AnchorConfig
 from adapt.data.schema import IMAGE_TAG
 from adapt.files import whole_file
+from adapt.generation.answer import Decoding, first_maps
 from adapt.generation.batches import Prompt, answered
-from adapt.generation.decoding.answer import Decoding, first_maps
 from adapt.generation.settings import Batch
 from adapt.models.identity import content_key
 from adapt.models.prompts import Pictures, encode

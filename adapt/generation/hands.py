@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from adapt.attention.layout import Grid
 from adapt.data.schema import Example
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import Prompt, answered, fitting, some
 from adapt.generation.crew import Crew, Facts, Hand, Masks, Portions, question, sharers
 from adapt.generation.debias import AskedDebias, Debias, Noise, Sizes
-from adapt.generation.decoding.answer import Decoding
 from adapt.generation.said import Listener, Said
 from adapt.generation.settings import Batch
 from adapt.models.load import load_config

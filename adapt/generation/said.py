@@ -21,7 +21,7 @@ from adapt.attention.places import places_of
 from adapt.attention.settings import PRELIM, SIGNALS, SIMILARITY
 from adapt.attention.support import picture_map
 from adapt.data.schema import Example
-from adapt.generation.decoding.answer import Answers
+from adapt.generation.answer import Answers
 from adapt.generation.written import token_ends
 from adapt.metrics.split import FREE
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapt.data.schema import Example, Vocabulary
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import answered, prompt_of
-from adapt.generation.decoding.answer import Decoding
 from adapt.metrics.chair import aggregate, count
 from adapt.progress import track
 

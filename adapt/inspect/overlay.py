@@ -15,8 +15,8 @@ from adapt.attention.settings import AnchorConfig
 from adapt.attention.support import picture_map, support_maps
 from adapt.evaluation.heat_maps import colour_scale, draw_heat, draw_pictures
 from adapt.evaluation.plots import DPI, save
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.debias import Debias
-from adapt.generation.decoding.answer import Decoding, answer
 from adapt.inspect.probes import QUESTION, read_picture
 from adapt.models.load import load_model, load_processor
 from adapt.names import figure_text

@@ -19,7 +19,7 @@ from adapt.attention.capture import RowCapture, decoder_of, layer_count, observe
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import Layout, layout_of, unknown, unsupported
 from adapt.data.pictures import PictureProblem, open_picture
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
 from adapt.inspect import trial
 from adapt.inspect.estimate import Subject

@@ -18,7 +18,7 @@ from adapt.attention.capture import decoder_of, layer_count
 from adapt.attention.layout import layout_of
 from adapt.attention.places import places_of
 from adapt.attention.support import support_maps
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.models.checkpoint.folder import foreign
 from adapt.models.prompts import end_tokens, prompt_inputs
 from adapt.models.roles import Role, role_of_parameters

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapt.data.schema import Example, Vocabulary
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import Prompt, answered, prompt_of
-from adapt.generation.decoding.answer import Decoding
 from adapt.pairs.annotate import Answers, LeftOut, Reason
 from adapt.pairs.beginning import common_beginning
 from adapt.pairs.continuation import better, cuts

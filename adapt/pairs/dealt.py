@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adapt.data.schema import Example, Preference, Vocabulary
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import prompt_of, some
 from adapt.generation.crew import Crew, Hand, Masks, Portions
 from adapt.generation.debias import Noise
-from adapt.generation.decoding.answer import Decoding
 from adapt.pairs.annotate import Outcome
 from adapt.pairs.given import Given
 from adapt.pairs.likelihood import Likelihood, measured

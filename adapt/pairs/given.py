@@ -19,8 +19,8 @@ from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import Layout, layout_of
 from adapt.attention.trace import mean_of_first
 from adapt.data.schema import Preference
+from adapt.generation.answer import DebiasMasks, Decoding
 from adapt.generation.batches import Prompt, fitting, halved, prompt_of, some
-from adapt.generation.decoding.answer import DebiasMasks, Decoding
 from adapt.models.continued import response_rows
 from adapt.pairs.annotate import Answers, Found, Outcome, annotation
 from adapt.pairs.beginning import given_beginning

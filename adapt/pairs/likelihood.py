@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from adapt.data.schema import Example, Preference
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import Prompt, answered, prompt_of
-from adapt.generation.decoding.answer import Decoding
 from adapt.pairs.forced import log_probs_of, spoken
 from adapt.pairs.settings import PairsConfig
 from adapt.progress import track

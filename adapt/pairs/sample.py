@@ -11,10 +11,10 @@ import numpy as np
 
 from adapt.attention.anchor import anchors, by_grid
 from adapt.data.schema import Example, Vocabulary
+from adapt.generation import answer as generation
+from adapt.generation.answer import Decoding, first_maps
 from adapt.generation.batches import answered, prompt_of
 from adapt.generation.debias import Debias
-from adapt.generation.decoding import answer as generation
-from adapt.generation.decoding.answer import Decoding, first_maps
 from adapt.pairs.annotate import Found, LeftOut, Outcome, annotation
 from adapt.pairs.choose import Chooser
 from adapt.pairs.settings import PairsConfig

@@ -16,9 +16,9 @@ from typing import Any
 
 from adapt.cluster.storage import digest
 from adapt.data.schema import Example, Vocabulary
+from adapt.generation.answer import Decoding
 from adapt.generation.crew import Crew, Facts, Portions, sharers
 from adapt.generation.debias import AskedDebias, Debias, Noise
-from adapt.generation.decoding.answer import Decoding
 from adapt.models.device import generation_dtype, resolve
 from adapt.models.load import load_config, load_model, load_processor
 from adapt.models.prompts import prompt_version, token_ranges

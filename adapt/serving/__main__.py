@@ -28,7 +28,7 @@ from pathlib import Path
 
 from adapt import command, environment, params
 from adapt.names import one_line
-from adapt.serving import guard, running
+from adapt.serving import running
 from adapt.serving.settings import ServeConfig
 from adapt.tracking.store import TrackingConfig
 from adapt.watching.settings import WatchConfig
@@ -84,20 +84,16 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _config(options: Namespace, content: params.Content) -> ServeConfig:
-    given = {"host": options.host, "port": options.port}
-    changed = {name: value for name, value in given.items() if value is not None}
-    return params.load({**content, "serve": content["serve"] | changed}, "serve", ServeConfig)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; exit code 2 for a user's mistake such as a port that is taken."""
     options = _parser().parse_args(arguments)
     environment.prepare(Path.cwd())
 
     def work() -> int | None:
-        content = guard.settings(Path.cwd())
-        config = _config(options, content)
+        content = params.read(Path.cwd() / "params.yaml")
+        given = {"host": options.host, "port": options.port}
+        changed = {name: value for name, value in given.items() if value is not None}
+        config = ServeConfig.of(content, changed)
         name = params.load(content, "tracking", TrackingConfig).model
         if options.action == "status":
             return status(config)

@@ -1,6 +1,6 @@
 """The one core that answers behind every door: a registered version, loaded, that is asked.
 
-It generates as stage `answer` does (`adapt/generation/decoding/answer.py`), with the debias masks
+It generates as stage `answer` does (`adapt/generation/answer.py`), with the debias masks
 and the rule of steering that the version carries, so that a greedy answer is the stage's, token for
 token. What is added is the risk of every token, by the version's detector, and what a policy makes
 of it.
@@ -16,10 +16,10 @@ import torch
 
 from adapt.attention.places import places_of
 from adapt.attention.support import picture_map
+from adapt.generation.answer import Answers, Decoding, answer
 from adapt.generation.asked import AnsweredAs
 from adapt.generation.debias import Debias
-from adapt.generation.decoding.answer import Answers, Decoding, answer
-from adapt.generation.decoding.following import Heard, Ruling
+from adapt.generation.following import Heard, Ruling
 from adapt.generation.settings import SteerConfig
 from adapt.generation.written import Written
 from adapt.metrics.detection import Detector
@@ -62,8 +62,6 @@ class Answerer:
         self.steer: SteerConfig | None = served.steer if served and served.steer.acts else None
         self.anchor_tokens = served.answered.anchor.anchor_tokens if served else PLAIN_ANCHOR
         self.max_new_tokens = served.answered.max_new_tokens if served else PLAIN_LONGEST
-        self.about: dict[str, str] = served.about if served else {}
-        """What is served, in words: its weights, data, steering, ... ; nothing of a bare folder."""
         self.pace = pace
         self._debias: Debias | None = None
         if known and served:

@@ -54,18 +54,6 @@ class Served(Settings):
     steer: SteerConfig
     warned_by: WarnedBy
 
-    @property
-    def about(self) -> dict[str, str]:
-        """What it is, for whoever asks."""
-        return {
-            "weights": self.weights,
-            "data": self.data,
-            "prompt": self.prompt,
-            "steering": self.steer.told if self.steer.acts else "none",
-            "warned_by": self.warned_by,
-            "format": str(self.version),
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:

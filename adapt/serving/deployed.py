@@ -32,12 +32,11 @@ def application(args: Mapping[str, Any]) -> Any:
     unknown = ", ".join(name for name in args if name not in ARGUMENTS)
     require(not unknown, "args", f"unknown {unknown}; known are {', '.join(ARGUMENTS)}")
     root = guard.workspace()
-    content = guard.settings(root)
+    content = params.read(root / "params.yaml")
     changed = args.get("serve", {})
     if not isinstance(changed, Mapping):
         raise InputError(f"args: serve: expected keys of section serve, got {changed!r}")
-    section = {**content, "serve": {**content["serve"], **changed}}
-    config = params.load(section, "serve", ServeConfig)
+    config = ServeConfig.of(content, changed)
     name = params.load(content, "tracking", TrackingConfig).model
     source = str(args.get("model", f"models:/{name}@champion"))
     source_of(source, root)  # said before anything is started

@@ -75,7 +75,7 @@ def callbacks() -> list[Middleware]:
     """
     if given := os.environ.get(VARIABLE):
         return [Middleware(Guard, Rules.model_validate_json(given))]
-    config = params.load(settings(workspace()), "serve", ServeConfig)
+    config = ServeConfig.of(params.read(workspace() / "params.yaml"))
     return [Middleware(Guard, Rules.of(config.limits, os.environ.get(KEY, "").strip()))]
 
 
@@ -84,13 +84,6 @@ def workspace() -> Path:
     given = os.environ.get(WORKSPACE, "")
     require(bool(given), WORKSPACE, "name the workspace, whose params.yaml says how to serve")
     return Path(given)
-
-
-def settings(root: Path) -> params.Content:
-    """What a workspace's params.yaml says, with a section `serve`."""
-    content = params.read(root / "params.yaml")
-    require(isinstance(content.get("serve"), dict), "params.yaml", "missing section serve")
-    return content
 
 
 def digest(key: str) -> str:

@@ -82,7 +82,7 @@ class Loaded:
         # What cannot be read is told again, but not fetched.
         if number in self._unfit:
             raise InputError(self._unfit[number])
-        content = self._source.fitted_again(by.version, number)
+        content = self._source.fitted_again(number)
         try:
             self.answerer = by.warned_by(_served(content, f"detector {number}"), number)
         except InputError as error:

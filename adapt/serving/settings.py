@@ -1,12 +1,23 @@
 """Section `serve`: where the champion answers, how many at once, and what a request may cost."""
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from adapt.models.settings import Device
-from adapt.params import Count, NonNegative, Positive, Settings, Share, Shared
+from adapt.params import (
+    Content,
+    Count,
+    InputError,
+    NonNegative,
+    Positive,
+    Settings,
+    Share,
+    Shared,
+    load,
+)
 from adapt.serving.asked import Policy
 
 MIB = 1 << 20
@@ -52,6 +63,14 @@ class ServeConfig(Settings):
     urls: tuple[str, ...]
     limits: Limits
     device: Shared[Device]
+
+    @classmethod
+    def of(cls, content: Content, changes: Mapping[str, Any] | None = None) -> "ServeConfig":
+        """From a params.yaml, with keys of the section changed; InputError names what is wrong."""
+        section = content.get("serve")
+        if not isinstance(section, dict):
+            raise InputError("params.yaml: missing section serve")
+        return load({**content, "serve": {**section, **(changes or {})}}, "serve", cls)
 
     @field_validator("urls")
     @classmethod

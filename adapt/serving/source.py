@@ -32,7 +32,7 @@ class Source(Protocol):
     def detector(self, version: str) -> str:
         """The last detector that was fitted again for a version; "" where there is none."""
 
-    def fitted_again(self, version: str, number: str) -> bytes:
+    def fitted_again(self, number: str) -> bytes:
         """The content of that detector's file."""
 
 
@@ -55,7 +55,7 @@ class Folder:
         """There is none."""
         return ""
 
-    def fitted_again(self, version: str, number: str) -> bytes:
+    def fitted_again(self, number: str) -> bytes:
         """There is none."""
         raise InputError(f"{one_line(str(self.path))}: no detector beside the model's own")
 
@@ -112,7 +112,7 @@ class Registered:
 
         return detectors.number(self._store, version)
 
-    def fitted_again(self, version: str, number: str) -> bytes:
+    def fitted_again(self, number: str) -> bytes:
         """Read from the registry."""
         from adapt.registry import detectors
 

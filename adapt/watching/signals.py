@@ -12,11 +12,9 @@ between the two is one of the answers. None of them tells what was asked, shown 
     firing     share of layers and tokens at which steering stepped in
     length     tokens
     question   characters
-    width, height, brightness, contrast, colour, warmth, upright, noise
-               of the pictures, the mean of several; `colour` is the mean difference between the
-               strongest and the weakest channel, `warmth` that of red and blue, `upright` the share
-               of upright edges in the strength of all, by which scenes of one kind are known (Oliva
-               & Torralba 2001)
+    width, height, brightness, contrast, upright, noise
+               of the pictures, the mean of several; `upright` is the share of upright edges in the
+               strength of all, by which scenes of one kind are known (Oliva & Torralba 2001)
 
 A value that is missing is NaN.
 """
@@ -36,10 +34,7 @@ OF_ANSWER = (
     *(f"{signal}_{part}" for signal in SIGNALS for part in PARTS),
     *("risk", "warned", "logprob", "firing", "length"),
 )
-OF_PICTURE = (
-    *("width", "height", "brightness", "contrast"),
-    *("colour", "warmth", "upright", "noise"),
-)
+OF_PICTURE = ("width", "height", "brightness", "contrast", "upright", "noise")
 NAMES = (*OF_ANSWER, "question", *OF_PICTURE)
 TOKENS = (*SIGNALS, "logprob", "steered")
 """Columns of an answer's tokens that the numbers are made of."""
@@ -88,19 +83,16 @@ def of_pictures(pictures: Sequence[Image.Image]) -> dict[str, float]:
 
 
 def _of_picture(picture: Image.Image) -> dict[str, float]:
-    """Size in pixels; mean and deviation of luma, colour, and the deviation of noise, 0 to 1."""
+    """Size in pixels; mean and deviation of luma, edges, and the deviation of its noise, 0 to 1."""
     width, height = picture.size
     # Single pixels of a raster: of a large picture no more is read than of a small one.
-    small = picture.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("RGB")
-    light = np.asarray(small.convert("L"), dtype=np.float64) / 255
-    pixels = np.asarray(small, dtype=np.float64) / 255
+    small = picture.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("L")
+    light = np.asarray(small, dtype=np.float64) / 255
     return {
         "width": float(width),
         "height": float(height),
         "brightness": float(light.mean()),
         "contrast": float(light.std()),
-        "colour": float(np.ptp(pixels, axis=2).mean()),
-        "warmth": float((pixels[:, :, 0] - pixels[:, :, 2]).mean()),
         "upright": _upright(light),
         "noise": _noise(picture),
     }

@@ -10,8 +10,8 @@ from adapt.attention import anchor, signals
 from adapt.attention.layout import Layout, View
 from adapt.attention.settings import SIGNALS, AnchorConfig
 from adapt.attention.trace import Attention
-from adapt.generation.decoding import steer
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation import steer
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
 from adapt.params import InputError, load
 from tests.support import tiny_world

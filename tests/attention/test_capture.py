@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from adapt.attention import rows as rows_module
 from adapt.attention.capture import NAME, RowCapture, decoder_of, observed
 from adapt.attention.layout import image_columns, layout_by
-from adapt.generation.decoding.answer import Decoding, answer, first_maps
+from adapt.generation.answer import Decoding, answer, first_maps
 from adapt.models.prompts import chat_prompts, prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world

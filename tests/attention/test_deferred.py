@@ -7,7 +7,7 @@ from adapt.attention import trace
 from adapt.attention.deferred import _together
 from adapt.attention.rows import over_keys
 from adapt.attention.signals import entropy, normalised
-from adapt.generation.decoding.steer import DecodeObserver
+from adapt.generation.steer import DecodeObserver
 from tests.generation.test_answer import generate, prompt, windowed
 
 STEPS = 40  # more than one block, and more than the small window holds

@@ -9,7 +9,7 @@ from PIL import ImageDraw
 from adapt.attention.capture import RowCapture, decoder_of, observed
 from adapt.attention.grids import FAMILIES
 from adapt.attention.layout import layout_of
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
 from adapt.models.prompts import prompt_inputs
 from tests.support import families

@@ -8,7 +8,7 @@ import torch
 from adapt.attention.capture import decoder_of
 from adapt.attention.layout import Layout, View, layout_of
 from adapt.attention.similarity import PatchSimilarity, measures
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 

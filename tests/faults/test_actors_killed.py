@@ -17,6 +17,7 @@ from tests.faults.test_ray_training_ended import family, open_to_others
 from tests.stages.conftest import written
 from tests.support import fanned, limits
 from tests.support.faults import fault
+from tests.support.ray_head import without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -77,9 +78,8 @@ class Stage:
 
     def __init__(self, results: Path, root: Path, actors: int) -> None:
         self.results, self.root, self.actors, self.runs = results, root, actors, 0
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         paths = {"PYTHONPATH": str(Path(__file__).parents[2]), "ADAPT_STATE": str(root / "state")}
-        self.env = kept | paths
+        self.env = without_ray(**paths)
 
     def start(self) -> tuple[subprocess.Popen[bytes], Path]:
         """The process, in a group of its own, and where its actors note what they begin."""

@@ -3,7 +3,6 @@ goes on with it.
 """
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ from tests.preference.test_fit import inputs, losses, train
 from tests.support import limits
 from tests.support.faults import fault
 from tests.support.preference_rows import lora, settings
+from tests.support.ray_head import without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +59,14 @@ def driven(inputs: Path, root: Path, asked: dict[str, object]) -> tuple[int, str
     """How `fit` ends in a process of its own, and what it says."""
     script = root / "driver.py"
     script.write_text(textwrap.dedent(DRIVER))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    kept |= {"PYTHONPATH": str(Path(__file__).parents[2]), "ADAPT_STATE": str(root / "home")}
-    kept["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'runs.db'}"
+    env = without_ray(
+        PYTHONPATH=str(Path(__file__).parents[2]),
+        MLFLOW_TRACKING_URI=f"sqlite:///{root / 'runs.db'}",
+        ADAPT_STATE=str(root / "home"),
+    )
     command = [sys.executable, str(script), str(inputs), str(root), json.dumps(asked)]
     ended = subprocess.run(
-        command, env=kept, cwd=root, capture_output=True, text=True, timeout=limits.COMMAND_S
+        command, env=env, cwd=root, capture_output=True, text=True, timeout=limits.COMMAND_S
     )
     return ended.returncode, ended.stderr
 
@@ -76,7 +78,7 @@ def driven(inputs: Path, root: Path, asked: dict[str, object]) -> tuple[int, str
     then="goes on with as many workers as are asked for then, to the model that one process makes",
 )
 @pytest.mark.timeout(limits.WHOLE_TEST_S)
-@pytest.mark.parametrize("changes", [{"lora": lora(2)}], ids=["lora"])  # full: test_sharding
+@pytest.mark.parametrize("changes", [{}, {"lora": lora(2)}], ids=["full", "lora"])
 def test_one_worker_goes_on_where_two_were(inputs, tmp_path, changes):
     asked = dict(shard="fsdp", steps=STEPS, w_keep=1.0, max_failures=0, **changes)
     code, said = driven(inputs, tmp_path, asked | {"workers": 2, "cut": CUT})

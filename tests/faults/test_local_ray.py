@@ -1,6 +1,5 @@
 """A local Ray: out of others' reach, and gone with its process however that ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from adapt.cluster import local
 from tests.support import limits
 from tests.support.faults import fault
+from tests.support.ray_head import without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -52,10 +52,9 @@ def started(tmp_path: Path) -> tuple[subprocess.Popen[str], list[str]]:
     """A process with a local Ray, in a folder with a long name, and what it says of that."""
     long = tmp_path / ("slurm_job_" * 6)
     long.mkdir()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
-        env=kept | {"TMPDIR": str(long), "HOME": str(tmp_path), "ADAPT_CPUS": "1"},
+        env=without_ray(TMPDIR=str(long), HOME=str(tmp_path), ADAPT_CPUS="1"),
         cwd=tmp_path,
         text=True,
         stdin=subprocess.PIPE,

@@ -3,7 +3,6 @@ runs on or listens, the run ends, and the next one goes on from the checkpoint t
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tests.preference.test_fit import inputs, losses, points, train
 from tests.support import limits, tracked
 from tests.support.faults import fault
 from tests.support.preference_rows import settings
+from tests.support.ray_head import without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -75,12 +75,11 @@ class Trainings:
         script = root / "driver.py"
         script.write_text(textwrap.dedent(DRIVER))
         self.command = [sys.executable, str(script), str(inputs), str(root)]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        self.env = kept | {
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
-            "ADAPT_STATE": str(root / "home"),
-        }
+        self.env = without_ray(
+            PYTHONPATH=str(Path(__file__).parents[2]),
+            MLFLOW_TRACKING_URI=f"sqlite:///{self.database}",
+            ADAPT_STATE=str(root / "home"),
+        )
 
     def start(self) -> subprocess.Popen[bytes]:
         with (self.root / "log.txt").open("wb") as log:

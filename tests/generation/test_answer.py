@@ -8,9 +8,9 @@ from adapt.attention.anchor import visual_anchor
 from adapt.attention.capture import Call, observed
 from adapt.attention.layout import Layout, View, layout_of
 from adapt.attention.rows import columns_of, last_row
-from adapt.generation.decoding.answer import Decoding, answer, first_maps
-from adapt.generation.decoding.steer import DecodeObserver, _reweighted, _with_bias
+from adapt.generation.answer import Decoding, answer, first_maps
 from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias
 from adapt.models.prompts import encode, prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world

@@ -7,8 +7,8 @@ import torch
 from transformers import DynamicCache
 
 from adapt.generation import batches
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.batches import Prompt, answered, fitting, free_memory
-from adapt.generation.decoding.answer import Decoding, answer
 from adapt.generation.settings import Config
 from adapt.params import InputError, load, read
 from tests.support import families, tiny_world

@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 import torch
 
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.batches import Prompt, answered, fitting
-from adapt.generation.decoding.answer import Decoding, answer
-from adapt.generation.decoding.begun import beginning_tokens, behind
+from adapt.generation.begun import beginning_tokens, behind
 from adapt.models.prompts import encode, place_of
 from adapt.params import InputError
 from tests.support import tiny_world

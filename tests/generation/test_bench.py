@@ -14,8 +14,8 @@ from adapt.attention.settings import MEASURES, PLACES, PRELIM, SIMILARITY, Ancho
 from adapt.attention.signals import visual_mass
 from adapt.data import scenes
 from adapt.generation import batches as batching
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.bench import Bench, Tables
-from adapt.generation.decoding.answer import Decoding, answer
 from adapt.generation.said import Listener, svar
 from adapt.generation.settings import Config, SteerConfig, SteerGrid, Steering
 from adapt.generation.written import token_ends

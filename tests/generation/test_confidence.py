@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adapt.generation.decoding import confidence
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation import confidence
+from adapt.generation.answer import Decoding, answer
 from adapt.models.prompts import prompt_inputs
 from tests.support import tiny_world
 

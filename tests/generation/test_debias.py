@@ -7,7 +7,7 @@ from adapt.attention.anchor import by_grid, debias_mask
 from adapt.attention.layout import layout_of
 from adapt.attention.settings import AnchorConfig
 from adapt.generation import batches, debias
-from adapt.generation.decoding.answer import answer, first_maps
+from adapt.generation.answer import answer, first_maps
 from adapt.models.prompts import prompt_inputs
 from tests.support import families, tiny_world
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from tests.support import families
 from tests.support.families import CASES, built, picture
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from adapt.attention import trace
-from adapt.generation.decoding.answer import Decoding, answer
-from adapt.generation.decoding.following import Heard, Ruling
+from adapt.generation.answer import Decoding, answer
+from adapt.generation.following import Heard, Ruling
 from adapt.generation.settings import SteerConfig
 from tests.support import tiny_world
 
@@ -59,8 +59,6 @@ def test_what_is_heard_equals_what_is_read_afterwards(K, longest, steer):
         ]
         got_BT = torch.cat(parts, 1)
         assert torch.allclose(got_BT[said_BT], value_BT[:, :T][said_BT], atol=1e-6), name
-    heat_BTN = torch.cat([one.heat_BTN for one in heard], 1)
-    assert torch.allclose(heat_BTN[said_BT], alone.heat_BTN[:, :T][said_BT], atol=1e-6)
 
 
 def test_an_answer_can_be_ended(monkeypatch):

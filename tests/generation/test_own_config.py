@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from adapt.generation.decoding import own_config as configs
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation import own_config as configs
+from adapt.generation.answer import Decoding, answer
 from adapt.params import InputError
 from tests.support import tiny_world
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from adapt.generation.decoding.sampling import Gumbel, seed_of
+from adapt.generation.sampling import Gumbel, seed_of
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -torch.inf])
 # The 99.9 % quantile of chi-square with three degrees of freedom.

@@ -81,7 +81,7 @@ CLUSTER = {
     if path.startswith("spec.rayClusterSpec")
 }
 SERVICE = {
-    "": {"apiVersion", "kind", "metadata", "spec"},
+    "": KEYS[""],
     "spec": {
         "serveConfigV2",
         "rayClusterConfig",

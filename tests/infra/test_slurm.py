@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import limits
 from tests.support.closure import ROOT
+from tests.support.ray_head import without_ray
 
 SCRIPT = ROOT / "infra" / "slurm" / "train.sbatch"
 # What `sbatch` takes in a script (its manual), as far as it is used or left to be chosen.
@@ -52,16 +53,15 @@ def test_both_nodes_are_there_and_nothing_is_left(tmp_path: Path) -> None:
         (programs / name).chmod(0o755)
     for name in ("ray", "python"):
         (programs / name).symlink_to(Path(sys.executable).parent / name)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     # A short folder: sockets have names of 107 bytes at most.
     short = Path("/tmp") / f"slurm-{os.getpid()}"
-    env |= {
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_CPUS_PER_TASK": "1",
-        "RAY_TMPDIR": str(short),
-        "RAY_raylet_start_wait_time_s": "120",
-    }
+    env = without_ray(
+        SLURM_JOB_ID=str(os.getpid()),
+        SLURM_JOB_NODELIST="node[1-2]",
+        SLURM_CPUS_PER_TASK="1",
+        RAY_TMPDIR=str(short),
+        RAY_raylet_start_wait_time_s="120",
+    )
     short.mkdir()
     try:
         done = subprocess.run(

@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from adapt.attention.capture import RowCapture, observed
 from adapt.attention.layout import layout_of
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.inspect import memory, training
 from adapt.inspect.estimate import Subject
 from adapt.inspect.machine import GIB, Machine, imagined, machine

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from adapt.data.schema import Example, SceneObject
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.batches import prompt_of
-from adapt.generation.decoding.answer import Decoding, answer
 from adapt.pairs.annotate import Answers, LeftOut
 from adapt.pairs.beginning import common_beginning
 from adapt.pairs.choose import Chooser

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from adapt.data.schema import Turn
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.batches import Prompt
 from adapt.generation.debias import Debias
-from adapt.generation.decoding.answer import Decoding, answer
 from adapt.models.prompts import answer_tokens, end_tokens
 from adapt.pairs.given import forced_anchors
 from tests.pairs.test_sample import config

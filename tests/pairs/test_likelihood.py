@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adapt.data.schema import Preference
+from adapt.generation.answer import Decoding
 from adapt.generation.batches import answered, prompt_of
-from adapt.generation.decoding.answer import Decoding
 from adapt.pairs.likelihood import Likelihood, measured, token_log_probs
 from tests.support import tiny_world
 from tests.support.families import CASES, QUESTIONS, built

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adapt.attention import trace
-from adapt.generation.decoding.answer import Decoding, answer
+from adapt.generation.answer import Decoding, answer
 from adapt.generation.written import Written
 from adapt.serving.answerer import VALUES, Answerer
 from adapt.serving.asked import Asked, Token

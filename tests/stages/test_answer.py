@@ -95,7 +95,7 @@ def test_steered_arms_differ_only_after_the_anchor(folder: Path) -> None:
         assert after.fired[after.position >= K].sub(2 / 3).abs().lt(1e-6).all()
         first = [part[part.position < K].set_index(["id", "position"]) for part in (before, after)]
         values = ["mass", "focus", "responsiveness", "svar", "logprob", "end", *PRELIM, *SIMILARITY]
-        pd.testing.assert_frame_equal(first[0][values], first[1][values], rtol=1e-5, atol=1e-6)
+        pd.testing.assert_frame_equal(first[0][values], first[1][values])
         later = [part[part.position == K].set_index("id").mass for part in (before, after)]
         assert not later[0].equals(later[1])
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from adapt.attention.anchor import anchors, by_grid
 from adapt.attention.grids import Grid
-from adapt.generation.decoding.answer import Answers, first_maps
+from adapt.generation.answer import Answers, first_maps
 
 
 def answer_anchors(

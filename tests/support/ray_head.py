@@ -33,6 +33,12 @@ START_LIMIT_S = limits.SERVER_START_S
 STOP_LIMIT_S = limits.STEP_S
 
 
+def without_ray(**more: str) -> dict[str, str]:
+    """This process's environment without another Ray's variables, and with `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | more
+
+
 @dataclass(frozen=True, kw_only=True)
 class RayHead:
     """A running head: `address` of its Jobs API, `env` that a client needs, and how to see its

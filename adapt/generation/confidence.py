@@ -2,7 +2,7 @@
 
 The token's own probability is the plainest early warning there is, and so the baseline that
 attention has to beat (`adapt/evaluation/early_warning.py`). It stands before the processor that
-samples (`adapt/generation/decoding/sampling.py`), so the probability is the model's own there, too.
+samples (`adapt/generation/sampling.py`), so the probability is the model's own there, too.
 
 Shapes: B answers, S positions so far, V vocabulary, T generated tokens, n steps.
 """

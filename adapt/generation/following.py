@@ -19,8 +19,8 @@ from transformers import StoppingCriteria
 
 from adapt.attention import signals
 from adapt.attention.trace import Attention
-from adapt.generation.decoding.confidence import Confidence
-from adapt.generation.decoding.steer import DecodeObserver
+from adapt.generation.confidence import Confidence
+from adapt.generation.steer import DecodeObserver
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,6 @@ class Heard:
     said_BT: Tensor
     logprob_BT: Tensor
     fired_BT: Tensor
-    heat_BTN: Tensor
     signals: dict[str, Tensor]
 
 
@@ -92,9 +91,9 @@ class Following(StoppingCriteria):
         Those that end by an end token `generate` knows itself.
         """
         steps = input_ids.shape[1] - self._start
-        # Not in the middle of steps that are looked at together: values would hang on the clock.
-        is_even = steps % self._observer.stride == 0
-        if is_even and steps >= self._first_known and time.monotonic() - self._latest >= self._pace:
+        # Not in the middle of a group of steps: values would hang on the clock.
+        is_known = steps >= self._first_known and self._observer.trace.ends_group(steps)
+        if is_known and time.monotonic() - self._latest >= self._pace:
             self._tell(input_ids)
         over = [room <= steps for room in self.room]
         if over != self._over:
@@ -133,7 +132,6 @@ class Following(StoppingCriteria):
             said_BT=said_BT[:, since:],
             logprob_BT=self._confidence.logprobs(sequences_BS, since),
             fired_BT=attention.fired_BTL[:, -n:].float().mean(2),
-            heat_BTN=attention.heat_BTN[:, -n:],
             signals=values,
         )
 

@@ -16,13 +16,13 @@ from adapt.attention.layout import Grid, Layout, layout_of
 from adapt.attention.settings import PLACES
 from adapt.attention.similarity import PatchSimilarity
 from adapt.attention.trace import Attention, mean_of_first
-from adapt.generation.decoding.begun import beginning_tokens, behind, positions_left, room
-from adapt.generation.decoding.confidence import Confidence
-from adapt.generation.decoding.following import Following, Hear, is_said
-from adapt.generation.decoding.own_config import own_config
-from adapt.generation.decoding.sampling import Gumbel, seed_of
-from adapt.generation.decoding.steer import DecodeObserver
+from adapt.generation.begun import beginning_tokens, behind, positions_left, room
+from adapt.generation.confidence import Confidence
+from adapt.generation.following import Following, Hear, is_said
+from adapt.generation.own_config import own_config
+from adapt.generation.sampling import Gumbel, seed_of
 from adapt.generation.settings import SteerConfig
+from adapt.generation.steer import DecodeObserver
 from adapt.models.prompts import Histories, Pictures, encode, place_of
 
 
@@ -97,9 +97,9 @@ def answer(
 
     `ids` name the rows, so that what a row samples does not depend on the others; by default a row
     is its number in the batch. `histories`: the turns before each question. `beginnings`: what each
-    answer goes on from (`begun.py`). `longest`: tokens of each answer at most, not more than the
-    decoding's. `hear` follows the answers of a greedy or single sample (`following.py`). Raises
-    InputError where the model cannot be observed.
+    answer goes on from (`adapt/generation/begun.py`). `longest`: tokens of each answer at most, not
+    more than the decoding's. `hear` follows the answers of a greedy or single sample
+    (`adapt/generation/following.py`). Raises InputError where the model cannot be observed.
     """
     d = decoding
     # 1. Where the images stand in the prompts, so that attention to them can be read.

@@ -197,10 +197,9 @@ class DecodeObserver(Observer):
             rows = B * heads * length
             of = (self.layout, self.debias, self._layers, length, self.anchor_tokens, rows)
             self._trace = Trace(*of, by_one=self._may_B is not None)
-        if self.steer and self._steps == self.anchor_tokens:
-            self._trace.reduce()
-            self._rule = self._fixed(self.steer, self._trace)
         self._trace.begin()
+        if self.steer and self._steps == self.anchor_tokens:
+            self._rule = self._fixed(self.steer, self._trace)
         self._steps, self._length, self._slot = self._steps + 1, self._length + length, -1
 
     def _fixed(self, steer: SteerConfig, trace: Trace) -> _Rule:
@@ -216,13 +215,6 @@ class DecodeObserver(Observer):
         if self._trace is None:
             raise InputError("no step was seen: generate in the block, in the thread that entered")
         return self._trace
-
-    @property
-    def stride(self) -> int:
-        """After how many steps each the trace is read best: what is read between them is the same
-        but for rounding.
-        """
-        return self._trace.most if self._trace else 1
 
     def attention(self, mask_BT: Tensor) -> Attention:
         """What was seen, of the T tokens of `mask_BT`, true for those of an answer."""
