@@ -96,7 +96,12 @@ def cpus() -> int:
 
 
 def prepare(root: Path) -> None:
-    """Set the switches and limits above, and Prefect's home in the state folder, where unset."""
+    """Set the switches and limits above, and Prefect's home in the state folder, where unset.
+
+    `ADAPT_CPUS` limits the threads of torch, too, which reads theirs when it is imported.
+    """
+    if given := os.environ.get("ADAPT_CPUS"):
+        os.environ.setdefault("OMP_NUM_THREADS", given)
     for key, value in DEFAULTS.items():
         os.environ.setdefault(key, value)
     os.environ.setdefault("PREFECT_HOME", str(state_dir(root) / "prefect"))

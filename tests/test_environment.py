@@ -38,6 +38,17 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     environment.prepare(tmp_path)
     assert os.environ["PREFECT_API_REQUEST_TIMEOUT"] == "7"
     assert os.environ["DO_NOT_TRACK"] == "true"
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(("threads", "want"), [(None, "3"), ("1", "1")])
+def test_processors_limit_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: str | None, want: str
+) -> None:
+    given = {"ADAPT_CPUS": "3"} | ({"OMP_NUM_THREADS": threads} if threads else {})
+    monkeypatch.setattr(os, "environ", given)
+    environment.prepare(tmp_path)
+    assert os.environ["OMP_NUM_THREADS"] == want
 
 
 def test_a_long_wait_says_what_it_waits_for(

@@ -70,7 +70,8 @@ def ray_here(
 
         if not address:
             ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # imported before `private`
-            # Whoever has asked Ray for a token before, and got none, would have none now.
+            # Ray reads its variables once in a process, and keeps that there was no token.
+            ray._raylet.Config.initialize("")
             ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
         stack.enter_context(_own_handlers())
         stack.callback(ray.shutdown)

@@ -40,7 +40,8 @@ def build_trainer(
     `plain` is the file of plain rows, needed where `w_keep` is above 0.
     """
     logging.disable_progress_bar()
-    if device.type == "cpu":
+    # Ray gives a worker's process one thread. The stage's own process has what it was given.
+    if device.type == "cpu" and config.workers:
         torch.set_num_threads(max(1, environment.cpus() // config.processes))
     model, processor = _load(config, base, device), load_processor(base)
     weights, ends = Weights.of(config), end_tokens(model, processor)

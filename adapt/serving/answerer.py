@@ -30,7 +30,7 @@ from adapt.models.settings import Device
 from adapt.params import require
 from adapt.serving import bundle
 from adapt.serving.asked import Answer, Asked, Hear, Token
-from adapt.serving.bundle import Bundle
+from adapt.serving.bundle import Bundle, Served
 from adapt.serving.spoken import Row, Spoken, Vocabulary
 
 PLAIN_ANCHOR, PLAIN_LONGEST = 5, 512  # of a model that nothing is known of
@@ -55,7 +55,8 @@ class Answerer:
     ) -> None:
         self.model, self.processor, self.version = model, processor, version
         self._ends = end_tokens(model, processor)
-        served = known.served if known else None
+        self.served: Served | None = known.served if known else None
+        served = self.served
         self.detector: Detector | None = known.detector if known else None
         self.detector_version = ""  # of one that was fitted again; "" is the model's own
         self.vocabulary: Vocabulary | None = known.vocabulary if known else None

@@ -101,13 +101,15 @@ def _add_errors(app: FastAPI, door: Callable[[], Door]) -> None:
 
 
 def _model(door: Door) -> dict[str, Any]:
-    return {
-        "id": door.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "adapt",
-        "version": door.version(),
-    }
+    """A model as OpenAI's API describes it, and what this one is made of, where it is known."""
+    found: dict[str, Any] = {"id": door.name, "object": "model", "created": 0, "owned_by": "adapt"}
+    answerer = door.loaded.answerer
+    if answerer is None or (served := answerer.served) is None:
+        return found | {"version": door.version()}
+    made = {"weights": served.weights, "data": served.data, "prompt": served.prompt}
+    how = {"steering": served.steer.told if answerer.steer else "none"}
+    how |= {"warned_by": served.warned_by, "format": f"{served.version}"}
+    return found | {"version": answerer.version, "served": made | how}
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -1,11 +1,13 @@
 """Actors give what one process gives, to the byte, and get their model however it reaches them."""
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from adapt.cluster import weights
 from adapt.cluster.fan import actor_device, crew
@@ -28,9 +30,14 @@ FAMILIES = ("llava", "qwen2_5_vl")  # one grid for all pictures, and one for eac
 
 
 @pytest.fixture(autouse=True)
-def no_other_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_other_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """And one thread, as the actors have: sums of two differ in their last bits."""
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def rows(name: str) -> list[Example]:

@@ -22,9 +22,9 @@ import psutil
 from adapt import environment
 environment.prepare(Path.cwd())
 from adapt.cluster.local import MARK, ray_here
+import ray.train.v2._internal.constants  # reads Ray's variables, which the local one has not set yet
 
 with environment.terminable(), ray_here(1):
-    import ray
     ray.get(ray.remote(lambda: 1).remote())
     me = psutil.Process()
     for process in [me, *me.children(recursive=True)]:

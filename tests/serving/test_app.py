@@ -2,6 +2,7 @@
 
 import pytest
 
+from adapt.serving import bundle
 from adapt.serving.answerer import Answerer
 from adapt.serving.asked import Asked
 from tests.support import doors, tiny_world
@@ -90,11 +91,19 @@ def test_an_answer_ends_where_the_request_says(http):
     assert content["choices"][0]["finish_reason"] == "length"
 
 
-def test_models_and_health_say_what_is_served(http):
+def test_models_and_health_say_what_is_served(http, folder):
     assert [one["id"] for one in http.get("/v1/models").json()["data"]] == ["adapt"]
     assert http.get("/v1/models/adapt").json()["id"] == "adapt"
     assert http.get("/v1/models/a/b").json()["error"]["code"] == "model_not_found"
     assert http.get("/health").json()["status"] == "ok"
+    # What it is made of, as its folder says.
+    said, served = http.get("/v1/models/adapt").json()["served"], bundle.read(folder).served
+    assert (said["weights"], said["data"], said["warned_by"]) == (
+        served.weights,
+        served.data,
+        served.warned_by,
+    )
+    assert said["steering"] == served.steer.told
 
 
 def test_meters_count(http):
