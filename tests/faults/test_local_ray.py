@@ -22,7 +22,7 @@ import psutil
 from adapt import environment
 environment.prepare(Path.cwd())
 from adapt.cluster.local import MARK, ray_here
-import ray.train.v2._internal.constants  # reads Ray's variables, which the local one has not set yet
+import ray.train.v2._internal.constants  # reads variables that are not set yet
 
 with environment.terminable(), ray_here(1):
     ray.get(ray.remote(lambda: 1).remote())
