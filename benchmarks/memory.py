@@ -90,8 +90,10 @@ CASES: dict[str, dict[str, Any]] = {
     "lora": LORA,
     "lora, bf16": LORA | BF16,
     "lora, kept rows": LORA | KEPT,
+    "lora, bf16, kept rows": LORA | BF16 | KEPT,
     "lora, 2 workers": LORA | TWO,
     "lora, 2 workers, fsdp": LORA | DIVIDED,
+    "lora, 2 workers, fsdp, bf16": LORA | DIVIDED | BF16,
     "lora, 2 workers, fsdp, kept rows": LORA | DIVIDED | KEPT,
 }
 
@@ -192,7 +194,7 @@ def train(case: str, size: str, folder: Path, device: str, meter: Meter) -> dict
     subject = Subject(
         model=model,
         sizes=sizes(model, processor, size),
-        stored=torch.float32,
+        stored=stored(case),
         shares=lambda length: True,
     )
     plan = pass_of(subject, config, ANSWER, machine(place))
@@ -217,10 +219,17 @@ def settings(case: str, device: str) -> Config:
     return params.load(content | {"device": device}, "train", Config)
 
 
-def prepare(size: str, folder: Path) -> None:
+def stored(case: str) -> torch.dtype:
+    """What the base's file has: 16 bits where adapters train over them."""
+    own = CASES[case]
+    is_16 = "lora" in own and own.get("precision") == "bf16"
+    return torch.bfloat16 if is_16 else torch.float32
+
+
+def prepare(size: str, folder: Path, dtype: torch.dtype) -> None:
     """A base model and pairs in files, as the stages leave them."""
     model, processor = built(size)
-    save(model, processor, folder / size)
+    save(model, processor, folder / size, dtype)
     side = SIZES[size].image_size // SIZES[size].patch_size
     chance, file = random.Random(0), io.BytesIO()
     picture(size).save(file, "PNG")
@@ -269,7 +278,7 @@ def alone(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for one in ("tiny", size):
-            prepare(one, folder)
+            prepare(one, folder, stored(case))
         given = (max(workers, 1), case, size, folder, device, options.threads)
         if workers:
             multiprocessing.start_processes(_worker, given, workers, start_method="spawn")
@@ -333,8 +342,10 @@ def main() -> None:
         alone(options)
         return
     notes = [
-        f"Decoding: {ROWS} answers of {ANSWER} tokens at once. Training: {PAIRS} pairs a pass,"
-        f" answers of {ANSWER} tokens, all terms of the loss, plain and guided pass. Models:",
+        f"Decoding: {ROWS} answers of {ANSWER} tokens at once. Training: {PAIRS} pairs a pass of one"
+        f" process, answers of {ANSWER} tokens, terms vag (the paper's), dpo, sft, anchor and attn;"
+        " with kept rows no guided pass, and twice as many plain rows as pairs. `before it`: until"
+        " the trainer is there (reading the model, and the reference). Models:",
         *(f"{size}: {dataclasses.asdict(SIZES[size])}." for size in options.sizes),
     ]
     rows = []

@@ -21,15 +21,16 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Stack:
     """A stack of equal transformer blocks; widths are in numbers for each token.
 
-    `linear`: inputs and outputs of all linear layers of all blocks, added up; `inner`: the widest
-    of them, inside the feed-forward part; `norms`: the widths of all norms, those of heads counted
-    for every head.
+    `inputs`, `outputs`: of all linear layers of all blocks, added up; `inner`: the widest of them,
+    inside the feed-forward part; `norms`: the widths of all norms, those of heads counted for every
+    head.
     """
 
     blocks: int
     width: int
     inner: int
-    linear: int
+    inputs: int
+    outputs: int
     norms: int
 
 
@@ -113,7 +114,8 @@ def _stack(model: Any, role: Role, roles: Mapping[str, Role]) -> Stack:
         blocks=max(len(blocks), 1),
         width=next(iter(layers.values())).in_features,
         inner=max(max(m.in_features, m.out_features) for m in layers.values()),
-        linear=_linear(layers.values()),
+        inputs=sum(m.in_features for m in layers.values()),
+        outputs=sum(m.out_features for m in layers.values()),
         norms=sum(_norm_width(name, model, layers) for name in vectors),
     )
 

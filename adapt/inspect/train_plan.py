@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def named(changes: Mapping[str, Any]) -> dict[str, Any]:
         return found
     lora = changes["lora"]
     bits = {"train.lora.bits": 4} if lora.bits == 4 else {}
-    return found | {"train.lora.rank": lora.rank} | bits
+    return {"train.lora.rank": lora.rank} | bits | found
 
 
 def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> training.Pass:
@@ -131,6 +131,7 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         trained=adapters if is_lora else free,
         adapters=adapters,
         ranks=config.lora.rank * len(names),
+        adapted=_share(subject, config, names),
         layers=len(layers) if config.w_attn > 0 else 0,
         stored=_stored(subject, config, is_bf16),
         each=2 if is_bf16 else memory.FP32,
@@ -146,6 +147,13 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         trains_head=not is_lora,
         trains_tower=config.tower != "frozen",
     )
+
+
+def _share(subject: Subject, config: Config, names: Sequence[str]) -> float:
+    """How much of the inputs of all linear layers, of the parts with adapters, those layers have."""
+    inputs = {name: shape[0] for name, shape in subject.sizes.linears.items()}
+    every = sum(inputs[name] for name in subject.adapted(config.tower, "all")) if names else 1
+    return sum(inputs[name] for name in names) / every
 
 
 def _is_bf16(config: Config, machine: Machine) -> bool:

@@ -16,8 +16,9 @@ class Pass:
     """One pass of one process.
 
     `pairs` of answers of `answer` tokens; `trained`: weights that have a gradient, adapters with
-    them; `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `layers`: how
-    many are supervised. `stored`: bytes of a weight; `each`: bytes of an
+    them; `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `adapted`:
+    their inputs, of those of all linear layers of their part, a share; `layers`: how many are
+    supervised. `stored`: bytes of a weight; `each`: bytes of an
     activation, smaller than `stored` under autocast. `passes`: forwards with a backward before an
     update; `divided`: whether the processes share weights, gradients and optimizer (FSDP);
     `shares`: whether the two answers of a pair share their prompt; `guided`: whether there
@@ -31,6 +32,7 @@ class Pass:
     trained: int
     adapters: int
     ranks: int
+    adapted: float
     layers: int
     stored: float
     each: int
@@ -83,8 +85,8 @@ def casts(sizes: Sizes, plan: Pass) -> int:
 
     Those of a divided model as well: what autograd keeps is a copy, not the weight that is let go.
     """
-    is_cast = plan.each < plan.stored
-    return weights(sizes, plan.each) if is_cast else 0
+    base = weights(sizes, plan.each) if plan.each < plan.stored else 0
+    return base + (plan.adapters * plan.each if plan.each < FP32 else 0)
 
 
 def gradients(plan: Pass) -> int:
@@ -182,16 +184,23 @@ def _passes(sizes: Sizes, plan: Pass) -> tuple[tuple[int, int], ...]:
 def kept_by_block(stack: Stack, plan: Pass, length: int) -> float:
     """Bytes that the backward pass of one block keeps for each token.
 
-    b (sum of inputs and outputs of the linear layers + i + S) + 2 (4 - b) n + b (2 n - 4 h): of a
+    b (inputs and outputs of the linear layers + i + S) + 2 (4 - b) n + b (2 n - 4 h): of a
     block with norms before attention and before the feed-forward part, the inputs of its linear
     layers count its norms; i is the activation function; S a row of the mask as numbers; n the
     widths of its norms, which compute in fp32 and keep two numbers for each of theirs. Under
     adapters the norms are frozen and keep one: 4 n less.
+
+    Adapters in fp32 under autocast: b (inputs of adapted layers + outputs - h + i + S) + 4 n. Each
+    of them keeps a cast of its input for itself, where the frozen layer keeps none; and the last
+    layer's output is a sum.
     """
-    linear, norms = stack.linear / stack.blocks, stack.norms / stack.blocks
+    norms, inputs = stack.norms / stack.blocks, stack.inputs / stack.blocks
+    others = stack.outputs / stack.blocks + stack.inner + length
+    if plan.adapters and plan.each < FP32:
+        return plan.each * (plan.adapted * inputs + others - stack.width) + FP32 * norms
     more = max(0.0, 2 * norms - 4 * stack.width)
     of_norms = 2 * (FP32 - plan.each) * norms - (FP32 * norms if plan.adapters else 0)
-    return plan.each * (linear + stack.inner + length + more) + of_norms
+    return plan.each * (inputs + others + more) + of_norms
 
 
 def _kept(stack: Stack, plan: Pass, length: int) -> float:
