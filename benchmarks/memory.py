@@ -342,10 +342,10 @@ def main() -> None:
         alone(options)
         return
     notes = [
-        f"Decoding: {ROWS} answers of {ANSWER} tokens at once. Training: {PAIRS} pairs a pass of one"
-        f" process, answers of {ANSWER} tokens, terms vag (the paper's), dpo, sft, anchor and attn;"
-        " with kept rows no guided pass, and twice as many plain rows as pairs. `before it`: until"
-        " the trainer is there (reading the model, and the reference). Models:",
+        f"Decoding: {ROWS} answers of {ANSWER} tokens at once. Training: {PAIRS} pairs a pass of"
+        f" one process, answers of {ANSWER} tokens, terms vag (the paper's), dpo, sft, anchor and"
+        " attn; with kept rows no guided pass, and twice as many plain rows as pairs. `before it`:"
+        " until the trainer is there (reading the model, and the reference). Models:",
         *(f"{size}: {dataclasses.asdict(SIZES[size])}." for size in options.sizes),
     ]
     rows = []

@@ -147,31 +147,24 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
 
 def _plan(options: argparse.Namespace) -> int:
     """Print the table."""
-    import torch
-
     from adapt.inspect.plan import Plans
     from adapt.inspect.plan_lines import plan_lines
-    from adapt.inspect.probes import report
-    from adapt.inspect.ways import CARDS, SHARDS, WORKERS, Asked, table
+    from adapt.inspect.ways import CARDS, SHARDS, WORKERS, Asked, planned
 
     # 1. The settings, and what the command line has in their place.
     file = options.params or PARAMS
     given = {"train.batch_pairs": options.pairs, "max_new_tokens": options.tokens}
     plans = Plans.changed(file, {key: value for key, value in given.items() if value})
-    # 2. The model by its configuration alone.
-    facts, subject = report(options.model, options.picture, torch.device("cpu"), tried=False)
-    if subject is None:
-        print(json.dumps(facts, indent=2) if options.json else "\n".join(lines(facts)))
-        return 1
-    # 3. The table.
+    # 2. The table, of a model by its configuration alone.
     asked = Asked(
         cards=options.gpu or CARDS,
         workers=options.workers or WORKERS,
         shards=[options.shard] if options.shard else SHARDS,
     )
-    facts["plan"] = {"params": str(file), **table(subject, plans, asked)}
-    print(json.dumps(facts, indent=2) if options.json else "\n".join(plan_lines(facts)))
-    return 0
+    facts = planned(options.model, options.picture, plans, asked)
+    told = plan_lines(facts) if "plan" in facts else lines(facts)
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(told))
+    return 0 if "plan" in facts else 1
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -19,9 +19,9 @@ def plan_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     plan = facts["plan"]
     yield f"{facts['model']}: {plan['weights'] / 1e9:.2f} billion weights; {_rows(plan)}"
     tower = f"full training has its vision tower {_TOWER[plan['full_tower']]}"
-    yield f"by {plan['params']}; LoRA of rank {plan['rank']}; {tower}"
+    yield f"LoRA of rank {plan['rank']}; {tower}"
     for card, advice in plan["as_set"].items():
-        yield f"{card + ' GiB':<9}{_as_set(advice, plan['params'])}"
+        yield f"{card + ' GiB':<9}{_as_set(advice)}"
     yield ""
     yield from _aligned(training_cells(plan))
     if plan["left_out"]:
@@ -41,13 +41,13 @@ def _rows(plan: Mapping[str, Any]) -> str:
     return f"{plan['batch_pairs']} pairs{kept} a step, prompts of {prompt} tokens, answers {answer}"
 
 
-def _as_set(advice: Mapping[str, Any] | None, params: str) -> str:
+def _as_set(advice: Mapping[str, Any] | None) -> str:
     if advice is None:
-        return f"section train of {params} does not fit, nor with the smallest settings"
+        return "section train does not fit, nor with the smallest settings"
     if not advice:
-        return f"section train of {params} fits as it is"
+        return "section train fits as it is"
     changed = " and ".join(f"{key}: {_yaml(value)}" for key, value in advice.items())
-    return f"section train of {params} fits with {changed}"
+    return f"section train fits with {changed}"
 
 
 def _yaml(value: Any) -> str:

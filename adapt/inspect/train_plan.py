@@ -150,7 +150,7 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
 
 
 def _share(subject: Subject, config: Config, names: Sequence[str]) -> float:
-    """How much of the inputs of all linear layers, of the parts with adapters, those layers have."""
+    """The inputs of these layers, of those of all linear layers of the parts that have adapters."""
     inputs = {name: shape[0] for name, shape in subject.sizes.linears.items()}
     every = sum(inputs[name] for name in subject.adapted(config.tower, "all")) if names else 1
     return sum(inputs[name] for name in names) / every

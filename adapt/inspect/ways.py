@@ -7,12 +7,16 @@ All else is as params.yaml has it; nothing is run, and no weights are read.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from adapt.inspect import memory, training
 from adapt.inspect.estimate import Estimate, Subject
 from adapt.inspect.machine import Machine, imagined
 from adapt.inspect.plan import Plans, estimates
+from adapt.inspect.probes import report
 from adapt.inspect.train_plan import (
     Changes,
     adapted,
@@ -36,6 +40,16 @@ class Asked:
     cards: Sequence[float] = CARDS
     workers: Sequence[int] = WORKERS
     shards: Sequence[Shard] = SHARDS
+
+
+def planned(source: str, picture: Path | None, plans: Plans, asked: Asked) -> dict[str, Any]:
+    """What `--plan --json` prints of a folder or a hub id; without `plan` where it is no model that
+    can be aligned, and then why.
+
+    Raises InputError as `report` and `estimates` do.
+    """
+    facts, subject = report(source, picture, torch.device("cpu"), tried=False)
+    return facts if subject is None else facts | {"plan": table(subject, plans, asked)}
 
 
 def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
