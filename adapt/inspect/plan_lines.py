@@ -7,8 +7,8 @@ from adapt.inspect.machine import GIB
 from adapt.inspect.memory import total
 
 # Columns by the parts of `training.step` and of `memory.decoding`.
-TRAINING = ("weights", "autocast", "gradients", "optimizer", "gathered", "activations", "capture")
-TRAINING += ("logits",)
+TRAINING: tuple[str, ...] = ("weights", "autocast", "gradients", "optimizer", "gathered")
+TRAINING += ("activations", "capture", "logits")
 DECODING = ("weights", "cache", "capture", "logits", "working")
 NOTHING = "-"
 SHORT = {"train.accumulation": "acc", "train.gradient_checkpointing": "ckpt"}
