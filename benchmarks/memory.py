@@ -3,10 +3,12 @@
     python -m benchmarks.memory [--sizes small] [--cases decoding full lora]
 
 Random weights and pictures, answers of full length. Each case works as its stage does: `answer` for
-a batch, `build_trainer` and one step of it. A fresh process per case does this once with a tiny
-model, so that libraries are loaded, and then with the model of the case: the peak is the highest
-resident set above what the process held before the model was there; on CUDA, of the memory that
-torch has allocated.
+a batch, `build_trainer` and two steps of it. A fresh process for each case, or for each of its
+workers, does this once with a tiny model, so that libraries are loaded, and then with the model of
+the case: the peak is the highest resident set above what the process held before the model was
+there; on CUDA, of the memory that torch has allocated. Of training, the peak until the trainer is
+there (the model is read and the reference worked out) and that of the steps are told apart. Of
+workers, whose gloo group is on loopback, the higher one counts.
 """
 
 import argparse
@@ -22,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from PIL import Image
+from torch import multiprocessing
 
 from adapt import params
 from adapt.attention.layout import layout_of
 from adapt.attention.support import SIDE
+from adapt.data.schema import Example
 from adapt.generation.answer import Decoding, answer
 from adapt.inspect import memory, training
 from adapt.inspect.estimate import Subject
@@ -38,6 +43,7 @@ from adapt.models.device import generation_dtype
 from adapt.models.load import save
 from adapt.models.prompts import prompt_inputs, prompt_version
 from adapt.models.tiny import build_model, build_processor, build_tokenizer
+from adapt.pairs.plain import write_plain
 from adapt.pairs.table import Origin, Pair, PairView, write_pairs
 from adapt.preference.build import build_trainer
 from adapt.preference.reference import ReferenceCache
@@ -55,18 +61,40 @@ SIZES = {
     "tiny": shape(64, vision=1, text=2, heads=2, patch=8, image=64),
     "small": shape(512, vision=4, text=8, heads=8, patch=8, image=192),  # 576 image tokens
     "medium": shape(512, vision=4, text=8, heads=8, patch=16, image=192),  # 144
+    "large": shape(
+        1024, vision=4, text=8, heads=8, patch=24, image=192
+    ),  # 64 tokens, 126 M weights
 }
 LORA = {"lora": {"rank": 16, "alpha": 0.0, "dropout": 0.0, "targets": "all", "bits": 16}}
+TWO = {"workers": 2}
+DIVIDED = TWO | {"shard": "fsdp"}
+BF16 = {"precision": "bf16"}
+CHECKPOINTING = {"gradient_checkpointing": True}
+# Plain rows alone beside the pairs' plain pass: of the two passes theirs is the larger one.
+KEPT = {"w_keep": 0.3, "w_vag": 0.0}
 # What of params.yaml's section `train` each case changes.
 CASES: dict[str, dict[str, Any]] = {
     "decoding": {},
     "full": {},
     "full, no guided pass": {"w_vag": 0.0},
-    "full, checkpointing": {"gradient_checkpointing": True},
+    "full, checkpointing": CHECKPOINTING,
     "full, tower": {"tower": "full"},
-    "full, bf16": {"precision": "bf16"},
+    "full, bf16": BF16,
+    "full, kept rows": KEPT,
+    "full, kept distributions": KEPT | {"keep_form": "kl"},
+    "full, 2 workers": TWO,
+    "full, 2 workers, fsdp": DIVIDED,
+    "full, 2 workers, fsdp, kept rows": DIVIDED | KEPT,
+    "full, 2 workers, fsdp, bf16": DIVIDED | BF16,
+    "full, 2 workers, fsdp, bf16, checkpointing": DIVIDED | BF16 | CHECKPOINTING,
     "lora": LORA,
-    "lora, bf16": LORA | {"precision": "bf16"},
+    "lora, bf16": LORA | BF16,
+    "lora, kept rows": LORA | KEPT,
+    "lora, bf16, kept rows": LORA | BF16 | KEPT,
+    "lora, 2 workers": LORA | TWO,
+    "lora, 2 workers, fsdp": LORA | DIVIDED,
+    "lora, 2 workers, fsdp, bf16": LORA | DIVIDED | BF16,
+    "lora, 2 workers, fsdp, kept rows": LORA | DIVIDED | KEPT,
 }
 
 
@@ -93,9 +121,43 @@ def sizes(model: Any, processor: Any, size: str) -> Sizes:
 # ---- the work ----------------------------------------------------------------------------------
 
 
-def work(case: str, size: str, folder: Path, device: str) -> dict[str, int]:
-    """Do what a stage does; returns what was expected of it."""
-    return decode(size, device) if case == "decoding" else train(case, size, folder, device)
+class Meter:
+    """The highest memory of this process since it was last asked, above what it began with."""
+
+    def __init__(self, device: str) -> None:
+        self._is_cuda = device.startswith("cuda")
+        self.reset()
+        self._before = torch.cuda.memory_allocated() if self._is_cuda else _resident("VmRSS")
+
+    def reset(self) -> None:
+        """Forget what was taken before."""
+        if self._is_cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark: proc(5)
+
+    def peak(self) -> int:
+        """Bytes; what is taken from now on is another peak."""
+        high = torch.cuda.max_memory_allocated() if self._is_cuda else _resident("VmHWM")
+        self.reset()
+        return high - self._before
+
+
+def _resident(field: str) -> int:
+    """Bytes, from /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def work(case: str, size: str, folder: Path, device: str) -> dict[str, Any]:
+    """Do what a stage does; what was expected of it, `parts`, and its `peak`.
+
+    Of training also what was expected `before` its first step, and the peak until then, `built`.
+    """
+    meter = Meter(device)
+    if case == "decoding":
+        return {"parts": decode(size, device), "peak": meter.peak()}
+    return train(case, size, folder, device, meter)
 
 
 def decode(size: str, device: str) -> dict[str, int]:
@@ -116,36 +178,58 @@ def decode(size: str, device: str) -> dict[str, int]:
     return memory.decoding(sizes(model, processor, size), plan)
 
 
-def train(case: str, size: str, folder: Path, device: str) -> dict[str, int]:
+def train(case: str, size: str, folder: Path, device: str, meter: Meter) -> dict[str, Any]:
     """Two steps, so that the optimizer's state is there in the second."""
-    config, base, pairs = settings(case, device), folder / size, folder / f"{size}.parquet"
+    config, base = settings(case, device), folder / size
+    files = (folder / f"{size}.parquet", folder / f"{size}.plain.parquet")
     cache = ReferenceCache(uri=str(folder / "reference"), base=size)
-    trainer, _ = build_trainer(config, torch.device(device), base, pairs, cache, folder / "out")
+    place, output = torch.device(device), folder / "out"
+    plain = files[1] if config.w_keep else None
+    trainer, _ = build_trainer(config, place, base, files[0], cache, output, plain)
+    built_by = meter.peak()
     trainer.train()
+    peak = meter.peak()
+    del trainer
     model, processor = built(size)
     subject = Subject(
         model=model,
         sizes=sizes(model, processor, size),
-        stored=torch.float32,
+        stored=stored(case),
         shares=lambda length: True,
     )
-    plan = pass_of(subject, config, ANSWER, machine(torch.device(device)))
-    return training.step(subject.sizes, plan)
+    plan = pass_of(subject, config, ANSWER, machine(place))
+    reading = training.loading(subject.sizes, plan, subject.stored.itemsize)
+    before = max(training.reference(subject.sizes, plan), reading)
+    parts = training.step(subject.sizes, plan)
+    return {"parts": parts, "peak": peak, "before": before, "built": built_by}
 
 
 def settings(case: str, device: str) -> Config:
-    """The section `train` of params.yaml with what the case changes, for two steps of one pass."""
+    """The section `train` of params.yaml with what the case changes, for two steps of one pass.
+
+    All terms of the loss that look at pairs, unless the case says otherwise.
+    """
     content = params.read(Path(__file__).parents[1] / "params.yaml")
-    one = {"workers": 0, "batch_pairs": PAIRS, "accumulation": 1, "steps": 2, "precision": "fp32"}
-    one |= {"w_keep": 0.0}  # its pass is smaller than the others, and has rows of its own
-    content["train"] = {**content["train"], **one, "checkpoint_every": 100, **CASES[case]}
+    own = CASES[case]
+    rows = max(own.get("workers", 0), 1) * PAIRS
+    one = {"workers": 0, "batch_pairs": rows, "keep_rows": 2 * rows, "accumulation": 1, "steps": 2}
+    one |= {"w_vag": 1.0, "vag_form": "paper", "w_anchor": 1.0, "w_keep": 0.0, "tower": "frozen"}
+    content["train"] = {**content["train"], **one, "precision": "fp32", "checkpoint_every": 100}
+    content["train"] |= own
     return params.load(content | {"device": device}, "train", Config)
 
 
-def prepare(size: str, folder: Path) -> None:
+def stored(case: str) -> torch.dtype:
+    """What the base's file has: 16 bits where adapters train over them."""
+    own = CASES[case]
+    is_16 = "lora" in own and own.get("precision") == "bf16"
+    return torch.bfloat16 if is_16 else torch.float32
+
+
+def prepare(size: str, folder: Path, dtype: torch.dtype) -> None:
     """A base model and pairs in files, as the stages leave them."""
     model, processor = built(size)
-    save(model, processor, folder / size)
+    save(model, processor, folder / size, dtype)
     side = SIZES[size].image_size // SIZES[size].patch_size
     chance, file = random.Random(0), io.BytesIO()
     picture(size).save(file, "PNG")
@@ -163,40 +247,63 @@ def prepare(size: str, folder: Path) -> None:
             views=(PairView(image=0, kind="whole", rows=side, columns=side),),
             support=(chance.randbytes(SIDE * SIDE),),
         )
-        for i in range(2 * PAIRS)
+        for i in range(4 * PAIRS)
     ]
     origin = Origin(prompt=prompt_version(processor), model_type=model.config.model_type)
     write_pairs(folder / f"{size}.parquet", pairs, origin)
+    rows = [
+        Example(
+            id=one.id,
+            image_id=one.id,
+            images=one.images,
+            kind=one.kind,
+            history=(),
+            question=one.question,
+            answer=one.chosen,
+            objects=None,
+            absent=None,
+        )
+        for one in pairs
+    ]
+    write_plain(folder / f"{size}.plain.parquet", rows)
 
 
 # ---- measured ----------------------------------------------------------------------------------
 
 
 def alone(options: argparse.Namespace) -> None:
-    """The child of `measured`: prints the parts that were expected and the peak, in bytes."""
+    """The child of `measured`: prints what was expected and the peaks, in bytes."""
     case, size, device = options.alone, options.sizes[0], options.device
+    workers = CASES[case].get("workers", 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for one in ("tiny", size):
-            prepare(one, folder)
-        work(case, "tiny", folder, device)
-        if device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            parts = work(case, size, folder, device)
-            peak = torch.cuda.max_memory_allocated() - before
+            prepare(one, folder, stored(case))
+        given = (max(workers, 1), case, size, folder, device, options.threads)
+        if workers:
+            multiprocessing.start_processes(_worker, given, workers, start_method="spawn")
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark: proc(5)
-            before = _resident("VmRSS")
-            parts = work(case, size, folder, device)
-            peak = _resident("VmHWM") - before
-    print(json.dumps({"parts": parts, "peak": peak}))
+            _worker(0, *given)
+        found = [json.loads(file.read_text()) for file in sorted(folder.glob("found-*.json"))]
+    print(json.dumps(max(found, key=lambda one: one["peak"])))
 
 
-def _resident(field: str) -> int:
-    """Bytes, from /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+def _worker(
+    rank: int, workers: int, case: str, size: str, folder: Path, device: str, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    if workers > 1:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers}
+        numbers |= {"LOCAL_WORLD_SIZE": workers, "MASTER_PORT": 1}  # not asked: there is a group
+        os.environ |= {name: str(value) for name, value in numbers.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        where = f"file://{folder / 'group'}"
+        dist.init_process_group("gloo", init_method=where, rank=rank, world_size=workers)
+    work(case, "tiny", folder, device)
+    found = work(case, size, folder, device)
+    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    if workers > 1:
+        dist.destroy_process_group()
 
 
 def measured(case: str, size: str, options: argparse.Namespace) -> dict[str, str]:
@@ -211,12 +318,15 @@ def measured(case: str, size: str, options: argparse.Namespace) -> dict[str, str
     parts, peak = found["parts"], found["peak"]
     expected = memory.total(parts)
     progress(f"{case}, {size}: {shown(expected)} expected, {shown(peak)} measured")
+    is_built = "built" in found
     return {
         "model": size,
         "case": case,
         "expected": shown(expected),
         "measured": shown(peak),
         "ratio": f"{expected / peak:.2f}",
+        "before it": shown(found["before"]) if is_built else "",
+        "measured there": shown(found["built"]) if is_built else "",
         "expected of": ", ".join(f"{name} {shown(n)}" for name, n in parts.items() if n),
     }
 
@@ -232,8 +342,10 @@ def main() -> None:
         alone(options)
         return
     notes = [
-        f"Decoding: {ROWS} answers of {ANSWER} tokens at once. Training: {PAIRS} pairs a pass,"
-        f" answers of {ANSWER} tokens, all terms of the loss, plain and guided pass. Models:",
+        f"Decoding: {ROWS} answers of {ANSWER} tokens at once. Training: {PAIRS} pairs a pass of"
+        f" one process, answers of {ANSWER} tokens, terms vag (the paper's), dpo, sft, anchor and"
+        " attn; with kept rows no guided pass, and twice as many plain rows as pairs. `before it`:"
+        " until the trainer is there (reading the model, and the reference). Models:",
         *(f"{size}: {dataclasses.asdict(SIZES[size])}." for size in options.sizes),
     ]
     rows = []

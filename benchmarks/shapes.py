@@ -1,4 +1,7 @@
-"""LLaVA-1.5-7B and Qwen2.5-VL-7B as their published configurations have them, with random weights.
+"""LLaVA-1.5-7B and 13B, Qwen2.5-VL-7B and 32B by their published sizes, with random weights.
+
+Sizes are those of `config.json` of llava-hf/llava-1.5-7b-hf and llava-1.5-13b-hf (Vicuna's text
+model, CLIP-ViT-L/14 at 336 pixels) and of Qwen/Qwen2.5-VL-7B-Instruct and 32B-Instruct.
 
 Speed and memory do not depend on the values of weights, so nothing is downloaded: the model is made
 on the device, in seconds, and its processor from transformers' own classes with a tokenizer of
@@ -6,6 +9,7 @@ words. `tiny` keeps everything but the sizes, for a rehearsal on a CPU.
 """
 
 import dataclasses
+import functools
 import io
 import random
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from adapt.models.checkpoint.processor import pictures_only
 from adapt.models.tiny import CHAT_TEMPLATE, Shape, build_processor, build_tokenizer
 
 WORDS = [f"word{i}" for i in range(1000)]
+QWEN_TYPE = "qwen2_5_vl"
 QWEN_SIGNS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>")
 
 
@@ -77,17 +82,24 @@ class Published:
         return [Image.fromarray(one) for one in rng.integers(0, 256, shape, dtype=np.uint8)]
 
 
-def build(case: Published, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Any, Any]:
-    """The model on its device, in eval mode, and the processor."""
+def described(case: Published, tiny: bool) -> tuple[Any, Any]:
+    """The configuration, with the numbers of the processor's signs, and the processor."""
     processor = case.processor(tiny)
     tokenizer, config = processor.tokenizer, case.config(tiny)
     config.image_token_id = tokenizer.convert_tokens_to_ids(processor.image_token)
     text = config.get_text_config()
     text.bos_token_id, text.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     text.pad_token_id = tokenizer.pad_token_id
-    if case is QWEN:
+    if config.model_type == QWEN_TYPE:
         start, video = tokenizer.convert_tokens_to_ids([QWEN_SIGNS[0], QWEN_SIGNS[3]])
         config.vision_start_token_id, config.video_token_id = start, video
+    return config, processor
+
+
+def build(case: Published, device: str, dtype: torch.dtype, tiny: bool) -> tuple[Any, Any]:
+    """The model on its device, in eval mode, and the processor."""
+    config, processor = described(case, tiny)
+    tokenizer = processor.tokenizer
     torch.manual_seed(0)
     with torch.device(device):
         model = transformers.AutoModelForImageTextToText.from_config(
@@ -135,10 +147,41 @@ def trl_rows(case: Published, rows: list[dict], tiny: bool) -> list[dict]:
     ]
 
 
-# ---- the two checkpoints -----------------------------------------------------------------------
+# ---- the checkpoints ---------------------------------------------------------------------------
 
 
-def _llava_config(tiny: bool) -> Any:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """Sizes of a published decoder: h, i, L, H, K and V of `adapt/inspect/memory.py`."""
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    words: int
+
+
+LLAMA_7B = Decoder(width=4096, inner=11008, layers=32, heads=32, key_value_heads=32, words=32064)
+LLAMA_13B = Decoder(width=5120, inner=13824, layers=40, heads=40, key_value_heads=40, words=32064)
+QWEN_7B = Decoder(width=3584, inner=18944, layers=28, heads=28, key_value_heads=4, words=152064)
+QWEN_32B = Decoder(width=5120, inner=27648, layers=64, heads=40, key_value_heads=8, words=152064)
+TINY = Decoder(width=64, inner=128, layers=3, heads=4, key_value_heads=4, words=1100)
+TINY_QWEN = dataclasses.replace(TINY, key_value_heads=2)
+
+
+def _text_sizes(sizes: Decoder) -> dict[str, int]:
+    return {
+        "hidden_size": sizes.width,
+        "intermediate_size": sizes.inner,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.key_value_heads,
+        "vocab_size": sizes.words,
+    }
+
+
+def _llava_config(sizes: Decoder, tiny: bool) -> Any:
     vision = transformers.CLIPVisionConfig(
         hidden_size=32 if tiny else 1024,
         intermediate_size=64 if tiny else 4096,
@@ -148,12 +191,7 @@ def _llava_config(tiny: bool) -> Any:
         patch_size=14,
     )
     text = transformers.LlamaConfig(
-        hidden_size=64 if tiny else 4096,
-        intermediate_size=128 if tiny else 11008,
-        num_hidden_layers=3 if tiny else 32,
-        num_attention_heads=4 if tiny else 32,
-        num_key_value_heads=4 if tiny else 32,
-        vocab_size=1100 if tiny else 32064,
+        **_text_sizes(TINY if tiny else sizes),
         max_position_embeddings=4096,
         rms_norm_eps=1e-5,
     )
@@ -163,6 +201,7 @@ def _llava_config(tiny: bool) -> Any:
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         image_seq_length=16 if tiny else 576,
+        dtype="float16",
     )
 
 
@@ -173,33 +212,26 @@ def _llava_processor(tiny: bool) -> Any:
     return build_processor(build_tokenizer(WORDS), shape)
 
 
-def _qwen_config(tiny: bool) -> Any:
-    width = 64 if tiny else 3584
+def _qwen_config(sizes: Decoder, vision_inner: int, tiny: bool) -> Any:
+    sizes = TINY_QWEN if tiny else sizes
     vision = {
         "depth": 2 if tiny else 32,
         "hidden_size": 32 if tiny else 1280,
-        "intermediate_size": 64 if tiny else 3420,
+        "intermediate_size": 64 if tiny else vision_inner,
         "num_heads": 2 if tiny else 16,
         "patch_size": 14,
         "window_size": 112,
         "fullatt_block_indexes": [1] if tiny else [7, 15, 23, 31],
-        "out_hidden_size": width,
+        "out_hidden_size": sizes.width,
     }
     sections = [4, 2, 2] if tiny else [16, 24, 24]
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
-    ends = {"bos_token_id": None, "eos_token_id": None}  # the tokenizer's, see `build`
+    ends = {"bos_token_id": None, "eos_token_id": None}  # the tokenizer's, see `described`
     text = transformers.Qwen2_5_VLTextConfig(
-        **ends,
-        hidden_size=width,
-        intermediate_size=128 if tiny else 18944,
-        num_hidden_layers=3 if tiny else 28,
-        num_attention_heads=4 if tiny else 28,
-        num_key_value_heads=2 if tiny else 4,
-        vocab_size=1100 if tiny else 152064,
-        max_position_embeddings=128000,
-        rope_parameters=rope,
+        **ends, **_text_sizes(sizes), max_position_embeddings=128000, rope_parameters=rope
     )
-    return transformers.Qwen2_5_VLConfig(vision_config=vision, text_config=text.to_dict(), **ends)
+    parts = {"vision_config": vision, "text_config": text.to_dict()}
+    return transformers.Qwen2_5_VLConfig(**parts, **ends, dtype="bfloat16")
 
 
 def _qwen_processor(tiny: bool) -> Any:
@@ -211,6 +243,17 @@ def _qwen_processor(tiny: bool) -> Any:
     return kind(pictures, tokenizer, chat_template=template)
 
 
-LLAVA = Published("LLaVA-1.5-7B", _llava_config, _llava_processor, (336, 336), (56, 56))
-QWEN = Published("Qwen2.5-VL-7B", _qwen_config, _qwen_processor, (672, 504), (112, 84))
-CASES = {"llava": LLAVA, "qwen": QWEN}
+def _llava(name: str, sizes: Decoder) -> Published:
+    config = functools.partial(_llava_config, sizes)
+    return Published(name, config, _llava_processor, (336, 336), (56, 56))
+
+
+def _qwen(name: str, sizes: Decoder, vision_inner: int) -> Published:
+    config = functools.partial(_qwen_config, sizes, vision_inner)
+    return Published(name, config, _qwen_processor, (672, 504), (112, 84))
+
+
+LLAVA, LLAVA_13B = _llava("LLaVA-1.5-7B", LLAMA_7B), _llava("LLaVA-1.5-13B", LLAMA_13B)
+QWEN, QWEN_LARGE = _qwen("Qwen2.5-VL-7B", QWEN_7B, 3420), _qwen("Qwen2.5-VL-32B", QWEN_32B, 3456)
+CASES = {"llava": LLAVA, "qwen": QWEN}  # what is run
+PLANNED = CASES | {"llava-13b": LLAVA_13B, "qwen-32b": QWEN_LARGE}  # what is worked out

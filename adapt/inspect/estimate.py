@@ -8,6 +8,8 @@ import torch
 
 from adapt.inspect import memory
 from adapt.inspect.sizes import Sizes
+from adapt.preference.adapters import adapted_layers
+from adapt.preference.settings import Targets, Tower
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,3 +46,11 @@ class Subject:
     sizes: Sizes
     stored: torch.dtype
     shares: Callable[[int], bool]
+    _adapted: dict[tuple[Tower, Targets], list[str]] = dataclasses.field(default_factory=dict)
+
+    def adapted(self, tower: Tower, targets: Targets) -> list[str]:
+        """The layers that get adapters; a large model has so many that they are looked up once."""
+        key = (tower, targets)
+        if key not in self._adapted:
+            self._adapted[key] = adapted_layers(self.model, tower, targets)
+        return self._adapted[key]

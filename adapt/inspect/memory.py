@@ -97,23 +97,28 @@ def tower_work(sizes: Sizes, plan: Decoding) -> int:
     L h b where the tower hands on the states of all its blocks, of which the model takes some.
     """
     kept = sizes.tower.blocks * sizes.tower.width * plan.each if sizes.keeps_states else 0
-    return plan.rows * (sizes.pixels * FP32 + sizes.patches * (_forward(sizes.tower, plan) + kept))
+    forward = _forward(sizes.tower, plan.each)
+    return plan.rows * (sizes.pixels * FP32 + sizes.patches * (forward + kept))
 
 
 def prompt_work(sizes: Sizes, plan: Decoding) -> int:
+    """What the pass over the prompts of all rows takes."""
+    return forward_work(sizes, plan.rows, sizes.prompt, plan.each)
+
+
+def forward_work(sizes: Sizes, rows: int, length: int, each: int) -> int:
     """R (pixels 4 + P w + P^2 (1 + b)), with w = (4 h + 3 i) b of the decoder.
 
     w: the states around a block and the inner ones of its feed-forward part, without gradients;
     P^2: the mask, as truth and as numbers.
     """
-    mask = sizes.prompt * (1 + plan.each)
-    decoder = sizes.prompt * (_forward(sizes.decoder, plan) + mask)
-    return plan.rows * (sizes.pixels * FP32 + decoder)
+    decoder = length * (_forward(sizes.decoder, each) + length * (1 + each))
+    return rows * (sizes.pixels * FP32 + decoder)
 
 
-def _forward(stack: Stack, plan: Decoding) -> int:
+def _forward(stack: Stack, each: int) -> int:
     """w, bytes for each token."""
-    return (4 * stack.width + 3 * stack.inner) * plan.each
+    return (4 * stack.width + 3 * stack.inner) * each
 
 
 def total(parts: Mapping[str, int]) -> int:

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,20 @@ class Plans:
     def read(cls, file: Path) -> "Plans":
         """From a file; InputError names the file and the key that is wrong."""
         return cls.of(params.read(file), str(file))
+
+    @classmethod
+    def changed(cls, file: Path, changes: Mapping[str, Any]) -> "Plans":
+        """From a file with other values: of keys at the top, or of section `train` by "train.KEY".
+
+        InputError names the key that is wrong, of the file or of the changes.
+        """
+        content = params.read(file)
+        for key, value in changes.items():
+            section, _, name = key.rpartition(".")
+            place = content.setdefault(section, {}) if section else content
+            if isinstance(place, dict):
+                place[name] = value
+        return cls.of(content, str(file))
 
     @classmethod
     def of(cls, content: params.Content, name: str) -> "Plans":

@@ -45,16 +45,17 @@ QUESTION = "Describe the picture."
 
 
 def report(
-    source: str, picture: Path | None, device: torch.device
+    source: str, picture: Path | None, device: torch.device, *, tried: bool = True
 ) -> tuple[dict[str, Any], Subject | None]:
     """What `--json` prints, but for memory, and what memory is worked out from.
 
-    Raises InputError for a source that is no vision-language model of transformers, or a picture
-    that cannot be read.
+    Without `tried` weights are left alone, also where there are some. Raises InputError for a
+    source that is no vision-language model of transformers, or a picture that cannot be read.
     """
     logging.disable_progress_bar()
     image, config = read_picture(picture), _config(source)
-    has_weights = weights.has_weights(Path(source).expanduser())
+    is_stored = weights.has_weights(Path(source).expanduser())
+    has_weights = is_stored and tried
     facts: dict[str, Any] = {"model": source, "model_type": config.model_type}
     facts |= {"family": None, "weights": has_weights}
     # 1. By the configuration: is the family known, and does its decoder let attention be read?
@@ -75,7 +76,7 @@ def report(
             with foreign("a prompt with this picture"):
                 inputs = prompt_inputs(asker, processor, [[image]], [QUESTION])
             layout = layout_of(model, inputs)
-            subject = _subject(source, model, inputs, layout, has_weights)
+            subject = _subject(source, model, inputs, layout, is_stored)
         except InputError as error:
             verdicts = dict.fromkeys(PROBES, str(error))
         else:
@@ -118,8 +119,8 @@ def _processor(source: str) -> Any:
     return processor
 
 
-def _subject(source: str, model: Any, inputs: Any, layout: Layout, has_weights: bool) -> Subject:
-    stored = checkpoint_dtype(Path(source).expanduser()) if has_weights else model.config.dtype
+def _subject(source: str, model: Any, inputs: Any, layout: Layout, is_stored: bool) -> Subject:
+    stored = checkpoint_dtype(Path(source).expanduser()) if is_stored else model.config.dtype
 
     def shares(length: int) -> bool:
         ids = torch.zeros(1, length, dtype=torch.long)

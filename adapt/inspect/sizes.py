@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from adapt.models.roles import ROLES, Role, linear_layers, role_of_parameters
+from adapt.models.roles import ROLES, Role, blocks, linear_layers, role_of_parameters
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -21,15 +21,16 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Stack:
     """A stack of equal transformer blocks; widths are in numbers for each token.
 
-    `linear`: inputs and outputs of all linear layers of all blocks, added up; `inner`: the widest
-    of them, inside the feed-forward part; `norms`: the widths of all norms, those of heads counted
-    for every head.
+    `inputs`, `outputs`: of all linear layers of all blocks, added up; `inner`: the widest of them,
+    inside the feed-forward part; `norms`: the widths of all norms, those of heads counted for every
+    head.
     """
 
     blocks: int
     width: int
     inner: int
-    linear: int
+    inputs: int
+    outputs: int
     norms: int
 
 
@@ -37,10 +38,12 @@ class Stack:
 class Sizes:
     """What memory depends on, beside the settings.
 
-    `parameters`: of each role, tied weights once; `head`: of the output layer; `linears`: of the
-    linear layers to which LoRA may be added, (inputs, outputs). `windows`: of each decoder layer,
-    None where it sees everything. `prompt`, `image_tokens`: in tokens, of one question about the
-    picture. `patches`: that the tower takes of it; `pixels`: numbers in the processor's tensors.
+    `parameters`: of each role, tied weights once; `head`: of the output layer; `block`: of the
+    largest block, `outside`: of what lies outside of all blocks, tied weights once; `linears`: of
+    the linear layers to which LoRA may be added, (inputs, outputs). `windows`: of each decoder
+    layer, None where it sees everything. `prompt`, `image_tokens`: in tokens, of one question about
+    the picture. `patches`: that the tower takes of it; `pixels`: numbers in the processor's
+    tensors.
     `keeps_states`: whether the tower hands on the states of all of its blocks.
     """
 
@@ -54,6 +57,8 @@ class Sizes:
     windows: Sequence[int | None]
     vocabulary: int
     head: int
+    block: int
+    outside: int
     linears: Mapping[str, tuple[int, int]]
     prompt: int
     image_tokens: int
@@ -72,6 +77,7 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
     counts = {r: sum(w.numel() for n, w in weights.items() if roles[n] == r) for r in ROLES}
     heads, head = text.num_attention_heads, model.get_output_embeddings().weight
     linears = {n: model.get_submodule(n) for role in ROLES for n in linear_layers(model, role)}
+    inside = [_count(model.get_submodule(name)) for name in blocks(model)] or [0]
     cache = DynamicCache(config=model.config)
     return Sizes(
         parameters=counts,
@@ -84,6 +90,8 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
         windows=[getattr(layer, "sliding_window", None) for layer in cache.layers],
         vocabulary=head.shape[0],
         head=head.numel(),
+        block=max(inside),
+        outside=sum(counts.values()) - sum(inside),
         linears={n: (m.in_features, m.out_features) for n, m in linears.items()},
         prompt=inputs["input_ids"].shape[1],
         image_tokens=image_tokens,
@@ -106,7 +114,8 @@ def _stack(model: Any, role: Role, roles: Mapping[str, Role]) -> Stack:
         blocks=max(len(blocks), 1),
         width=next(iter(layers.values())).in_features,
         inner=max(max(m.in_features, m.out_features) for m in layers.values()),
-        linear=_linear(layers.values()),
+        inputs=sum(m.in_features for m in layers.values()),
+        outputs=sum(m.out_features for m in layers.values()),
         norms=sum(_norm_width(name, model, layers) for name in vectors),
     )
 
@@ -120,6 +129,10 @@ def _norm_width(name: str, model: Any, layers: Mapping[str, Any]) -> int:
     above, _, own = name.rpartition(".")
     before = layers.get(f"{above}.{own.partition('_')[0]}_proj")
     return width if before is None else max(width, before.out_features)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def _linear(layers: Iterable[Any]) -> int:

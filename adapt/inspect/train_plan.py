@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,27 +12,45 @@ from adapt.inspect import memory, training
 from adapt.inspect.estimate import Estimate, Subject
 from adapt.inspect.machine import Machine
 from adapt.models.roles import ROLES, Role, linear_layers
-from adapt.preference.adapters import adapted_layers
 from adapt.preference.losses import Weights
 from adapt.preference.settings import Config
 
 NF4 = 0.516  # bytes of a weight: 4 bits, and its share of the twice quantised scales
 RANK = 16  # of adapters, where the weights themselves do not fit
+Changes = dict[str, Any]  # settings of section `train`, by name
 
 
 def train_estimate(subject: Subject, config: Config, answer: int, machine: Machine) -> Estimate:
     """Of `train`, with answers of `answer` tokens, and the mildest change that makes it fit."""
-    limit = machine.limit(config.processes)
+    plan = pass_of(subject, config, answer, machine)
+    estimate = Estimate(
+        what=_what(config, answer),
+        parts=training.step(subject.sizes, plan),
+        limit=machine.limit(config.processes),
+        advice={},
+    )
+    if estimate.fits:
+        return estimate
+    change = first_that_fits(subject, config, answer, machine, _changes(config, machine))
+    return estimate if change is None else dataclasses.replace(estimate, advice=named(change))
 
-    def of(changed: Config) -> dict[str, int]:
-        plan = pass_of(subject, changed, answer, machine)
-        return training.step(subject.sizes, plan)
 
-    estimate = Estimate(what=_what(config, answer), parts=of(config), limit=limit, advice={})
-    for changes in () if estimate.fits else _changes(config):
-        if memory.total(of(config.model_copy(update=changes))) <= limit:
-            return dataclasses.replace(estimate, advice=_named(changes))
-    return estimate
+def first_that_fits(
+    subject: Subject, config: Config, answer: int, machine: Machine, several: Iterable[Changes]
+) -> Changes | None:
+    """The first of these changes with which a process has memory enough; None where none has."""
+    for changes in several:
+        changed = config.model_copy(update=changes)
+        if peak(subject, changed, answer, machine) <= machine.limit(changed.processes):
+            return changes
+    return None
+
+
+def peak(subject: Subject, config: Config, answer: int, machine: Machine) -> int:
+    """Bytes of one process: of a step, or of the pass before the first one where that is more."""
+    plan = pass_of(subject, config, answer, machine)
+    step = memory.total(training.step(subject.sizes, plan))
+    return max(step, training.reference(subject.sizes, plan))
 
 
 def _what(config: Config, answer: int) -> str:
@@ -40,30 +58,69 @@ def _what(config: Config, answer: int) -> str:
     return f"{way}, {config.pass_pairs} pairs of answers of {answer} tokens a pass"
 
 
-def _changes(config: Config) -> Iterator[dict[str, Any]]:
-    """Settings to try, the mildest first: smaller passes, then checkpointing, then LoRA."""
-    pairs = config.batch_pairs // config.processes
-    passes = [n for n in range(config.accumulation, pairs + 1) if pairs % n == 0]
-    adapters = {"lora": config.lora.model_copy(update={"rank": RANK})}
-    kinds: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}]
-    if config.lora.rank == 0 and config.tower != "full":
-        kinds += [kind | adapters for kind in kinds]
+def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
+    """Settings to try, the mildest first.
+
+    The same model divided among the workers that there are, then LoRA, which trains another one,
+    then that divided, then its base in 4 bits; of each smaller passes, then checkpointing.
+    """
+    kinds: list[Changes] = [{}]
+    if config.workers > 1 and config.shard == "none" and config.lora.bits == 16:
+        kinds.append({"shard": "fsdp"})
+    if config.lora.rank == 0:
+        kinds += [kind | adapted(config) for kind in kinds]
+    if config.lora.bits == 16 and machine.is_gpu and config.precision != "fp32":
+        kinds.append({"shard": "none", **quartered(config)})
     for kind in kinds:
+        for smaller in smaller_passes(config.model_copy(update=kind)):
+            yield kind | smaller
+
+
+def adapted(config: Config) -> Changes:
+    """What makes full training one of adapters; nothing where it is that."""
+    if config.lora.rank:
+        return {}
+    tower = {"tower": "frozen"} if config.tower == "full" else {}
+    return {"lora": config.lora.model_copy(update={"rank": RANK})} | tower
+
+
+def quartered(config: Config) -> Changes:
+    """The same with the base in 4 bits."""
+    changes = adapted(config)
+    lora = changes.get("lora", config.lora)
+    return changes | {"lora": lora.model_copy(update={"bits": 4})}
+
+
+def smaller_passes(config: Config) -> Iterator[Changes]:
+    """Nothing at first; then passes of fewer pairs, then the same with checkpointing."""
+    pairs, rows = (count // config.processes for count in (config.batch_pairs, config.keep_rows))
+    passes = [
+        n
+        for n in range(config.accumulation, pairs + 1)
+        if pairs % n == 0 and (config.w_keep == 0 or rows % n == 0)
+    ]
+    checkpointing: list[Changes] = [{}, {"gradient_checkpointing": True}]
+    for kind in checkpointing[:1] if config.gradient_checkpointing else checkpointing:
         for n in passes:
             yield kind | ({"accumulation": n} if n != config.accumulation else {})
 
 
-def _named(changes: Mapping[str, Any]) -> dict[str, Any]:
-    named = {f"train.{key}": value for key, value in changes.items() if key != "lora"}
-    return named | ({"train.lora.rank": RANK} if "lora" in changes else {})
+def named(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes by their keys in params.yaml; of LoRA what the other settings leave open."""
+    found = {f"train.{key}": value for key, value in changes.items() if key != "lora"}
+    if "lora" not in changes:
+        return found
+    lora = changes["lora"]
+    bits = {"train.lora.bits": 4} if lora.bits == 4 else {}
+    return {"train.lora.rank": lora.rank} | bits | found
 
 
 def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> training.Pass:
     """One pass of one process in numbers; answers as long as they may be."""
     sizes, roles = subject.sizes, subject.sizes.parameters
     is_lora, is_bf16 = config.lora.rank > 0, _is_bf16(config, machine)
-    adapted = adapted_layers(subject.model, config.tower, config.lora.targets) if is_lora else []
-    adapters = config.lora.rank * sum(sum(sizes.linears[name]) for name in adapted)
+    names = subject.adapted(config.tower, config.lora.targets) if is_lora else []
+    adapters = config.lora.rank * sum(sum(sizes.linears[name]) for name in names)
     free = roles["projector"] + roles["decoder"]
     free += roles["tower"] if config.tower == "full" else 0
     layers = [n for n in range(len(sizes.windows)) if includes(config.attn_layers, n)]
@@ -73,18 +130,30 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         answer=answer,
         trained=adapters if is_lora else free,
         adapters=adapters,
-        ranks=config.lora.rank * len(adapted),
+        ranks=config.lora.rank * len(names),
+        adapted=_share(subject, config, names),
         layers=len(layers) if config.w_attn > 0 else 0,
         stored=_stored(subject, config, is_bf16),
         each=2 if is_bf16 else memory.FP32,
         passes=config.accumulation * len(passes),
         processes=config.processes,
+        divided=config.shard == "fsdp",
         checkpointing=config.gradient_checkpointing,
         shares=config.w_dpo > 0 and subject.shares(sizes.prompt + answer),
         guided="guided" in passes,
+        kept=config.keep_rows // config.parts if "kept" in passes else 0,
+        fused=machine.is_gpu,
+        distilled=config.keep_form == "kl",
         trains_head=not is_lora,
         trains_tower=config.tower != "frozen",
     )
+
+
+def _share(subject: Subject, config: Config, names: Sequence[str]) -> float:
+    """The inputs of these layers, of those of all linear layers of the parts that have adapters."""
+    inputs = {name: shape[0] for name, shape in subject.sizes.linears.items()}
+    every = sum(inputs[name] for name in subject.adapted(config.tower, "all")) if names else 1
+    return sum(inputs[name] for name in names) / every
 
 
 def _is_bf16(config: Config, machine: Machine) -> bool:
@@ -101,9 +170,7 @@ def _stored(subject: Subject, config: Config, is_bf16: bool) -> float:
     if config.lora.bits == 16:
         return min(subject.stored.itemsize, memory.FP32)
     sizes = subject.sizes
-    quantised = sum(
-        math.prod(sizes.linears[name]) for name in adapted_layers(subject.model, "frozen", "all")
-    )
+    quantised = sum(math.prod(sizes.linears[name]) for name in subject.adapted("frozen", "all"))
     everything = sum(sizes.parameters.values())
     return (NF4 * quantised + 2 * (everything - quantised)) / everything
 
@@ -112,7 +179,7 @@ def states(subject: Subject, config: Config) -> dict[Role, str]:
     """What training does with each part of the model, in words."""
     if config.lora.rank == 0:
         return {role: _full(role, config) for role in ROLES}
-    names = adapted_layers(subject.model, config.tower, config.lora.targets)
+    names = subject.adapted(config.tower, config.lora.targets)
     found: dict[Role, str] = dict.fromkeys(ROLES, "frozen")
     for role in ROLES:
         mine = set(names) & set(linear_layers(subject.model, role))

@@ -1,9 +1,10 @@
 """What a step of training takes, in bytes: a formula for each part; letters as in `memory.py`."""
 
 import dataclasses
+import math
 
 from adapt.attention import rows as rows_of_attention
-from adapt.inspect.memory import FP32, weights
+from adapt.inspect.memory import FP32, forward_work, weights
 from adapt.inspect.sizes import Sizes, Stack
 
 # TRL's head makes logits of so many tokens and words at once: trl/kernels/chunked_logprob.py.
@@ -15,11 +16,15 @@ class Pass:
     """One pass of one process.
 
     `pairs` of answers of `answer` tokens; `trained`: weights that have a gradient, adapters with
-    them; `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `layers`: how
-    many are supervised. `stored`: bytes of a weight; `each`: bytes of an
+    them; `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `adapted`:
+    their inputs, of those of all linear layers of their part, a share; `layers`: how many are
+    supervised. `stored`: bytes of a weight; `each`: bytes of an
     activation, smaller than `stored` under autocast. `passes`: forwards with a backward before an
-    update; `shares`: whether the two answers of a pair share their prompt; `guided`: whether there
-    is a pass over guided pictures; `trains_head`, `trains_tower`: whether these have gradients.
+    update; `divided`: whether the processes share weights, gradients and optimizer (FSDP);
+    `shares`: whether the two answers of a pair share their prompt; `guided`: whether there
+    is a pass over guided pictures; `kept`: rows of the pass over plain rows, 0 for none;
+    `distilled`: whether that is held to the base's distributions; `fused`: whether Triton's kernels
+    fold tiles of logits, as on CUDA; `trains_head`, `trains_tower`: whether these have gradients.
     """
 
     pairs: int
@@ -27,14 +32,19 @@ class Pass:
     trained: int
     adapters: int
     ranks: int
+    adapted: float
     layers: int
     stored: float
     each: int
     passes: int
     processes: int
+    divided: bool
     checkpointing: bool
     shares: bool
     guided: bool
+    kept: int
+    distilled: bool
+    fused: bool
     trains_head: bool
     trains_tower: bool
 
@@ -42,7 +52,7 @@ class Pass:
 def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
     """The parts of one process at the peak of a step."""
     parts = {
-        "weights": weights(sizes, plan.stored) + FP32 * plan.adapters,
+        "weights": held(sizes, plan),
         "autocast": casts(sizes, plan),
         "gradients": gradients(plan),
         "optimizer": optimizer(plan),
@@ -50,6 +60,8 @@ def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
         "capture": capture(sizes, plan),
         "logits": head_work(sizes, plan),
     }
+    passing = parts["activations"] + parts["capture"] + parts["logits"]
+    parts["gathered"] = max(gathered(sizes, plan), gathered_last(sizes, plan) - passing)
     if plan.passes == 1:
         # Gradients come as activations go: of the two, the smaller is not there at the peak.
         smaller = min(parts["gradients"], parts["activations"])
@@ -58,60 +70,137 @@ def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
     return parts
 
 
+def held(sizes: Sizes, plan: Pass) -> int:
+    """W stored, and 4 for each weight of an adapter: of a divided model this process's share."""
+    return (weights(sizes, plan.stored) + FP32 * plan.adapters) // _shares(plan)
+
+
+def _shares(plan: Pass) -> int:
+    """Among how many processes weights, gradients and moments are divided."""
+    return plan.processes if plan.divided else 1
+
+
 def casts(sizes: Sizes, plan: Pass) -> int:
-    """W b under autocast: the 16-bit copies of the fp32 weights, kept from forward to backward."""
-    is_cast = plan.each < plan.stored
-    return weights(sizes, plan.each) if is_cast else 0
+    """W b under autocast: the 16-bit copies of the fp32 weights, kept from forward to backward.
+
+    Those of a divided model as well: what autograd keeps is a copy, not the weight that is let go.
+    """
+    base = weights(sizes, plan.each) if plan.each < plan.stored else 0
+    return base + (plan.adapters * plan.each if plan.each < FP32 else 0)
 
 
 def gradients(plan: Pass) -> int:
-    """4 W_trained; twice that with several processes, which exchange a copy in buckets."""
+    """4 W_trained; twice that with several processes, which exchange a copy in buckets.
+
+    Of a divided model the share: a block's gradients are divided as soon as they are there.
+    """
+    if plan.divided:
+        return plan.trained * FP32 // plan.processes
     return plan.trained * FP32 * (2 if plan.processes > 1 else 1)
 
 
 def optimizer(plan: Pass) -> int:
-    """8 W_trained: AdamW's two moments in fp32."""
-    return plan.trained * 2 * FP32
+    """8 W_trained: AdamW's two moments in fp32; of a divided model the share."""
+    return plan.trained * 2 * FP32 // _shares(plan)
+
+
+def gathered(sizes: Sizes, plan: Pass) -> int:
+    """What a divided model has whole during a pass: W_outside + 2 W_block + 2 * 4 W_block,trained.
+
+    What lies outside of blocks, from the forward's begin to the backward's end; the block that is
+    at work, and the next one on its way; the gradients of one, and what they are exchanged in.
+    """
+    if not plan.divided:
+        return 0
+    block, trained = _block(sizes, plan)
+    return round(sizes.outside * plan.stored + 2 * block + 2 * FP32 * trained)
+
+
+def gathered_last(sizes: Sizes, plan: Pass) -> int:
+    """The same at the end of a backward, without activations: W_outside, its gradients twice."""
+    if not plan.divided:
+        return 0
+    trained = sizes.outside if plan.trains_head else 0
+    return round(sizes.outside * plan.stored + 2 * FP32 * trained)
+
+
+def _block(sizes: Sizes, plan: Pass) -> tuple[float, float]:
+    """Bytes of the largest block's weights, adapters with them, and how many it trains."""
+    adapters = plan.adapters / sizes.decoder.blocks
+    trained = adapters if plan.adapters else sizes.block
+    return sizes.block * plan.stored + FP32 * adapters, trained
+
+
+def reference(sizes: Sizes, plan: Pass) -> int:
+    """The peak of a pass that works out what the base says, before the first step.
+
+    Weights, what is gathered of them, and of the largest pass what a forward without gradients
+    takes: see `forward_work` of `memory.py`.
+    """
+    apart, tile = max(_passes(sizes, plan), key=math.prod), head_tile(sizes, plan)
+    logits = max(tile, distilled_logits(sizes, plan, kept=4))
+    block, _ = _block(sizes, plan)
+    whole = sizes.outside * plan.stored + 2 * block if plan.divided else 0
+    states = forward_work(sizes, *apart, plan.each)
+    return round(held(sizes, plan) + casts(sizes, plan) + whole + states + logits)
+
+
+def loading(sizes: Sizes, plan: Pass, file: int) -> int:
+    """W (stored + file): main memory while a model is read; `file`: bytes of a number there.
+
+    Of a divided one in every process, which reads all of it and the pages of its file; these are
+    shared by the processes of a machine, and the system may take them back.
+    """
+    return weights(sizes, plan.stored + file)
 
 
 def activations(sizes: Sizes, plan: Pass) -> int:
-    """What the backward pass of the larger pass needs, of decoder, projector, and tower if trained.
+    """What the largest pass keeps for its backward: decoder, projector, and the tower if trained.
 
     The plain pass has R = pairs sequences of P + 2 T + 1 tokens where prompts are shared, else 2
-    pairs of S; the guided pass always the latter. See `kept_by_block`. With checkpointing only
-    each block's input is kept, L h b, and one block is computed again.
+    pairs of S; the guided pass always the latter; the kept one a sequence of S for each plain row.
+    See `kept_by_block`. With checkpointing only each block's input is kept, L h b, and one block is
+    computed again.
     """
-    plain, guided = pass_shapes(sizes, plan)
-    sequences, length = max((plain, guided), key=lambda shape: shape[0] * shape[1])
+    sequences, length = max(_passes(sizes, plan), key=math.prod)
     decoder = sequences * length * _kept(sizes.decoder, plan, length)
     pictures = sequences * sizes.image_tokens * sizes.projector * plan.each
     tower = sequences * sizes.patches * _kept(sizes.tower, plan, 0) if plan.trains_tower else 0
     return round(decoder + pictures + tower + _frozen_work(sizes, plan, sequences))
 
 
-def pass_shapes(sizes: Sizes, plan: Pass) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(sequences, tokens of each) of the plain and of the guided pass; (0, 0) where there is none.
+def _passes(sizes: Sizes, plan: Pass) -> tuple[tuple[int, int], ...]:
+    """(sequences, tokens of each) of the plain pass, of the guided one and of that over plain rows.
 
-    The word that stands twice in a shared sequence is the prompt's last one.
+    No sequence where there is no such pass. The word that stands twice in a shared sequence is the
+    prompt's last one.
     """
-    apart = (2 * plan.pairs, sizes.prompt + plan.answer)
+    length = sizes.prompt + plan.answer
     shared = (plan.pairs, sizes.prompt + 2 * plan.answer + 1)
-    return (shared if plan.shares else apart), (apart if plan.guided else (0, 0))
+    plain = shared if plan.shares else (2 * plan.pairs, length)
+    return plain, (2 * plan.pairs if plan.guided else 0, length), (plan.kept, length)
 
 
 def kept_by_block(stack: Stack, plan: Pass, length: int) -> float:
     """Bytes that the backward pass of one block keeps for each token.
 
-    b (sum of inputs and outputs of the linear layers + i + S) + 2 (4 - b) n + b (2 n - 4 h): of a
+    b (inputs and outputs of the linear layers + i + S) + 2 (4 - b) n + b (2 n - 4 h): of a
     block with norms before attention and before the feed-forward part, the inputs of its linear
     layers count its norms; i is the activation function; S a row of the mask as numbers; n the
     widths of its norms, which compute in fp32 and keep two numbers for each of theirs. Under
     adapters the norms are frozen and keep one: 4 n less.
+
+    Adapters in fp32 under autocast: b (inputs of adapted layers + outputs - h + i + S) + 4 n. Each
+    of them keeps a cast of its input for itself, where the frozen layer keeps none; and the last
+    layer's output is a sum.
     """
-    linear, norms = stack.linear / stack.blocks, stack.norms / stack.blocks
+    norms, inputs = stack.norms / stack.blocks, stack.inputs / stack.blocks
+    others = stack.outputs / stack.blocks + stack.inner + length
+    if plan.adapters and plan.each < FP32:
+        return plan.each * (plan.adapted * inputs + others - stack.width) + FP32 * norms
     more = max(0.0, 2 * norms - 4 * stack.width)
     of_norms = 2 * (FP32 - plan.each) * norms - (FP32 * norms if plan.adapters else 0)
-    return plan.each * (linear + stack.inner + length + more) + of_norms
+    return plan.each * (inputs + others + more) + of_norms
 
 
 def _kept(stack: Stack, plan: Pass, length: int) -> float:
@@ -138,24 +227,47 @@ def capture(sizes: Sizes, plan: Pass) -> int:
     """
     if not plan.layers:
         return 0
-    rows, (_, length) = plan.pairs * plan.answer, pass_shapes(sizes, plan)[0]
+    rows, (_, length) = plan.pairs * plan.answer, _passes(sizes, plan)[0]
     of_token = sizes.heads * (sizes.head_size * plan.each + FP32) + FP32 * sizes.image_tokens
     chunk = min(rows_of_attention.CHUNK, rows * sizes.heads * length)
     return plan.layers * rows * of_token + 4 * FP32 * chunk
 
 
 def head_work(sizes: Sizes, plan: Pass) -> int:
-    """A tile of logits, 3 in fp32 where they are folded, and the head's gradient, 4 V h.
+    """A tile of logits or those of the kept pass, and the head's gradient, 4 V h."""
+    logits = max(head_tile(sizes, plan), distilled_logits(sizes, plan, kept=6))
+    return logits + (sizes.head * FP32 if plan.trains_head else 0)
 
-    The tile has the tokens of a pass, at most 4,096, and 32,768 words.
+
+def head_tile(sizes: Sizes, plan: Pass) -> int:
+    """A tile of logits, of the tokens of a pass, at most 4,096, and of 32,768 words.
+
+    n 32,768 b where a kernel folds it in place. Elsewhere n min(V, 32,768) (b + 29): seven tensors
+    in fp32 and one of truths besides, and of the tile no more than is written to.
     """
-    plain, guided = pass_shapes(sizes, plan)
-    tokens = min(HEAD_TOKENS, max(plain[0] * plain[1], guided[0] * guided[1]))
-    tile = tokens * min(sizes.vocabulary, HEAD_WORDS) * (plan.each + 2 * FP32)
-    return tile + (sizes.head * FP32 if plan.trains_head else 0)
+    tokens = min(HEAD_TOKENS, max(math.prod(shape) for shape in _passes(sizes, plan)))
+    if plan.fused:
+        return tokens * HEAD_WORDS * plan.each
+    return tokens * min(sizes.vocabulary, HEAD_WORDS) * (plan.each + 7 * FP32 + 1)
+
+
+def distilled_logits(sizes: Sizes, plan: Pass, kept: int) -> int:
+    """R T V (2 b + 4 kept) of plain rows that are held to the base's distributions, else 0.
+
+    Logits, once more those of answers, and `kept` tensors of their size in fp32: of a forward
+    log-probabilities, the same bounded, what is left without the likely words and its exponentials;
+    two more in the backward.
+    """
+    tokens = plan.kept * plan.answer if plan.distilled else 0
+    return tokens * sizes.vocabulary * (2 * plan.each + FP32 * kept)
 
 
 def checkpoint(sizes: Sizes, plan: Pass) -> int:
-    """Weights as they are trained, and the optimizer's state; with LoRA the adapters' alone."""
-    kept = FP32 * plan.adapters if plan.adapters else weights(sizes, plan.stored)
-    return kept + optimizer(plan)
+    """Weights as they are trained, and the optimizer's state; with LoRA the adapters' alone.
+
+    All files together. Of a divided model what is trained, a file for each process.
+    """
+    moments = plan.trained * 2 * FP32
+    if plan.adapters or plan.divided:
+        return FP32 * plan.trained + moments
+    return weights(sizes, plan.stored) + moments

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adapt.attention.capture import decoder_of
 from adapt.params import InputError
@@ -49,6 +50,18 @@ def linear_layers(model: Any, role: Role) -> list[str]:
         and module is not head
         and module not in mute
     ]
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """Names of the blocks of tower and decoder, by transformers' own mark of one; those within
+    another block left out.
+    """
+    found: list[str] = []
+    for name, module in model.named_modules():
+        is_inside = bool(found) and name.startswith(f"{found[-1]}.")
+        if isinstance(module, GradientCheckpointingLayer) and not is_inside:
+            found.append(name)
+    return found
 
 
 def _module_roles(model: Any) -> dict[nn.Module, Role]:

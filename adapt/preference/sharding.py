@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 from trl import DPOTrainer
 
 from adapt.models.load import load_model
+from adapt.models.roles import blocks
 from adapt.params import InputError
 from adapt.preference import adapters, shards
 
@@ -40,12 +40,8 @@ from adapt.preference import adapters, shards
 def divide(model: nn.Module, device: torch.device) -> None:
     """Divide all tensors of a model among the processes, and leave each one's share on `device`."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    inside = ""
-    for name, module in list(model.named_modules()):
-        is_block = isinstance(module, GradientCheckpointingLayer)  # transformers' name for it
-        if is_block and not (inside and name.startswith(inside)):
-            inside = f"{name}."
-            fully_shard(module, mesh=mesh)
+    for name in blocks(model):
+        fully_shard(model.get_submodule(name), mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 

@@ -25,14 +25,19 @@ PLAN = training.Pass(
     trained=1000,
     adapters=0,
     ranks=0,
+    adapted=0.0,
     layers=2,
     stored=4,
     each=4,
     passes=2,
     processes=1,
+    divided=False,
     checkpointing=False,
     shares=True,
     guided=True,
+    kept=0,
+    distilled=False,
+    fused=False,
     trains_head=True,
     trains_tower=False,
 )
@@ -50,11 +55,13 @@ def subject(name="llava", **changes):
 def seven_billion():
     """The sizes of LLaVA-1.5-7B, whose modules have the names of the tiny one."""
     tiny = subject().sizes
-    block = {"q": 2, "k": 2, "v": 2, "o": 2}
-    linear = 32 * (len(block) * 2 * 4096 + 3 * (4096 + 11008))
+    inputs, outputs = 32 * (6 * 4096 + 11008), 32 * (5 * 4096 + 2 * 11008)
+    stack = Stack(
+        blocks=32, width=4096, inner=11008, inputs=inputs, outputs=outputs, norms=65 * 4096
+    )
     return subject(
         parameters={"tower": 303_507_456, "projector": 20_979_712, "decoder": 6_738_939_904},
-        decoder=Stack(blocks=32, width=4096, inner=11008, linear=linear, norms=65 * 4096),
+        decoder=stack,
         tower=dataclasses.replace(tiny.tower, blocks=24, width=1024, inner=4096),
         heads=32,
         key_value_heads=32,
@@ -62,6 +69,8 @@ def seven_billion():
         windows=[None] * 32,
         vocabulary=32064,
         head=32064 * 4096,
+        block=202_383_360,
+        outside=304_000_000,
         linears={name: (4096, 4096) for name in tiny.linears},
         prompt=600,
         image_tokens=576,
@@ -237,7 +246,7 @@ def test_adapters_are_counted():
     q = [pair for name, pair in seven.sizes.linears.items() if "language_model" in name]
     assert plan.adapters == plan.trained == 4 * sum(sum(pair) for pair in q)
     assert plan.stored == 2 and plan.each == 2  # a 16-bit base, under autocast
-    assert training.casts(seven.sizes, plan) == 0
+    assert training.casts(seven.sizes, plan) == 2 * plan.adapters
     assert states(seven, few.train)["projector"] == "frozen"
     assert states(seven, few.train)["decoder"] == f"adapters of rank 4: {plan.adapters:,} weights"
     kept = disk(seven, few, imagined(80))
