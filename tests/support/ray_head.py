@@ -32,6 +32,7 @@ from adapt import environment
 from tests.support import limits, ports
 
 MARK = "ADAPT_TEST_RAY_HEAD"
+NODE_TRIES = 5
 START_LIMIT_S = limits.SERVER_START_S
 STOP_LIMIT_S = limits.STEP_S
 
@@ -112,15 +113,36 @@ def ray_head(
 def ray_node(
     head: RayHead, ip: str, cpus: int = 1, variables: Mapping[str, str] | None = None
 ) -> Iterator[RayNode]:
-    """Start one more node; it has joined when something runs there. All of it is gone at the end,
-    also where it was killed in between.
+    """Start one more node, which has joined then. All of it is gone at the end, also where it was
+    killed in between.
     """
-    folder = _folder()
-    node = RayNode(folder=folder, mark=uuid.uuid4().hex)
-    token = shutil.copy2(head.env["RAY_AUTH_TOKEN_PATH"], folder / "token")
-    words = [f"--address={head.gcs}", *_common(folder, ports.free(len(AGENTS)), cpus, ip)]
-    with _started(node, token, words, variables or {}):
-        yield node
+    for _ in range(NODE_TRIES):
+        folder = _folder()
+        node = RayNode(folder=folder, mark=uuid.uuid4().hex)
+        token = shutil.copy2(head.env["RAY_AUTH_TOKEN_PATH"], folder / "token")
+        words = [f"--address={head.gcs}", *_common(folder, ports.free(len(AGENTS)), cpus, ip)]
+        with _started(node, token, words, variables or {}):
+            if _has_joined(node):
+                yield node
+                return
+    raise RuntimeError(f"no second Ray node in {NODE_TRIES} tries")
+
+
+def _has_joined(node: RayNode) -> bool:
+    """Whether it has; a raylet ends when its agents take more than 15 s to start, Ray's own limit
+    that nothing changes.
+    """
+    log, was_there = node.folder / "ray.log", False
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if "Ray runtime started" in log.read_text():
+            return True
+        is_there = any("/raylet/raylet " in line for line in node.commands())
+        if was_there and not is_there:
+            return False
+        was_there = is_there
+        time.sleep(0.5)
+    return False
 
 
 AGENTS = (
