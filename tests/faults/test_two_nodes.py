@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pandas as pd
 import psutil
 import pytest
 import requests
@@ -32,8 +33,11 @@ CUT_S = 30.0
 SENT = ("pairs", "train", "answer")
 # Sums of two threads differ from those of one in their last bits.
 THREADS = {"OMP_NUM_THREADS": "1"}
-LOCAL = {**workspace.SMOKE, "train": {"workers": 2, "batch_pairs": 4, "steps": 40}}
-LOCAL["train"] |= {"checkpoint_every": 5}
+# A model that says something, though little that is right.
+SCRATCH = workspace.SMOKE["base"]["scratch"] | {"vision_steps": 60, "width": 32}
+SCRATCH |= {"language_steps": 300, "language_batch": 16}
+TRAIN = {"workers": 2, "batch_pairs": 4, "steps": 40, "checkpoint_every": 5}
+LOCAL = {**workspace.SMOKE, "base": {"scratch": SCRATCH}, "train": TRAIN}
 FANNED = {"pairs": {"actors": 2}, "answer": {"actors": 2}}
 
 
@@ -85,10 +89,13 @@ class Cluster:
         lines = [" ".join(_words(one)) for one in processes]
         return [line for line in lines if any(kind in line for kind in kinds)]
 
-    def lose_node(self) -> None:
-        """Kill the second node's raylet; what it has started must end by itself."""
+    def kill_raylet(self) -> None:
+        """Kill the second node's; what it has started must end by itself."""
         (raylet,) = [one for one in self.node.processes() if _is(one, "raylet/raylet")]
         raylet.kill()
+
+    def node_ends(self) -> None:
+        """The node's other processes end."""
         limits.until(lambda: not self.node.processes(), "end of the node", limits.ORPHANS_S)
 
 
@@ -110,13 +117,14 @@ class Driver:
         self.cluster, self.root, self.prefix = cluster, root, prefix
         self.scratch = root.parent / f"{prefix}-tmp"
         self.scratch.mkdir()
+        self._log = root.parent / f"{prefix}.log"
         storage = {"ADAPT_RAY_STORAGE": f"s3://{bucket.NAME}/{prefix}"}
         own = {"TMPDIR": str(self.scratch), "HOME": str(root.parent)}
         self.env = workspace.environment(root, cluster.env | storage | own)
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "dvc", "repro", *words]
-        with (self.root.parent / f"{self.prefix}.log").open("wb") as log:
+        with self._log.open("wb") as log:
             return subprocess.Popen(
                 command,
                 cwd=self.root,
@@ -127,7 +135,7 @@ class Driver:
             )
 
     def said(self) -> str:
-        return (self.root.parent / f"{self.prefix}.log").read_text()
+        return self._log.read_text()
 
     def ends_well(self, process: subprocess.Popen[bytes]) -> None:
         assert process.wait(limits.RETRAINING_S) == 0, self.said()[-6000:]
@@ -154,10 +162,14 @@ class Driver:
         assert sorted(name.split("-")[1] for name in jobs) == sorted(stages), jobs
         assert {*jobs.values()} == {"SUCCEEDED"}
         assert len(self.keys("/result.json")) == len(stages)
-        assert not self.keys("/checkpoints/") and not self.keys("/followers/")
+        assert not self.keys("/checkpoints/")
         limits.until(lambda: not self.cluster.at_work(), "end of all work", limits.ORPHANS_S)
         workspace.all_end(self.root)
         assert [*self.scratch.glob("adapt-*")] == []
+        # What a node has fetched stays there, for whoever asks for the same.
+        for node in (self.cluster.head, self.cluster.node):
+            left = [path.name for path in node.folder.glob("tmp/*")]
+            assert [name for name in left if not name.startswith("adapt-inputs-")] == []
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +229,21 @@ def test_the_outputs_are_those_of_a_local_run(local, whole):
     says="train: resuming from 5 of 40 steps",
     then="is not needed: the job goes on when the node is there, to the same model",
 )
-def test_a_node_is_lost_in_training(local, driver):
+def test_a_node_is_lost_in_training(local, whole, driver):
+    before = whole.root
     process = driver.start("--force", "--single-item", "train")
     driver.until(process, driver.has_checkpoint, "checkpoint")
-    driver.cluster.lose_node()
+    driver.cluster.kill_raylet()
+    driver.cluster.node_ends()
     driver.cluster.another_node()
     driver.ends_well(process)
     assert "train: resuming from" in driver.said()
-    assert outputs(driver.root) == local
+    # Accelerate leaves ranks out of some means at the last step of an epoch, unless it resumes there.
+    curves = "results/train/history.csv"
+    made = outputs(driver.root)
+    assert {**made, curves: ""} == {**local, curves: ""}
+    losses = [pd.read_csv(driver.root / curves).loss, pd.read_csv(before / curves).loss]
+    assert losses[0].equals(losses[1])
     driver.is_tidy("train")
 
 
@@ -237,15 +256,23 @@ def test_a_node_is_lost_in_training(local, driver):
 def test_a_node_is_lost_in_answer(local, driver):
     process = driver.start("--force", "--single-item", "answer")
 
+    stopped: list[psutil.Process] = []
+
     def is_answering() -> bool:
-        lines = [" ".join(_words(one)) for one in driver.cluster.node.processes()]
-        return any("ray::Actor.work" in line for line in lines)
+        """Stops the actor at its work, so that it is not done with it."""
+        for one in driver.cluster.node.processes():
+            if "ray::Actor.work" in " ".join(_words(one)):
+                one.suspend()
+                stopped.append(one)
+        return bool(stopped)
 
     driver.until(process, is_answering, "actor at work")
-    driver.cluster.lose_node()
+    driver.cluster.kill_raylet()
+    driver.until(process, lambda: "answer: an actor was lost" in driver.said(), "lost actor")
+    stopped[0].resume()
+    driver.cluster.node_ends()
     driver.ends_well(process)
     driver.cluster.another_node()
-    assert "answer: an actor was lost" in driver.said()
     assert outputs(driver.root) == local
     driver.is_tidy("answer")
 
@@ -289,5 +316,4 @@ def test_the_driver_is_killed(local, driver):
     driver.ends_well(driver.start("--force", "--single-item", "train"))
     assert "which runs already" in driver.said() or "is there already" in driver.said()
     assert outputs(driver.root) == local
-    # The mark of the one that was killed is out of date, and goes with the result.
     driver.is_tidy("train")
