@@ -617,6 +617,24 @@ def test_a_job_whose_result_is_there_does_nothing(
     assert capsys.readouterr().out == f"{uri}: the result is there already\n"
 
 
+def test_what_a_job_keeps_is_there_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    set_only(monkeypatch, {})
+    for workspace in (tmp_path / "one", tmp_path / "two"):
+        remote._lay_state(workspace)
+        assert all((workspace / ".state" / name).is_dir() for name in remote.KEPT)
+    (tmp_path / "one/.state/answers/a.jsonl").write_text("an answer")
+    shutil.rmtree(tmp_path / "one")
+    assert (tmp_path / "two/.state/answers/a.jsonl").read_text() == "an answer"
+    # A node whose state has a place of its own keeps them there.
+    monkeypatch.setenv("ADAPT_STATE", str(tmp_path / "own"))
+    (tmp_path / "own/answers").mkdir(parents=True)
+    remote._lay_state(tmp_path / "three")
+    assert not (tmp_path / "own/answers").is_symlink()
+
+
 def test_where_curves_go_is_no_part_of_the_work() -> None:
     work = {"stage": "train", "params": {"train": {"steps": 1}}, "inputs": {}, "code": "0"}
     plain = submit.StageJob(**work, logger=None)

@@ -238,7 +238,7 @@ def test_a_node_is_lost_in_training(local, whole, driver):
     driver.cluster.another_node()
     driver.ends_well(process)
     assert "train: resuming from" in driver.said()
-    # Accelerate leaves ranks out of some means at the last step of an epoch, unless it resumes there.
+    # Some means, as that of entropy, differ at the last step of the epoch that was resumed.
     curves = "results/train/history.csv"
     made = outputs(driver.root)
     assert {**made, curves: ""} == {**local, curves: ""}
@@ -275,6 +275,29 @@ def test_a_node_is_lost_in_answer(local, driver):
     driver.cluster.another_node()
     assert outputs(driver.root) == local
     driver.is_tidy("answer")
+
+
+@fault(
+    "The job of stage `answer` is killed on the cluster",
+    keeps="every batch that was done, on the disk of the node where jobs start",
+    says="<job> failed on the cluster (was killed by SIGKILL), its last lines:",
+    then="goes on: what was answered is not asked again, and the tables are the same",
+)
+def test_the_job_is_killed_in_answer(local, driver):
+    words = ("--force", "--single-item", "answer")
+    process = driver.start(*words)
+    driver.until(process, lambda: "tuned answers test" in driver.said(), "answers of both models")
+    for one in driver.cluster.head.processes():
+        if "-m adapt.cluster.remote" in " ".join(_words(one)[1:]):
+            one.kill()
+    assert process.wait(limits.STEP_S) != 0
+    assert "failed on the cluster" in driver.said()
+    driver.ends_well(driver.start(*words))
+    assert "base answers test" not in driver.said()
+    assert outputs(driver.root) == local
+    statuses = driver.cluster.jobs(driver.prefix).values()
+    assert sorted(statuses) == ["FAILED", "SUCCEEDED"] and len(driver.keys("/result.json")) == 1
+    limits.until(lambda: not driver.cluster.at_work(), "end of all work", limits.ORPHANS_S)
 
 
 @fault(
