@@ -12,6 +12,13 @@ from tests.support.closure import ROOT
 
 SOURCES = [path for folder in ("adapt", "flows") for path in sorted((ROOT / folder).rglob("*.py"))]
 TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:"
+TOP = {
+    "",
+    *(".ci", ".dvc", ".dvcignore", ".gitignore", ".pre-commit-config.yaml"),
+    *("CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml"),
+    *("dvc.yaml", "dvc.lock", "params.yaml", "params.schema.json"),
+    *("adapt", "benchmarks", "docs", "flows", "infra", "recipes", "results", "tests"),
+}
 LONGEST = 50  # lines of a function, its docstring included
 
 
@@ -44,6 +51,14 @@ def test_imports_go_one_way_and_the_check_can_fail(tmp_path, file, line, says):
     assert done.returncode == (1 if file else 0), done.stdout
     broken = [name for name in done.stdout.splitlines() if " BROKEN" in name]
     assert not file or any(says in name for name in broken)
+
+
+def test_nothing_else_is_kept_at_the_top():
+    """Such as a database that a tool has left in the folder that it ran in."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {name.split("/")[0] for name in listed.stdout.split("\0")} <= TOP
 
 
 def test_a_handful_of_modules_stand_at_the_top():

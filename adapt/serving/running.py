@@ -6,7 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def served(
     variables = {**SWITCHES, guard.VARIABLE: rules.model_dump_json()}
     workers = max(1, round(config.replicas * config.cpus + 0.5))
     more = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": STORE}
-    with environment_with(variables), ray_here(workers, variables=_shared, **more):
+    ending = ExitStack()  # what lasts until Ray has ended
+    with ending, environment_with(variables), ray_here(workers, variables=_shared, **more):
         from ray import serve
 
         from adapt.serving.replica import application
@@ -81,7 +82,20 @@ def served(
             app = application(config, name, source, root, watch)
             yield _required(serve.run(app, name="adapt", route_prefix="/", logging_config=quiet))
         finally:
+            ending.enter_context(_silence())
             serve.shutdown()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Ray says nothing: of a regular end, that a task failed and is retried without end."""
+    from ray._private import worker
+
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = True
 
 
 def _shared() -> dict[str, str]:

@@ -268,7 +268,8 @@ def test_it_ends_with_ctrl_c_and_leaves_nothing(workspace):
         assert server.process.wait(limits.ORPHANS_S) == 130
         assert time.monotonic() - began < limits.ORPHANS_S
     assert not [one for one in folders if Path(one).exists()]
-    assert "Traceback" not in server.log.read_text()
+    said = server.log.read_text()
+    assert not any(word in said for word in ("Traceback", "failed", "retries"))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port)).close()
 
