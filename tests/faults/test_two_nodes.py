@@ -49,11 +49,20 @@ class Cluster:
         pytest.importorskip("moto")
         pytest.importorskip("s3fs")
         self._stack, self._folder = stack, folder
+        self.clients: list[subprocess.Popen[bytes]] = []
+        stack.callback(self._end_clients)
         self.s3 = stack.enter_context(bucket.bucket(folder))
         tracking = stack.enter_context(mlflow_server.running(folder / "mlflow"))
         self.head = stack.enter_context(ray_head(1, HEAD_IP, self._nodes_own("head")))
         self.node = self.another_node()
         self.env = {**self.head.env, **self.s3, **EVEN, "MLFLOW_TRACKING_URI": tracking}
+
+    def _end_clients(self) -> None:
+        """Of a test that has failed; DVC's stage ends with it."""
+        for one in self.clients:
+            if one.poll() is None:
+                one.kill()
+                one.wait()
 
     def _nodes_own(self, name: str) -> dict[str, str]:
         home = self._folder / name
@@ -126,7 +135,7 @@ class Driver:
     def start(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "dvc", "repro", *words]
         with self._log.open("wb") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=self.root,
                 env=self.env | env,
@@ -134,6 +143,8 @@ class Driver:
                 stderr=log,
                 start_new_session=True,
             )
+        self.cluster.clients.append(process)
+        return process
 
     def said(self) -> str:
         return self._log.read_text()
