@@ -180,7 +180,7 @@ class Driver:
         assert [*self.scratch.glob("adapt-*")] == []
         # What a node has fetched stays there, for whoever asks for the same.
         for node in (self.cluster.head, self.cluster.node):
-            left = [path.name for path in node.folder.glob("tmp/*")]
+            left = [path.name for path in node.folder.glob("tmp/adapt-*")]
             assert [name for name in left if not name.startswith("adapt-inputs-")] == []
 
 
