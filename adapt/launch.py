@@ -12,11 +12,13 @@
    (`adapt.command`).
 
 A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
-file. `python -m adapt.launch` prints the JSON schema of `params.yaml` for editors.
+file. One that may run on a Ray cluster has `inputs(config)`, too: what it reads below `results/`.
+`python -m adapt.launch` prints the JSON schema of `params.yaml` for editors.
 """
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,12 +27,15 @@ from pydantic import TypeAdapter
 
 from adapt import command, environment, params
 from adapt.attention.settings import AnchorConfig
+from adapt.cluster import submit
 from adapt.data.settings import ScenesConfig
 from adapt.evaluation.rules import Rules
 from adapt.files import sweep, whole_folder
 from adapt.generation.settings import Steering
 from adapt.models.settings import Device, PromptConfig
+from adapt.names import one_line
 from adapt.params import Content, Count, InputError, Seed, Settings
+from adapt.progress import Log
 from adapt.serving.settings import ServeConfig
 from adapt.tracking import runs
 from adapt.tracking.store import Store, TrackingConfig
@@ -62,12 +67,27 @@ def launch(stage: str) -> None:
         with environment.bound_to_dvc(), runs.stage_run(store, stage, loaded[stage]) as run:
             # Inside the run, so that its tag says in words what the machine has refused.
             with command.plainly(), whole_folder(root / RESULTS / stage) as out:
-                metrics = module.run(loaded[stage], root / RESULTS, out, run.log_step)
+                metrics = compute(stage, loaded[stage], root / RESULTS, out, run.log_step)
                 text = json.dumps(metrics, indent=2, sort_keys=True)
                 (out / "metrics.json").write_text(text + "\n")
             run.log_results(root / RESULTS / stage)
         shown = sorted(metrics.items())[:12]
         print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in shown))
+
+
+def compute(stage: str, config: Any, results: Path, out: Path, log: Log) -> dict[str, float]:
+    """The stage's `run`: here, or on the cluster of RAY_API_SERVER_ADDRESS.
+
+    There goes what names its `inputs`; its result comes back into `out`.
+    """
+    module = stage_module(stage)
+    if submit.address() is None or not hasattr(module, "inputs"):
+        return module.run(config, results, out, log)
+    if inputs := module.inputs(config):
+        return submit.submit(stage, config, inputs, results, out, log)
+    said = "reads files outside of results/, which a cluster may not have; it runs here"
+    print(one_line(f"adapt {stage}: {said}"), file=sys.stderr, flush=True)
+    return module.run(config, results, out, log)
 
 
 def configs(content: Content) -> dict[str, Any]:

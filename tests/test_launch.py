@@ -11,12 +11,14 @@ import yaml
 from PIL import Image
 
 from adapt import environment, params
+from adapt.cluster import submit
 from adapt.data import scenes
 from adapt.data.schema import write_vocabulary
 from adapt.data.tables import write_split
 from adapt.files import whole_folder
-from adapt.launch import configs, launch
+from adapt.launch import compute, configs, launch, stage_module
 from adapt.params import InputError
+from adapt.progress import unlogged
 from tests.support import tracked
 from tests.support.closure import ROOT
 
@@ -154,3 +156,35 @@ def test_a_term_of_the_loss_may_weigh_nothing(weight: str) -> None:
     content = params.read(ROOT / "params.yaml")
     content["train"] |= {weight: 0.0}
     assert getattr(configs(content)["train"], weight) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "sent"),
+    [
+        ("train", {}, ("base/model", "pairs/pairs.parquet", "pairs/plain.parquet")),
+        ("pairs", {}, ("data/splits", "base/model")),
+        ("answer", {}, ("data/splits", "base/model", "train/model")),
+        ("base", {}, None),
+        ("evaluate", {}, None),
+        ("answer", {"benchmarks": [{"name": "pope", "path": "pope.json"}]}, ()),
+        ("pairs", {"keep": {"kinds": ["exists"], "images": 3, "path": "own.parquet"}}, ()),
+    ],
+)
+def test_what_a_cluster_can_do_goes_there(stage, changes, sent, tmp_path, capsys, monkeypatch):
+    """`sent` None: a stage that never goes; empty: it reads what lies on this machine alone."""
+    content = params.read(ROOT / "params.yaml")
+    content[stage] |= changes
+    module = stage_module(stage)
+    config = params.load(content, stage, module.Config)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
+    for name in ("RAY_ADDRESS", "RAY_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(submit, "submit", lambda *asked: {"sent": asked[2]})
+    monkeypatch.setattr(module, "run", lambda *asked: {"sent": None})
+    made = compute(stage, config, tmp_path / "results", tmp_path, unlogged)
+    assert made == {"sent": sent or None}
+    said = f"adapt {stage}: reads files outside of results/, which a cluster may not have"
+    assert capsys.readouterr().err == (f"{said}; it runs here\n" if sent == () else "")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
+    made = compute(stage, config, tmp_path / "results", tmp_path, unlogged)
+    assert made == {"sent": None} and not capsys.readouterr().err

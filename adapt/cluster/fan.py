@@ -10,6 +10,7 @@ An actor has one part at a time, the next one is composed meanwhile. One that di
 and is replaced. All end with the block, or with this process (`local`).
 """
 
+import os
 import sys
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt.cluster.local import ray_here
+from adapt.cluster.local import JOB, ray_here
 from adapt.cluster.weights import Actor, Folder, Pieces
 from adapt.models.settings import Device
 from adapt.names import one_line
@@ -36,8 +37,10 @@ BY_FOLDER, BY_CONTENT, BY_PIECES = range(3)  # how an actor finds its model, tri
 def crew(actors: int, cpus: int, device: Device, key: str) -> Iterator["Fan | None"]:
     """So many actors of `cpus` CPUs each, or with a GPU each; None for 0 of them.
 
-    `key` is the section that a message names. In the Ray of RAY_ADDRESS, or in a local one.
+    `key` is the section that a message names. In the Ray of RAY_ADDRESS, or in a local one. A job
+    on a cluster has one at least: it starts on the head, which may have no GPU and no CPU to lend.
     """
+    actors = actors or int(JOB in os.environ)
     if not actors:
         yield None
         return

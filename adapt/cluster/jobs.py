@@ -14,9 +14,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from adapt import addresses
@@ -24,8 +24,10 @@ from adapt.cluster.local import close_token_file
 from adapt.names import one_line
 from adapt.params import InputError
 
+T = TypeVar("T")
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 PATIENCE_S = 300.0  # how long the cluster may be unreachable while a job runs
+ANSWER_S = 60.0  # after which a request is lost: a connection that was cut may never say so
 POLL_S = 1.0  # Ray itself closes the log stream only some seconds after a job's end
 STOP_LIMIT_S = 20.0
 LAST_LINES = 30
@@ -52,8 +54,15 @@ def connect(url: str) -> Any:
 
     for chatty in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+    class Client(JobSubmissionClient):
+        """Ray's waits for ever for an answer."""
+
+        def _do_request(self, *names: Any, **options: Any) -> Any:
+            return super()._do_request(*names, **{"timeout": ANSWER_S, **options})
+
     try:
-        return JobSubmissionClient(url)
+        return Client(url)
     except AuthenticationError:
         advice = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         host = addresses.host(url)
@@ -71,18 +80,25 @@ def _use_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def run(client: Any, name: str, is_last: Callable[[], bool], **job: Any) -> EndedJob:
-    """The job called `name`, submitted (as `submit_job` takes it) unless it runs; prints its log.
+def run(
+    client: Any,
+    name: str,
+    is_last: Callable[[], bool],
+    job: Callable[[], AbstractContextManager[dict[str, Any]]],
+) -> EndedJob:
+    """The job called `name`, submitted unless it runs; prints its log.
 
-    Leaving before its end stops it, if then `is_last()`. What has ended is submitted again as
-    `name`-2, because Ray takes a name once.
+    `job` opens what `submit_job` takes, for as long as it is sent. Leaving before its end stops it,
+    if then `is_last()`. What has ended is submitted again as `name`-2, because Ray takes a name
+    once.
     """
     job_id, ended = "", None
     try:
-        job_id, runs = _place(client, name)
+        job_id, runs = _answered(lambda: _place(client, name), name)
         where = f"{addresses.host(client.get_address())}{', which runs already' if runs else ''}"
         if not runs:
-            job_id = _submit(client, job_id, job)
+            with job() as sent:
+                job_id = _answered(lambda: _submit(client, job_id, sent), job_id)
         print(one_line(f"job {job_id} on {where}"), flush=True)
         ended = _follow(client, job_id)
         return ended
@@ -92,6 +108,23 @@ def run(client: Any, name: str, is_last: Callable[[], bool], **job: Any) -> Ende
                 _stop(client, job_id)
             else:
                 print(one_line(f"left {job_id} to others who wait for it"), flush=True)
+
+
+def _answered(ask: Callable[[], T], what: str) -> T:
+    """What the cluster answers, asked again while it is out of reach."""
+    last_contact = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except OSError as error:  # those of requests are some
+            _give_up(what, last_contact, error)
+        time.sleep(POLL_S)
+
+
+def _give_up(what: str, last_contact: float, error: Exception) -> None:
+    """Raise when the cluster has been away for too long."""
+    if time.monotonic() - last_contact > PATIENCE_S:
+        raise RuntimeError(f"lost the cluster while {what} ran: {error}") from error
 
 
 def _place(client: Any, name: str) -> tuple[str, bool]:
@@ -144,9 +177,8 @@ def _follow(client: Any, job_id: str) -> EndedJob:
                 code = info.driver_exit_code
                 return EndedJob(status=str(info.status), exit_code=code, lines=lines)
         except (ClientError, OSError, RuntimeError) as error:
-            if time.monotonic() - last_contact > PATIENCE_S:
-                raise RuntimeError(f"lost the cluster while {job_id} ran: {error}") from error
-        time.sleep(1.0)
+            _give_up(job_id, last_contact, error)
+        time.sleep(POLL_S)
 
 
 async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
@@ -205,13 +237,16 @@ class _Printer:
 def _stop(client: Any, job_id: str) -> None:
     """Stop a job for good: one that is still being set up ignores the first requests."""
     deadline = time.monotonic() + STOP_LIMIT_S
-    # RuntimeError: the cluster does not know the job, so it never started.
-    with suppress(OSError, RuntimeError):
-        while not client.get_job_status(job_id).is_terminal():
-            if time.monotonic() > deadline:
-                advice = f"{job_id} has not ended; try `ray job stop {job_id}`"
-                print(one_line(advice), file=sys.stderr, flush=True)
+    while time.monotonic() < deadline:
+        try:
+            if client.get_job_status(job_id).is_terminal():
+                print(one_line(f"stopped {job_id}"), flush=True)
                 return
             client.stop_job(job_id)
-            time.sleep(0.5)
-        print(one_line(f"stopped {job_id}"), flush=True)
+        except RuntimeError:  # the cluster does not know the job, so it never started
+            return
+        except OSError:  # out of reach
+            pass
+        time.sleep(0.5)
+    advice = f"{job_id} has not ended; try `ray job stop {job_id}`"
+    print(one_line(advice), file=sys.stderr, flush=True)

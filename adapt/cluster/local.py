@@ -29,6 +29,7 @@ SOCKET_PATH = 107  # bytes that the kernel takes for the path of a socket
 SESSION = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"
 SHORT = Path("/tmp")
 YOUNG_S = 60.0  # a folder younger than this may be about to be held
+JOB = "ADAPT_RAY_JOB"  # in a job of ours on a cluster: its folder on the storage
 MARK = "ADAPT_RAY_FOLDER"  # in the environment of all processes of a local Ray
 # A shell's. When nobody can write to its input any more, Ray's processes have 6 s to end: agents
 # whose control service is gone, or whose logs are, would wait for minutes.

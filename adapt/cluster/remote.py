@@ -21,6 +21,8 @@ from adapt.progress import Log, unlogged
 from adapt.tracking.live import Live
 from adapt.tracking.store import SQLITE
 
+# What stages keep in the state folder by content, and bound themselves.
+KEPT = ("answers", "debias", "pairs", "verdicts")
 CURVES_S = 60.0  # how long the last points of a curve may take; the history has them all
 SERVER_ADVICE = "start `mlflow server` and give its http address"
 
@@ -66,6 +68,7 @@ def execute(stage: str, uri: str) -> None:
     with tempfile.TemporaryDirectory(prefix=f"adapt-{stage}-") as scratch:
         results, out = Path(scratch, "results"), Path(scratch, "results", stage)
         out.mkdir(parents=True)
+        _lay_state(Path(scratch))
         with storage.named(uri):
             job = _arrive(stage, uri, results)
         log = _open_logger(job.logger)
@@ -75,6 +78,21 @@ def execute(stage: str, uri: str) -> None:
             log.close(CURVES_S)
         storage.publish(out, folder, {"metrics": metrics})
         storage.remove(f"{folder}/checkpoints")
+
+
+def _lay_state(workspace: Path) -> None:
+    """Let answers and pairs outlive this job, on the disk of its node.
+
+    A job that was cut off leaves them to the next one there, and one with some rows to one with
+    more.
+    """
+    state = environment.state_dir(workspace)
+    state.mkdir(exist_ok=True, parents=True)
+    for name in KEPT:
+        kept = storage.cache() / "state" / name
+        kept.mkdir(exist_ok=True, parents=True)
+        if not (state / name).exists():
+            (state / name).symlink_to(kept)
 
 
 def _arrive(stage: str, uri: str, results: Path) -> StageJob:

@@ -96,7 +96,7 @@ def fetch(uri: str) -> Path:
     key, _, name = rest.partition("/")
     if not KEY.fullmatch(key):
         raise InputError(f"{names.one_line(uri)}: is no input on the storage")
-    target = _cache() / key
+    target = cache() / key
     with locked(target.with_name(f"{key}.lock")):
         if not target.exists():
             _fetch_folder(fs, f"{parent}/inputs/{key}", target)
@@ -241,8 +241,11 @@ def _write(fs: Any, path: str, content: Mapping[str, Any]) -> None:
         partial.write_bytes(data)
 
 
-def _cache() -> Path:
-    """This user's folder for inputs, on the node's own disk even where homes are shared."""
+def cache() -> Path:
+    """This user's folder for inputs, on the node's own disk even where homes are shared.
+
+    What jobs keep there besides is in its folder `state`.
+    """
     folder = Path(tempfile.gettempdir()) / f"adapt-inputs-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():

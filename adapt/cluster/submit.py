@@ -2,7 +2,7 @@
 
 `RAY_API_SERVER_ADDRESS`, Ray's own variable, says where (`http://127.0.0.1:8265`); without it
 everything runs here. `ADAPT_RAY_STORAGE` names the storage that both sides reach (see
-`adapt.cluster.storage`). A stage that can go there asks:
+`adapt.cluster.storage`). For a stage that can go there, `adapt.launch` asks:
 
     if submit.address():
         return submit.submit("train", config, ["base/model"], results, out, log)
@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from adapt import addresses, command, environment, params
 from adapt.cluster import jobs, remains, remote, storage
 from adapt.cluster.followers import following
+from adapt.cluster.local import JOB
 from adapt.cluster.remote import StageJob
 from adapt.files import delete
 from adapt.names import one_line
@@ -36,7 +37,6 @@ from adapt.params import InputError
 from adapt.progress import Log, Recorder
 
 STORAGE = "ADAPT_RAY_STORAGE"
-JOB = "ADAPT_RAY_JOB"  # in a job: its folder on the storage
 
 
 def address() -> str | None:
@@ -141,11 +141,16 @@ def _run(client: Any, job: StageJob, exchange: str, folder: str) -> None:
     command = f"python -m adapt.cluster.remote {job.stage} {shlex.quote(uri)}"
     metadata = {"stage": job.stage, "git_revision": _git_revision()}
     ended = None
-    with following(folder) as follower, _code() as code:
-        what = {"working_dir": str(code), "env_vars": variables}
-        options = {"entrypoint": command, "runtime_env": what, "metadata": metadata}
+
+    @contextmanager
+    def sent() -> Iterator[dict[str, Any]]:
+        with _code() as code:
+            what = {"working_dir": str(code), "env_vars": variables}
+            yield {"entrypoint": command, "runtime_env": what, "metadata": metadata}
+
+    with following(folder) as follower:
         try:
-            ended = jobs.run(client, job.name, follower.is_alone, **options)
+            ended = jobs.run(client, job.name, follower.is_alone, sent)
         finally:
             if (ended is None or ended.status != "SUCCEEDED") and follower.is_alone():
                 remains.tidy(folder)

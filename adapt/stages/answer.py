@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from adapt.generation.crew import Crew
 
 
+def inputs(config: Config) -> tuple[str, ...]:
+    """What it reads below `results/`, for a cluster; nothing where it reads benchmarks, too."""
+    return () if config.benchmarks else ("data/splits", "base/model", "train/model")
+
+
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
     from adapt.cluster.fan import crew

@@ -15,6 +15,11 @@ from adapt.pairs.settings import PairsConfig as Config
 from adapt.progress import Log
 
 
+def inputs(config: Config) -> tuple[str, ...]:
+    """What it reads below `results/`, for a cluster; nothing where it reads other files, too."""
+    return () if config.keep.path else ("data/splits", "base/model")
+
+
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Make the pairs; see the module docstring."""
     from adapt.pairs.make import make_pairs

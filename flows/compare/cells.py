@@ -124,14 +124,15 @@ def home(root: Path) -> Path:
 
 def _run(content: Content, name: str, before: Mapping[str, Path], out: Path) -> dict[str, float]:
     """The stage in this process, with the results it reads linked to where it looks for them."""
-    module = launch.stage_module(name)
-    config = params.load(content, name, module.Config)
+    config = params.load(content, name, launch.stage_module(name).Config)
     view = out.parent / f".view-{out.name}"
     shutil.rmtree(view, ignore_errors=True)
     (view / "results").mkdir(parents=True)
     try:
         for needed, path in before.items():
             (view / "results" / needed).symlink_to(path.resolve())
-        return module.run(config, view / "results", out, unlogged)  # its history.csv is kept
+        return launch.compute(
+            name, config, view / "results", out, unlogged
+        )  # its history.csv is kept
     finally:
         shutil.rmtree(view, ignore_errors=True)

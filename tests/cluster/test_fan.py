@@ -182,6 +182,13 @@ def test_nobody_is_started_for_none() -> None:
         assert fan is None
 
 
+def test_a_job_on_a_cluster_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts on the head, which may have neither a GPU nor a CPU to lend."""
+    monkeypatch.setenv("ADAPT_RAY_JOB", "s3://bucket/jobs/one")
+    with crew(0, 1, "cpu", "answer") as fan:
+        assert fan is not None and fan.actors == 1
+
+
 class Dies(Hand):
     """Ends its process at every part with a row of this name."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from fsspec.implementations.local import LocalFileSystem
 
 import adapt
@@ -455,6 +457,56 @@ def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         jobs._follow(Flaky(), "job")
 
 
+def test_a_request_that_nobody_answers_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = "http://{}:{}".format(*silent.getsockname())
+        with pytest.raises(InputError, match=r"no Ray Jobs API at 127.0.0.1:\d+ \(.*timed out"):
+            jobs.connect(url)
+
+
+def test_the_cluster_is_asked_again_while_it_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "POLL_S", 0.0)
+    problems = [requests.ConnectionError("refused"), requests.ReadTimeout("silence")]
+
+    def ask() -> str:
+        if problems:
+            raise problems.pop()
+        return "here"
+
+    assert jobs._answered(ask, "job") == "here"
+    problems.append(requests.ConnectionError("refused"))
+    monkeypatch.setattr(jobs, "PATIENCE_S", 0.0)
+    with pytest.raises(RuntimeError, match="lost the cluster while job ran: refused"):
+        jobs._answered(ask, "job")
+
+
+def test_a_submission_whose_answer_was_lost_makes_no_second_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "POLL_S", 0.0)
+    client = Forgetful()
+    assert jobs._answered(lambda: jobs._submit(client, "a", {}), "a") == "a"
+    assert client.statuses == {"a": "RUNNING"}
+
+
+def test_a_job_that_cannot_be_stopped_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "STOP_LIMIT_S", 0.1)
+    jobs._stop(Away(), "a")
+    assert capsys.readouterr().err == "a has not ended; try `ray job stop a`\n"
+
+
+class Away:
+    """The Jobs client of a cluster that is out of reach."""
+
+    def get_job_status(self, job_id: str) -> object:
+        raise requests.ConnectionError("refused")
+
+
 class Known:
     """The Jobs client of a cluster that knows jobs by their status."""
 
@@ -470,6 +522,16 @@ class Known:
 
     def submit_job(self, submission_id: str, **job: object) -> None:
         raise RuntimeError(f"Job with submission_id {submission_id} already exists")
+
+
+class Forgetful(Known):
+    """Takes a job, and its answer is lost."""
+
+    def submit_job(self, submission_id: str, **job: object) -> None:
+        if submission_id in self.statuses:
+            super().submit_job(submission_id)
+        self.statuses[submission_id] = "RUNNING"
+        raise requests.ReadTimeout("silence")
 
 
 @pytest.mark.parametrize(
@@ -553,6 +615,24 @@ def test_a_job_whose_result_is_there_does_nothing(
     storage.publish(tmp_path / "made", uri, {"metrics": {"loss": 0.5}})
     remote.execute("train", f"{uri}/job.json")  # there is no such description
     assert capsys.readouterr().out == f"{uri}: the result is there already\n"
+
+
+def test_what_a_job_keeps_is_there_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    set_only(monkeypatch, {})
+    for workspace in (tmp_path / "one", tmp_path / "two"):
+        remote._lay_state(workspace)
+        assert all((workspace / ".state" / name).is_dir() for name in remote.KEPT)
+    (tmp_path / "one/.state/answers/a.jsonl").write_text("an answer")
+    shutil.rmtree(tmp_path / "one")
+    assert (tmp_path / "two/.state/answers/a.jsonl").read_text() == "an answer"
+    # A node whose state has a place of its own keeps them there.
+    monkeypatch.setenv("ADAPT_STATE", str(tmp_path / "own"))
+    (tmp_path / "own/answers").mkdir(parents=True)
+    remote._lay_state(tmp_path / "three")
+    assert not (tmp_path / "own/answers").is_symlink()
 
 
 def test_where_curves_go_is_no_part_of_the_work() -> None:

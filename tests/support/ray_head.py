@@ -4,6 +4,9 @@ no process left.
     with ray_head() as head:
         subprocess.run(["dvc", "repro", "train"], env={**os.environ, **head.env}, check=True)
 
+    with ray_head(cpus=1, ip="127.0.0.2") as head, ray_node(head, ip="127.0.0.3") as node:
+        ...                             # a second raylet, with folders and a token file of its own
+
 `ray stop` is never used: it ends every Ray of the machine. Ray starts its workers and jobs in
 process groups of their own, so what belongs to this head is recognised by a mark that all its
 processes inherit through their environment.
@@ -18,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ from adapt import environment
 from tests.support import limits, ports
 
 MARK = "ADAPT_TEST_RAY_HEAD"
+NODE_TRIES = 5
 START_LIMIT_S = limits.SERVER_START_S
 STOP_LIMIT_S = limits.STEP_S
 
@@ -40,18 +44,14 @@ def without_ray(**more: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayHead:
-    """A running head: `address` of its Jobs API, `env` that a client needs, and how to see its
-    processes.
-    """
+class RayNode:
+    """A running node: where its folders are, and how to see its processes."""
 
-    address: str
-    env: dict[str, str]
     folder: Path
     mark: str
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of this head: Ray's own, its workers, and the jobs it runs."""
+        """Every living process of this node: Ray's own, its workers, and the jobs it runs."""
         return [
             process for process in psutil.process_iter() if _environ(process).get(MARK) == self.mark
         ]
@@ -65,6 +65,15 @@ class RayHead:
         return lines
 
 
+@dataclass(frozen=True, kw_only=True)
+class RayHead(RayNode):
+    """A running head: `address` of its Jobs API, `env` that a client needs; nodes join at `gcs`."""
+
+    address: str
+    gcs: str
+    env: dict[str, str]
+
+
 def _environ(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ() if process.status() != psutil.STATUS_ZOMBIE else {}
@@ -73,71 +82,115 @@ def _environ(process: psutil.Process) -> dict[str, str]:
 
 
 @contextmanager
-def ray_head(cpus: int = 2) -> Iterator[RayHead]:
+def ray_head(
+    cpus: int = 2, ip: str = "", variables: Mapping[str, str] | None = None
+) -> Iterator[RayHead]:
     """Start a head with a dashboard on loopback; at the end all its processes are gone, and its
     folder too.
+
+    `ip`: of the node, where that is not the machine's; `variables`: more for its environment.
     """
-    # Not under pytest's tmp_path: the paths of Ray's unix sockets must stay below 108 characters.
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    mark = uuid.uuid4().hex
+    folder = _folder()
     token = folder / "token"
     token.write_text(uuid.uuid4().hex)
     token.chmod(0o600)
-    numbers = ports.free(7)
-    address = f"http://127.0.0.1:{numbers[0]}"
-    client = {"RAY_API_SERVER_ADDRESS": address, "RAY_AUTH_TOKEN_PATH": str(token)}
-    head = RayHead(address=address, env=client, folder=folder, mark=mark)
-    with (folder / "head.log").open("wb") as log:
+    numbers = ports.free(2 + len(AGENTS))
+    dashboard, client, *agents = numbers
+    (gcs,) = ports.free()
+    address = f"http://127.0.0.1:{dashboard}"
+    env = {"RAY_API_SERVER_ADDRESS": address, "RAY_AUTH_TOKEN_PATH": str(token)}
+    where = {"address": address, "gcs": f"{ip}:{gcs}"}
+    head = RayHead(**where, env=env, folder=folder, mark=uuid.uuid4().hex)
+    words = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}"]
+    words += ["--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+    words += [f"--dashboard-port={dashboard}", *_common(folder, agents, cpus, ip)]
+    with _started(head, token, words, variables or {}) as starter:
+        _wait_until_ready(starter, head)
+        yield head
+
+
+@contextmanager
+def ray_node(
+    head: RayHead, ip: str, cpus: int = 1, variables: Mapping[str, str] | None = None
+) -> Iterator[RayNode]:
+    """Start one more node, which has joined then. All of it is gone at the end, also where it was
+    killed in between.
+    """
+    for _ in range(NODE_TRIES):
+        folder = _folder()
+        node = RayNode(folder=folder, mark=uuid.uuid4().hex)
+        token = shutil.copy2(head.env["RAY_AUTH_TOKEN_PATH"], folder / "token")
+        words = [f"--address={head.gcs}", *_common(folder, ports.free(len(AGENTS)), cpus, ip)]
+        with _started(node, token, words, variables or {}):
+            if _has_joined(node):
+                yield node
+                return
+    raise RuntimeError(f"no second Ray node in {NODE_TRIES} tries")
+
+
+def _has_joined(node: RayNode) -> bool:
+    """Whether it has; a raylet ends when its agents take more than 15 s to start, Ray's own limit
+    that nothing changes.
+    """
+    log, was_there = node.folder / "ray.log", False
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if "Ray runtime started" in log.read_text():
+            return True
+        is_there = any("/raylet/raylet " in line for line in node.commands())
+        if was_there and not is_there:
+            return False
+        was_there = is_there
+        time.sleep(0.5)
+    return False
+
+
+AGENTS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
+
+
+def _folder() -> Path:
+    # Not under pytest's tmp_path: the paths of Ray's unix sockets must stay below 108 characters.
+    return Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+
+
+def _common(folder: Path, agents: Sequence[int], cpus: int, ip: str) -> list[str]:
+    return [
+        *(f"--{name}={port}" for name, port in zip(AGENTS, agents, strict=True)),
+        *([f"--node-ip-address={ip}"] if ip else []),
+        *("--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={cpus}"),
+        f"--temp-dir={folder / 'ray'}",
+        f"--object-store-memory={100 * 2**20}",
+    ]
+
+
+@contextmanager
+def _started(
+    node: RayNode, token: Path, words: Sequence[str], variables: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    with (node.folder / "ray.log").open("wb") as log:
         starter = subprocess.Popen(
-            _command(folder, numbers, cpus),
-            env=_environment(folder, token, mark),
-            cwd=folder,
+            [*command, "--disable-usage-stats", *words],
+            env={**_environment(node.folder, token, node.mark), **variables},
+            cwd=node.folder,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        _wait_until_ready(starter, head)
-        yield head
+        yield starter
     finally:
-        _end(starter, head)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _command(folder: Path, numbers: list[int], cpus: int) -> list[str]:
-    names = (
-        "dashboard-port",
-        "port",
-        "ray-client-server-port",
-        "dashboard-agent-listen-port",
-        "dashboard-agent-grpc-port",
-        "runtime-env-agent-port",
-        "metrics-export-port",
-    )
-    return [
-        *(
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            "--head",
-            "--block",
-            "--disable-usage-stats",
-        ),
-        *(f"--{name}={port}" for name, port in zip(names, numbers, strict=True)),
-        *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
-        *(
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            f"--num-cpus={cpus}",
-            f"--temp-dir={folder / 'ray'}",
-        ),
-        f"--object-store-memory={100 * 2**20}",
-    ]
+        _end(starter, node)
+        shutil.rmtree(node.folder, ignore_errors=True)
 
 
 def _environment(folder: Path, token: Path, mark: str) -> dict[str, str]:
-    """The environment of the head: no Ray, MLflow or project setting of the caller, the same Python
+    """The environment of a node: no Ray, MLflow or project setting of the caller, the same Python
     first on PATH.
     """
     callers = ("RAY_", "MLFLOW_", "ADAPT_", "DVC_", "PYTHONPATH")
@@ -169,16 +222,16 @@ def _wait_until_ready(starter: subprocess.Popen[bytes], head: RayHead) -> None:
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(
-        "the Ray head did not start:\n" + (head.folder / "head.log").read_text()[-3000:]
+        "the Ray head did not start:\n" + (head.folder / "ray.log").read_text()[-3000:]
     )
 
 
-def _end(starter: subprocess.Popen[bytes], head: RayHead) -> None:
-    """Kill everything that carries the mark, until nothing does; the head itself takes ten seconds
+def _end(starter: subprocess.Popen[bytes], node: RayNode) -> None:
+    """Kill everything that carries the mark, until nothing does; a head itself takes ten seconds
     over a SIGTERM.
     """
     deadline = time.monotonic() + STOP_LIMIT_S
-    while left := head.processes():
+    while left := node.processes():
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
