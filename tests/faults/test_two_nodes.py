@@ -46,8 +46,6 @@ class Cluster:
     """Two nodes, of which the second one can be lost and come again, S3 and MLflow servers."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        pytest.importorskip("moto")
-        pytest.importorskip("s3fs")
         self._stack, self._folder = stack, folder
         self.clients: list[subprocess.Popen[bytes]] = []
         stack.callback(self._end_clients)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+import boto3
 
 from tests.support import limits, ports
 
@@ -46,7 +46,6 @@ def bucket(folder: Path) -> Iterator[dict[str, str]]:
 
 def client(variables: Mapping[str, str]) -> Any:
     """A client that takes nothing from this process's environment."""
-    boto3 = pytest.importorskip("boto3")
     return boto3.client(
         "s3",
         endpoint_url=variables["AWS_ENDPOINT_URL"],
