@@ -213,8 +213,9 @@ def settings(case: str, device: str) -> Config:
     content = params.read(Path(__file__).parents[1] / "params.yaml")
     own = CASES[case]
     rows = max(own.get("workers", 0), 1) * PAIRS
-    one = {"workers": 0, "batch_pairs": rows, "keep_rows": 2 * rows, "accumulation": 1, "steps": STEPS}
-    one |= {"w_vag": 1.0, "vag_form": "paper", "w_anchor": 1.0, "w_keep": 0.0, "tower": "frozen"}
+    one = {"workers": 0, "batch_pairs": rows, "keep_rows": 2 * rows, "accumulation": 1}
+    one |= {"steps": STEPS, "w_vag": 1.0, "vag_form": "paper", "w_anchor": 1.0, "w_keep": 0.0}
+    one |= {"tower": "frozen"}
     content["train"] = {**content["train"], **one, "precision": "fp32", "checkpoint_every": 100}
     content["train"] |= own
     return params.load(content | {"device": device}, "train", Config)
