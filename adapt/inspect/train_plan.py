@@ -11,6 +11,7 @@ from adapt.attention.settings import includes
 from adapt.inspect import memory, training
 from adapt.inspect.estimate import Estimate, Subject
 from adapt.inspect.machine import Machine
+from adapt.inspect.passes import Pass
 from adapt.models.roles import ROLES, Role, linear_layers
 from adapt.preference.losses import Weights
 from adapt.preference.settings import Config
@@ -115,7 +116,7 @@ def named(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"train.lora.rank": lora.rank} | bits | found
 
 
-def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> training.Pass:
+def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> Pass:
     """One pass of one process in numbers; answers as long as they may be."""
     sizes, roles = subject.sizes, subject.sizes.parameters
     is_lora, is_bf16 = config.lora.rank > 0, _is_bf16(config, machine)
@@ -125,7 +126,7 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
     free += roles["tower"] if config.tower == "full" else 0
     layers = [n for n in range(len(sizes.windows)) if includes(config.attn_layers, n)]
     passes = Weights.of(config).passes()
-    return training.Pass(
+    return Pass(
         pairs=config.pass_pairs,
         answer=answer,
         trained=adapters if is_lora else free,

@@ -1,52 +1,14 @@
 """What a step of training takes, in bytes: a formula for each part; letters as in `memory.py`."""
 
-import dataclasses
 import math
 
 from adapt.attention import rows as rows_of_attention
 from adapt.inspect.memory import FP32, forward_work, weights
+from adapt.inspect.passes import Pass, shapes
 from adapt.inspect.sizes import Sizes, Stack
 
 # TRL's head makes logits of so many tokens and words at once: trl/kernels/chunked_logprob.py.
 HEAD_TOKENS, HEAD_WORDS = 4096, 32768
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pass:
-    """One pass of one process.
-
-    `pairs` of answers of `answer` tokens; `trained`: weights that have a gradient, adapters with
-    them; `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `adapted`:
-    their inputs, of those of all linear layers of their part, a share; `layers`: how many are
-    supervised. `stored`: bytes of a weight; `each`: bytes of an
-    activation, smaller than `stored` under autocast. `passes`: forwards with a backward before an
-    update; `divided`: whether the processes share weights, gradients and optimizer (FSDP);
-    `shares`: whether the two answers of a pair share their prompt; `guided`: whether there
-    is a pass over guided pictures; `kept`: rows of the pass over plain rows, 0 for none;
-    `distilled`: whether that is held to the base's distributions; `fused`: whether Triton's kernels
-    fold tiles of logits, as on CUDA; `trains_head`, `trains_tower`: whether these have gradients.
-    """
-
-    pairs: int
-    answer: int
-    trained: int
-    adapters: int
-    ranks: int
-    adapted: float
-    layers: int
-    stored: float
-    each: int
-    passes: int
-    processes: int
-    divided: bool
-    checkpointing: bool
-    shares: bool
-    guided: bool
-    kept: int
-    distilled: bool
-    fused: bool
-    trains_head: bool
-    trains_tower: bool
 
 
 def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
@@ -137,7 +99,7 @@ def reference(sizes: Sizes, plan: Pass) -> int:
     Weights, what is gathered of them, and of the largest pass what a forward without gradients
     takes: see `forward_work` of `memory.py`.
     """
-    apart, tile = max(_passes(sizes, plan), key=math.prod), head_tile(sizes, plan)
+    apart, tile = max(shapes(sizes, plan), key=math.prod), head_tile(sizes, plan)
     logits = max(tile, distilled_logits(sizes, plan, kept=4))
     block, _ = _block(sizes, plan)
     whole = sizes.outside * plan.stored + 2 * block if plan.divided else 0
@@ -162,23 +124,11 @@ def activations(sizes: Sizes, plan: Pass) -> int:
     See `kept_by_block`. With checkpointing only each block's input is kept, L h b, and one block is
     computed again.
     """
-    sequences, length = max(_passes(sizes, plan), key=math.prod)
+    sequences, length = max(shapes(sizes, plan), key=math.prod)
     decoder = sequences * length * _kept(sizes.decoder, plan, length)
     pictures = sequences * sizes.image_tokens * sizes.projector * plan.each
     tower = sequences * sizes.patches * _kept(sizes.tower, plan, 0) if plan.trains_tower else 0
     return round(decoder + pictures + tower + _frozen_work(sizes, plan, sequences))
-
-
-def _passes(sizes: Sizes, plan: Pass) -> tuple[tuple[int, int], ...]:
-    """(sequences, tokens of each) of the plain pass, of the guided one and of that over plain rows.
-
-    No sequence where there is no such pass. The word that stands twice in a shared sequence is the
-    prompt's last one.
-    """
-    length = sizes.prompt + plan.answer
-    shared = (plan.pairs, sizes.prompt + 2 * plan.answer + 1)
-    plain = shared if plan.shares else (2 * plan.pairs, length)
-    return plain, (2 * plan.pairs if plan.guided else 0, length), (plan.kept, length)
 
 
 def kept_by_block(stack: Stack, plan: Pass, length: int) -> float:
@@ -227,7 +177,7 @@ def capture(sizes: Sizes, plan: Pass) -> int:
     """
     if not plan.layers:
         return 0
-    rows, (_, length) = plan.pairs * plan.answer, _passes(sizes, plan)[0]
+    rows, (_, length) = plan.pairs * plan.answer, shapes(sizes, plan)[0]
     of_token = sizes.heads * (sizes.head_size * plan.each + FP32) + FP32 * sizes.image_tokens
     chunk = min(rows_of_attention.CHUNK, rows * sizes.heads * length)
     return plan.layers * rows * of_token + 4 * FP32 * chunk
@@ -245,7 +195,7 @@ def head_tile(sizes: Sizes, plan: Pass) -> int:
     n 32,768 b where a kernel folds it in place. Elsewhere n min(V, 32,768) (b + 29): seven tensors
     in fp32 and one of truths besides, and of the tile no more than is written to.
     """
-    tokens = min(HEAD_TOKENS, max(math.prod(shape) for shape in _passes(sizes, plan)))
+    tokens = min(HEAD_TOKENS, max(math.prod(shape) for shape in shapes(sizes, plan)))
     if plan.fused:
         return tokens * HEAD_WORDS * plan.each
     return tokens * min(sizes.vocabulary, HEAD_WORDS) * (plan.each + 7 * FP32 + 1)

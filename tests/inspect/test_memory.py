@@ -12,6 +12,7 @@ from adapt.generation.answer import Decoding, answer
 from adapt.inspect import memory, training
 from adapt.inspect.estimate import Subject
 from adapt.inspect.machine import GIB, Machine, imagined, machine
+from adapt.inspect.passes import Pass
 from adapt.inspect.plan import disk, estimates
 from adapt.inspect.sizes import Stack, sizes_of
 from adapt.inspect.train_plan import pass_of, states
@@ -19,7 +20,7 @@ from adapt.models.roles import role_of_parameters
 from tests.support.families import CASES, built, inputs, picture
 from tests.support.inspected import plans
 
-PLAN = training.Pass(
+PLAN = Pass(
     pairs=2,
     answer=8,
     trained=1000,
