@@ -19,6 +19,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import torch.distributed as dist
+
 from adapt.cluster import storage, submit
 from adapt.data.tables import read_split
 from adapt.models.device import resolve
@@ -111,7 +113,8 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             warnings.simplefilter("ignore", FutureWarning)
             base, pairs = submit.fetch(setup.base), submit.fetch(setup.pairs)
             plain = None if setup.plain is None else submit.fetch(setup.plain)
-            output, final, config = scratch / "trainer", scratch / "final", setup.config
+            output, final = scratch / "trainer", scratch / "final"
+            config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
             device = resolve(config.device)
             files = (base, pairs, setup.reference, output, plain)
             trainer, what = build_trainer(config, device, *files)
@@ -119,6 +122,9 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
                 trainer.add_callback(callback)
             is_first = trainer.is_world_process_zero()
             if is_first:
+                if config != setup.config:
+                    share = f"{config.accumulation} passes of {config.pass_pairs} pairs each a step"
+                    print(one_line(f"train: {config.workers} workers, {share}"), file=sys.stderr)
                 _print_start(what, latest, config.steps)
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.
