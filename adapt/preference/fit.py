@@ -1,7 +1,8 @@
 """One training run: the loop that every worker executes, and the two ways to run it.
 
 `workers: 0` runs the loop in this process; otherwise Ray Train runs it on that many workers, of a
-local Ray or of the cluster this process belongs to (RAY_ADDRESS). Both save checkpoints under a
+local Ray or of the cluster this process belongs to (RAY_ADDRESS); of a range on as many as there is
+room for, which changes during the run (`adapt.cluster.elastic`). Both ways save checkpoints under a
 name that depends on the inputs and the configuration alone, so that a run that was cut off goes on
 from its last checkpoint, one that has ended is handed over again until DVC knows its result, and of
 two at the same time one trains and both have the result (`claim`). A run whose loss or gradients
@@ -123,8 +124,8 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             is_first = trainer.is_world_process_zero()
             if is_first:
                 if config != setup.config:
-                    share = f"{config.accumulation} passes of {config.pass_pairs} pairs each a step"
-                    print(one_line(f"train: {config.workers} workers, {share}"), file=sys.stderr)
+                    share = f"pairs a pass: {config.pass_pairs}, passes: {config.accumulation}"
+                    print(one_line(f"train: workers: {config.workers}, {share}"), file=sys.stderr)
                 _print_start(what, latest, config.steps)
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.

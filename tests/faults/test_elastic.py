@@ -115,7 +115,7 @@ class Elastic:
 @fault(
     "A node joins the cluster in a training with `train.workers` [1, 3], and is lost later",
     keeps="the last checkpoint, the rows of each step and their order",
-    says="train: 2 workers, 1 passes of 2 pairs each a step; train: resuming from 3 of 9 steps",
+    says="train: workers: 2, pairs a pass: 2, passes: 1; train: resuming from 3 of 9 steps",
     then="(the same run) goes on with the node, later without, to what one process makes",
 )
 @pytest.mark.timeout(limits.WHOLE_TEST_S)
@@ -140,6 +140,7 @@ def test_nodes_come_and_go(inputs, tmp_path):
                 driver.wait()
     assert code == 0, training.said()[-5000:]
     assert training.worlds() == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1}
+    assert "train: workers: 2, pairs a pass: 2, passes: 1\n" in training.said()
     for step in (3, 6):
         assert f"train: resuming from {step} of 9 steps" in training.said()
     train(inputs, tmp_path / "alone", settings(accumulation=2, **SETTINGS))
