@@ -98,7 +98,7 @@ def test_a_bad_row_is_named_and_kept(root, capsys, monkeypatch, changes, says):
     [
         ("train", {"bata": 1.0}, "unknown key train.bata; did you mean train.beta?"),
         ("evaluate", {"panels": None}, "missing key evaluate.panels"),
-        ("train", {"workers": -1}, "train.workers: must be at least 0, got -1"),
+        ("train", {"workers": -1}, "train.workers: expected how many, or the fewest and"),
         (
             "train",
             {"workers": 5},

@@ -20,15 +20,19 @@ T = TypeVar("T")
 LOOK_S = 2.0
 QUIET_S = 10.0  # a shorter wait is not worth a word
 SAY_S = 60.0
+GAP_S = 10.0  # Ray takes workers that found no room out of its queue, and puts them in again
 
 
-def followed(work: Callable[[], T], minutes: float) -> T:
-    """`work()`; InputError after its workers have waited for `minutes` (0: never) in a row."""
+def followed(work: Callable[[], T], minutes: float, least: Mapping[str, float] = {}) -> T:
+    """`work()`; InputError after its workers have waited for `minutes` (0: never) in a row.
+
+    `least`: what the cluster must have, by resource, before Ray queues anything.
+    """
     thread = _Thread(work)
     thread.start()
     queue = Queue(minutes)
     while not thread.ended.wait(LOOK_S):
-        queue.look(wanted(), time.monotonic())
+        queue.look(wanted() or lacking(least), time.monotonic())
     return thread.outcome()
 
 
@@ -62,13 +66,17 @@ class Queue:
     def __init__(self, minutes: float) -> None:
         self._limit_s = minutes * 60
         self._since: float | None = None
+        self._free: float | None = None  # since when nothing is wanted
         self._said = -math.inf
 
     def look(self, wants: Mapping[str, float], now: float) -> None:
         """Take notice of what is wanted at `now` (seconds); nothing: the wait is over."""
         if not wants:
-            self._since, self._said = None, -math.inf
+            self._free = now if self._free is None else self._free
             return
+        if self._free is not None and now - self._free > GAP_S:
+            self._since, self._said = None, -math.inf
+        self._free = None
         self._since = now if self._since is None else self._since
         waited, what = now - self._since, in_words(wants)
         if self._limit_s and waited > self._limit_s:
@@ -95,6 +103,15 @@ def wanted() -> dict[str, float]:
         if identity.endswith(job) and group["state"] in ("PENDING", "RESCHEDULING"):
             total.update(_missing(group))
     return dict(total)
+
+
+def lacking(least: Mapping[str, float]) -> dict[str, float]:
+    """How much less than `least` all nodes of the cluster have together."""
+    import ray
+
+    there = ray.cluster_resources() if least else {}
+    missing = {name: count - there.get(name, 0.0) for name, count in least.items()}
+    return {name: count for name, count in missing.items() if count > 0}
 
 
 def _missing(group: Mapping[str, Any]) -> Counter[str]:

@@ -50,11 +50,12 @@ class Plans:
 
     @classmethod
     def of(cls, content: params.Content, name: str) -> "Plans":
-        """From the content of the file `name`."""
+        """From the content of the file `name`; of a range of workers, with the fewest of them."""
+        train = params.load(content, "train", Config, name)
         return cls(
             pairs=params.load(content, "pairs", PairsConfig, name),
             answer=params.load(content, "answer", AnswerConfig, name),
-            train=params.load(content, "train", Config, name),
+            train=train.at(train.worlds[0]),
         )
 
 

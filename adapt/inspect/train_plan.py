@@ -66,7 +66,7 @@ def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
     then that divided, then its base in 4 bits; of each smaller passes, then checkpointing.
     """
     kinds: list[Changes] = [{}]
-    if config.workers > 1 and config.shard == "none" and config.lora.bits == 16:
+    if config.processes > 1 and config.shard == "none" and config.lora.bits == 16:
         kinds.append({"shard": "fsdp"})
     if config.lora.rank == 0:
         kinds += [kind | adapted(config) for kind in kinds]

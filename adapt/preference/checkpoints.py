@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from adapt.names import one_line
 from adapt.params import InputError
 from adapt.preference import manifest
+from adapt.preference.uploads import Uploads
 
 SUMMARY = "summary.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of its checkpoints
@@ -90,16 +91,18 @@ class LocalCheckpoints:
 
 @dataclasses.dataclass(frozen=True)
 class RayCheckpoints:
-    """Checkpoints of a Ray Train worker.
+    """Checkpoints of a Ray Train worker: moved on a file system, uploaded to anything else.
 
     Ray merges the workers' files and hands all of them back. Made in the driver, used in a worker,
     which alone imports `ray.train`.
 
     Args:
         rescued: where `rescue` has put a checkpoint, which counts while Ray has none.
+        uploads: those of this worker.
     """
 
     rescued: Path
+    uploads: Uploads = dataclasses.field(default_factory=Uploads)
 
     @contextlib.contextmanager
     def latest(self) -> Iterator[Path | None]:
@@ -126,7 +129,10 @@ class RayCheckpoints:
         run = _local(context.get_storage())
         if run is None:
             with tempfile.TemporaryDirectory(prefix="adapt-train-") as folder:
-                yield Path(folder)
+                try:
+                    yield Path(folder)
+                finally:
+                    self.uploads.end()
             return
         with _emptied(run.with_name(f".{run.name}-{context.get_world_rank()}")) as path:
             yield path
@@ -137,10 +143,11 @@ class RayCheckpoints:
 
         context = ray.train.get_context()
         manifest.write(folder, context.get_world_rank(), context.get_world_size())
+        if _local(context.get_storage()) is None:
+            self.uploads.start(folder)
+            return
         checkpoint = ray.train.Checkpoint.from_directory(str(folder))
-        is_local = _local(context.get_storage()) is not None
-        upload = _move if is_local else None
-        ray.train.report({}, checkpoint=checkpoint, checkpoint_upload_fn=upload)
+        ray.train.report({}, checkpoint=checkpoint, checkpoint_upload_fn=_move)
 
 
 def whole(folder: Path | None) -> Path | None:

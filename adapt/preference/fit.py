@@ -1,7 +1,8 @@
 """One training run: the loop that every worker executes, and the two ways to run it.
 
 `workers: 0` runs the loop in this process; otherwise Ray Train runs it on that many workers, of a
-local Ray or of the cluster this process belongs to (RAY_ADDRESS). Both save checkpoints under a
+local Ray or of the cluster this process belongs to (RAY_ADDRESS); of a range on as many as there is
+room for, which changes during the run (`adapt.cluster.elastic`). Both ways save checkpoints under a
 name that depends on the inputs and the configuration alone, so that a run that was cut off goes on
 from its last checkpoint, one that has ended is handed over again until DVC knows its result, and of
 two at the same time one trains and both have the result (`claim`). A run whose loss or gradients
@@ -18,6 +19,8 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+
+import torch.distributed as dist
 
 from adapt.cluster import storage, submit
 from adapt.data.tables import read_split
@@ -111,7 +114,8 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             warnings.simplefilter("ignore", FutureWarning)
             base, pairs = submit.fetch(setup.base), submit.fetch(setup.pairs)
             plain = None if setup.plain is None else submit.fetch(setup.plain)
-            output, final, config = scratch / "trainer", scratch / "final", setup.config
+            output, final = scratch / "trainer", scratch / "final"
+            config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
             device = resolve(config.device)
             files = (base, pairs, setup.reference, output, plain)
             trainer, what = build_trainer(config, device, *files)
@@ -119,6 +123,9 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
                 trainer.add_callback(callback)
             is_first = trainer.is_world_process_zero()
             if is_first:
+                if config != setup.config:
+                    share = f"pairs a pass: {config.pass_pairs}, passes: {config.accumulation}"
+                    print(one_line(f"train: workers: {config.workers}, {share}"), file=sys.stderr)
                 _print_start(what, latest, config.steps)
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.

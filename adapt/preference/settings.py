@@ -1,5 +1,6 @@
 """Section `train`: training on preference pairs."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -44,6 +45,11 @@ Targets = Annotated[
     Literal["all"] | _Names, either("all, or names of linear layers such as [q_proj, v_proj]")
 ]
 """Linear layers: all of a part, or those whose names end so."""
+_Range = tuple[Count, Count]
+Workers = Annotated[
+    Natural | _Range, either("how many, or the fewest and the most of them, such as [1, 4]")
+]
+"""Ray workers: as many, or as many of a range as there is room for at the time."""
 AttnTarget = Literal["early", "anchor", "boxes"]
 Tower = Literal["auto", "frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -75,7 +81,7 @@ class LoraConfig(Settings):
 class Config(Settings):
     """Section `train`."""
 
-    workers: Natural
+    workers: Workers
     shard: Shard
     max_failures: Natural
     wait_minutes: Natural
@@ -133,12 +139,13 @@ class Config(Settings):
         named = "w_vag, w_dpo, w_sft, w_anchor, w_attn, w_keep"
         problem = f"all loss weights ({named}) are 0: nothing to train"
         params.require(self.total > 0, "w_vag", problem)
-        passes = f"{self.accumulation} passes of {self.processes} workers"
+        problem = "the fewest come first, as in [1, 4]"
+        params.require(len(self._counts) > 0, "workers", problem)
+        passes = f"{self.accumulation} passes of {' to '.join(map(str, self._ends))} workers"
         problem = f"{self.batch_pairs} pairs do not divide into {passes}"
-        params.require(self.batch_pairs % self.parts == 0, "batch_pairs", problem)
+        params.require(bool(self._whole(self.batch_pairs)), "batch_pairs", problem)
         problem = f"{self.keep_rows} rows do not divide into {passes}"
-        is_whole = self.w_keep == 0 or self.keep_rows % self.parts == 0
-        params.require(is_whole, "keep_rows", problem)
+        params.require(bool(self._whole(self._rows)), "keep_rows", problem)
         problem = "a base in 4 bits computes in bf16; set precision to auto or bf16"
         params.require(self.lora.bits == 16 or self.precision != "fp32", "precision", problem)
         problem = "adapters of the tower need lora.rank above 0"
@@ -151,7 +158,7 @@ class Config(Settings):
     def _can_be_divided(self) -> Self:
         is_whole = self.shard == "none"
         problem = "fsdp divides a model among Ray's workers; set workers above 0, or shard to none"
-        params.require(is_whole or self.workers > 0, "shard", problem)
+        params.require(is_whole or self.workers != 0, "shard", problem)
         problem = "fsdp does not divide a base in 4 bits; set lora.bits to 16, or shard to none"
         params.require(is_whole or self.lora.bits == 16, "shard", problem)
         return self
@@ -167,10 +174,24 @@ class Config(Settings):
         """The forms of same-image DPO and the weight of each, one form alone weighing 1."""
         return {self.loss_type: 1.0} if isinstance(self.loss_type, str) else self.loss_type
 
+    # ---- who trains ------------------------------------------------------------------------------
+
+    @property
+    def worlds(self) -> tuple[int, ...]:
+        """How many processes may train side by side, in ascending order.
+
+        The Ray workers, or this process. Of a range all numbers that have equally many rows of a
+        step each, up to the largest one that can divide them into `accumulation` passes.
+        """
+        if isinstance(self.workers, int):
+            return (max(self.workers, 1),)
+        most = max(self._whole(self._rows), default=0)
+        return tuple(n for n in self._counts if n <= most and self._rows % n == 0)
+
     @property
     def processes(self) -> int:
-        """Processes that train side by side: the Ray workers, or this one."""
-        return max(self.workers, 1)
+        """Processes that train side by side: of a range the most that there may be."""
+        return self.worlds[-1]
 
     @property
     def parts(self) -> int:
@@ -181,3 +202,36 @@ class Config(Settings):
     def pass_pairs(self) -> int:
         """Pairs that one process takes in one forward and backward pass."""
         return self.batch_pairs // self.parts
+
+    def at(self, processes: int) -> Self:
+        """These settings for so many of the workers that there may be, one of `worlds`.
+
+        A step has the same rows, and a pass no more of them: fewer workers make more passes.
+        """
+        if isinstance(self.workers, int):
+            return self
+        assert processes in self.worlds, f"{processes} workers are not among {self.worlds}"
+        own = self._rows // processes
+        passes = range(max(1, self.parts // processes), own + 1)
+        pairs = self.batch_pairs // processes
+        found = next(n for n in passes if own % n == 0 and pairs <= n * self.pass_pairs)
+        return self.model_copy(update={"workers": processes, "accumulation": found})
+
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        return (max(self.workers, 1),) if isinstance(self.workers, int) else self.workers
+
+    @property
+    def _counts(self) -> range:
+        """All numbers of processes that are asked for; more than there are pairs have no work."""
+        first, last = self._ends[0], self._ends[-1]
+        return range(first, min(last, max(first, self.batch_pairs)) + 1 if last >= first else first)
+
+    @property
+    def _rows(self) -> int:
+        """What each process has a whole share of, and each of its passes too."""
+        return math.gcd(self.batch_pairs, self.keep_rows) if self.w_keep else self.batch_pairs
+
+    def _whole(self, rows: int) -> list[int]:
+        """The numbers of processes that divide `rows` into `accumulation` passes."""
+        return [n for n in self._counts if rows % (n * self.accumulation) == 0]

@@ -46,30 +46,35 @@ Loop = Callable[[WorkerSetup, Checkpoints], str | None]
 
 def on_ray(loop: Loop, setup: WorkerSetup, training: Training) -> None:
     """Train on Ray's workers, of the cluster or of a local Ray; leaves `training.final`."""
-    workers, folder = setup.config.workers, training.folder
+    worlds, folder = setup.config.worlds, training.folder
+    workers = " or ".join(map(str, worlds))
     message = f"train: starting {workers} Ray workers, which takes about half a minute"
     print(one_line(message), file=sys.stderr)
     place = submit.checkpoints(folder)
     checkpoints = RayCheckpoints(Path(place["storage_path"], "checkpoint"))
     if "storage_filesystem" not in place:  # an object store has nothing half-written
         rescue(Path(place["storage_path"], setup.name), checkpoints.rescued)
-    with ray_here(workers):
+    with ray_here(worlds[-1]):
         trainer = _trainer(loop, setup, checkpoints, place)
-        result = _result(trainer, setup.config.wait_minutes)
+        result = _result(trainer, setup.config)
         checkpoint = result.checkpoint
         require_finite(result.return_value, checkpoint and checkpoint.path)
         assert checkpoint is not None, "the loop ends by reporting its result"
         _take(checkpoint, training)
         submit.discard(result.filesystem, result.path)
     shutil.rmtree(checkpoints.rescued, ignore_errors=True)
+    # Of workers that were killed, and that no one took the place of.
+    for left in folder.glob(f".{setup.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def _result(trainer: Any, minutes: float) -> Any:
+def _result(trainer: Any, config: Config) -> Any:
     """Ray Train's result; a worker's mistake of the user's is raised as that alone."""
     from ray.train import TrainingFailedError
 
+    each = "GPU" if trainer.scaling_config.use_gpu else "CPU"
     try:
-        return followed(trainer.fit, minutes)
+        return followed(trainer.fit, config.wait_minutes, {each: config.worlds[0]})
     except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", {}).values()
         for failure in (getattr(one, "_base_exc", one) for one in failures):
@@ -103,16 +108,14 @@ def _trainer(
 ) -> Any:
     """Ray Train's trainer of `loop`; `place` is where it keeps checkpoints."""
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
 
-    from adapt.cluster import group
+    from adapt.cluster import elastic, group
 
-    workers, gpus = setup.config.workers, int(ray.cluster_resources().get("GPU", 0))
-    device = worker_device(setup.config.device, workers, gpus)
+    worlds, gpus = setup.config.worlds, int(ray.cluster_resources().get("GPU", 0))
+    device = worker_device(setup.config.device, worlds[0], gpus)
     config = setup.config.model_copy(update={"device": device})
     setup = dataclasses.replace(setup, config=config)
-    scaling = ScalingConfig(num_workers=workers, use_gpu=device == "cuda")
     run = RunConfig(
         name=setup.name,
         **place,
@@ -121,7 +124,9 @@ def _trainer(
         logging_config=LoggingConfig(log_level="WARNING"),
     )
     work = functools.partial(loop, setup, checkpoints)
-    return TorchTrainer(work, scaling_config=scaling, run_config=run, torch_config=group.config())
+    workers = worlds[0] if isinstance(config.workers, int) else worlds
+    more = {"run_config": run, "torch_config": group.config()}
+    return elastic.trainer(work, workers, device == "cuda", **more)
 
 
 def worker_device(device: Device, workers: int, gpus: int) -> Device:

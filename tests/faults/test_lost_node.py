@@ -33,6 +33,22 @@ def test_a_wait_is_told_and_has_an_end(capsys):
         queue.look({"CPU": 1}, 1101.0)
 
 
+def test_workers_that_ray_queues_once_more_wait_on():
+    """Those of a range are taken out of the queue after a while, and counted again."""
+    queue = waiting.Queue(1)
+    queue.look({"CPU": 2}, 0.0)
+    queue.look({}, 30.0)
+    queue.look({"CPU": 1}, 32.0)
+    with pytest.raises(InputError, match=r"no node has had 1 CPU for the workers in 1 min"):
+        queue.look({"CPU": 1}, 61.0)
+
+
+def test_what_a_cluster_lacks_is_told_before_ray_queues_anything(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 3.0})
+    assert waiting.lacking({"CPU": 4}) == {"CPU": 1} and waiting.lacking({"GPU": 2}) == {"GPU": 2}
+    assert waiting.lacking({"CPU": 3}) == waiting.lacking({}) == {}
+
+
 def test_a_wait_without_a_limit_goes_on(capsys):
     queue = waiting.Queue(0)
     queue.look({"GPU": 1}, 0.0)

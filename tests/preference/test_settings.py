@@ -26,6 +26,20 @@ from tests.support.preferences import config
             dict(workers=2, accumulation=4),
             "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers",
         ),
+        (
+            dict(workers=[3, 3]),
+            "batch_pairs: 4 pairs do not divide into 1 passes of 3 to 3 workers",
+        ),
+        (
+            dict(workers=[3, 4], w_keep=1.0, keep_rows=6),
+            "keep_rows: 6 rows do not divide into 1 passes of 3 to 4 workers",
+        ),
+        (dict(workers=[2, 1]), r"workers: the fewest come first, as in \[1, 4\]"),
+        (
+            dict(workers=[0, 2]),
+            r"workers: expected how many, or the fewest .* such as \[1, 4\], got \[0, 2\]",
+        ),
+        (dict(workers=[1, 2, 3]), r"workers: expected how many, or .*, got \[1, 2, 3\]"),
         (dict(loss_type="ippo"), "loss_type: expected sigmoid, .*bco_pair, .* got 'ippo'"),
         (dict(loss_type={"ippo": 1.0}), "loss_type: expected sigmoid, .* or several with weights"),
         (dict(loss_type={"ipo": 0.0}), "loss_type: expected .* got {'ipo': 0.0}"),
@@ -71,6 +85,26 @@ def test_bad_values_name_their_key(changes, message):
 
 def test_a_number_of_rows_that_nobody_takes_is_no_mistake():
     assert settings(w_keep=0.0, keep_rows=3, accumulation=2).w_keep == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [
+        (dict(workers=[1, 4]), {1: (4, 6), 2: (2, 6), 3: (2, 4), 4: (1, 6)}),
+        (dict(workers=[4, 1000], accumulation=3), {4: (6, 1), 6: (4, 1), 8: (3, 1)}),
+        (dict(workers=[1, 5], w_keep=1.0, keep_rows=16), {1: (4, 6), 2: (2, 6), 4: (1, 6)}),
+        (dict(workers=[3, 3]), {3: (1, 8)}),
+        (dict(workers=4), {4: (1, 6)}),
+        (dict(workers=0), {1: (1, 24)}),
+    ],
+)
+def test_any_number_of_workers_takes_the_same_step_in_passes_that_are_no_larger(changes, shares):
+    """24 pairs; by number of workers: the passes of each, and the pairs of a pass."""
+    config = settings(batch_pairs=24, **changes)
+    made = {count: config.at(count) for count in config.worlds}
+    found = {count: (one.accumulation, one.pass_pairs) for count, one in made.items()}
+    assert found == shares
+    assert all(one.processes == n and one.parts * one.pass_pairs == 24 for n, one in made.items())
 
 
 def test_a_file_of_rows_to_keep_is_of_no_use_without_pictures():
