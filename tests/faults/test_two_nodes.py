@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -213,7 +213,11 @@ def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Driver:
 
 @pytest.fixture
 def driver(whole: Driver, tmp_path: Path, request: pytest.FixtureRequest) -> Driver:
-    """Another one, in a copy of that workspace, with a part of the bucket for itself."""
+    """Another one, in a copy of that workspace, with a part of the bucket for itself; nodes know no
+    answers from before.
+    """
+    for kept in whole.cluster.head.folder.glob("tmp/adapt-inputs-*/state"):
+        shutil.rmtree(kept)
     shutil.copytree(whole.root, tmp_path / "ws", symlinks=True)
     prefix = request.node.name.removeprefix("test_").replace("_", "-")[:30]
     return Driver(whole.cluster, tmp_path / "ws", prefix)
@@ -281,7 +285,8 @@ def test_a_node_is_lost_in_answer(local, driver):
     driver.until(process, is_answering, "actor at work")
     driver.cluster.kill_raylet()
     driver.until(process, lambda: "answer: an actor was lost" in driver.said(), "lost actor")
-    stopped[0].resume()
+    with suppress(psutil.NoSuchProcess):  # it may have been killed with its node
+        stopped[0].resume()
     driver.cluster.node_ends()
     driver.ends_well(process)
     driver.cluster.another_node()
