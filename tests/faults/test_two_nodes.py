@@ -211,7 +211,11 @@ def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Driver:
 
 @pytest.fixture
 def driver(whole: Driver, tmp_path: Path, request: pytest.FixtureRequest) -> Driver:
-    """Another one, in a copy of that workspace, with a part of the bucket for itself."""
+    """Another one, in a copy of that workspace, with a part of the bucket for itself; nodes know no
+    answers from before.
+    """
+    for kept in whole.cluster.head.folder.glob("tmp/adapt-inputs-*/state"):
+        shutil.rmtree(kept)
     shutil.copytree(whole.root, tmp_path / "ws", symlinks=True)
     prefix = request.node.name.removeprefix("test_").replace("_", "-")[:30]
     return Driver(whole.cluster, tmp_path / "ws", prefix)
@@ -255,36 +259,6 @@ def test_a_node_is_lost_in_training(local, whole, driver):
     losses = [pd.read_csv(driver.root / curves).loss, pd.read_csv(before / curves).loss]
     assert losses[0].equals(losses[1])
     driver.is_tidy("train")
-
-
-@fault(
-    "A node of the cluster is killed while one of the actors of stage `answer` is on it",
-    keeps="every answer but those of the batch that it was at",
-    says="answer: an actor was lost (...); another one takes over its batch",
-    then="is not needed: the other actors take over, and the tables are the same",
-)
-def test_a_node_is_lost_in_answer(local, driver):
-    process = driver.start("--force", "--single-item", "answer")
-
-    stopped: list[psutil.Process] = []
-
-    def is_answering() -> bool:
-        """Stops the actor at its work, so that it is not done with it."""
-        for one in driver.cluster.node.processes():
-            if "ray::Actor.work" in " ".join(_words(one)):
-                one.suspend()
-                stopped.append(one)
-        return bool(stopped)
-
-    driver.until(process, is_answering, "actor at work")
-    driver.cluster.kill_raylet()
-    driver.until(process, lambda: "answer: an actor was lost" in driver.said(), "lost actor")
-    stopped[0].resume()
-    driver.cluster.node_ends()
-    driver.ends_well(process)
-    driver.cluster.another_node()
-    assert outputs(driver.root) == local
-    driver.is_tidy("answer")
 
 
 @fault(
