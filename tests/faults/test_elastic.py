@@ -15,8 +15,7 @@ from tests.preference.test_fit import inputs, losses, train
 from tests.support import limits, slow_store
 from tests.support.faults import fault
 from tests.support.preference_rows import settings
-from tests.support.ray_head import RayHead, ray_head, without_ray
-from tests.support.ray_node import address, joined
+from tests.support.ray_head import RayHead, ray_head, ray_node, without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +23,7 @@ __all__ = ["inputs", "slow_store"]  # a fixture; a protocol, for the workers
 
 ROOT = Path(__file__).parents[2]
 HELD = (4, 8)  # steps
+HEAD_IP, NODE_IP = "127.0.0.2", "127.0.0.3"
 DRIVER = """
     import json, sys
     from pathlib import Path
@@ -68,7 +68,7 @@ def started(
         **more,
         PYTHONPATH=str(ROOT),
         ADAPT_STATE=str(root / "home"),
-        RAY_ADDRESS=address(head),
+        RAY_ADDRESS=head.gcs,
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=head.env["RAY_AUTH_TOKEN_PATH"],
     )
@@ -128,12 +128,12 @@ class Elastic:
 @pytest.mark.timeout(limits.WHOLE_TEST_S)
 def test_nodes_come_and_go(inputs, tmp_path):
     """Of three CPUs two are taken: four pairs do not divide into three parts."""
-    with ray_head(cpus=1) as head:
+    with ray_head(1, HEAD_IP) as head:
         driver = started(head, inputs, tmp_path, {"workers": [1, 3], "max_failures": 2})
         training = Elastic(tmp_path, driver)
         try:
             training.reaches(HELD[0], 1)
-            with joined(head, cpus=2) as node:
+            with ray_node(head, NODE_IP, cpus=2) as node:
                 training.reaches(HELD[0], 2)
                 training.passes(HELD[0])
                 training.reaches(HELD[1], 2)
@@ -169,7 +169,7 @@ def test_checkpoints_travel_beside_the_training_and_one_that_fails_costs_none(in
         (tmp_path / name).mkdir()
     how = {"workers": 2, "max_failures": 0}
     storage = {"ADAPT_RAY_STORAGE": f"slow://{tmp_path}/store"}
-    with ray_head(cpus=2) as head:
+    with ray_head(2, HEAD_IP) as head:
         driver = started(head, inputs, tmp_path, how, **storage)
         training = Elastic(tmp_path, driver)
         try:

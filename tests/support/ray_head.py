@@ -64,6 +64,12 @@ class RayNode:
                 lines.append(" ".join(process.cmdline()))
         return lines
 
+    def lose(self) -> None:
+        """Kill them all at once, as a power cut does."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RayHead(RayNode):
