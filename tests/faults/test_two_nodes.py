@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -259,6 +259,37 @@ def test_a_node_is_lost_in_training(local, whole, driver):
     losses = [pd.read_csv(driver.root / curves).loss, pd.read_csv(before / curves).loss]
     assert losses[0].equals(losses[1])
     driver.is_tidy("train")
+
+
+@fault(
+    "A node of the cluster is killed while one of the actors of stage `answer` is on it",
+    keeps="every answer but those of the batch that it was at",
+    says="answer: an actor was lost (...); another one takes over its batch",
+    then="is not needed: the other actors take over, and the tables are the same",
+)
+def test_a_node_is_lost_in_answer(local, driver):
+    process = driver.start("--force", "--single-item", "answer")
+
+    stopped: list[psutil.Process] = []
+
+    def is_answering() -> bool:
+        """Stops the actor at its work, so that it is not done with it."""
+        for one in driver.cluster.node.processes():
+            if "ray::Actor.work" in " ".join(_words(one)):
+                one.suspend()
+                stopped.append(one)
+        return bool(stopped)
+
+    driver.until(process, is_answering, "actor at work")
+    driver.cluster.kill_raylet()
+    driver.until(process, lambda: "answer: an actor was lost" in driver.said(), "lost actor")
+    with suppress(psutil.NoSuchProcess):  # it may have been killed with its node
+        stopped[0].resume()
+    driver.cluster.node_ends()
+    driver.ends_well(process)
+    driver.cluster.another_node()
+    assert outputs(driver.root) == local
+    driver.is_tidy("answer")
 
 
 @fault(
