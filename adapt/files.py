@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 _OWN: set[tuple[int, int]] = set()  # device and inode of the fresh folders of this process
+YOUNG_S = 60.0  # a folder younger than this may be about to be held
 SLOTS = 64  # writers of one file at the same time that find each other's remains
 
 
@@ -90,6 +92,30 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A temporary folder, gone at the end of the block.
+
+    Where this process is killed it goes with the next one that asks for such a folder.
+    """
+    place = Path(tempfile.gettempdir())
+    sweep_folders(place, prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as name, held(Path(name)):
+        yield Path(name)
+
+
+def sweep_folders(place: Path, prefix: str) -> None:
+    """Remove our folders in `place` whose names begin so and whose processes were killed."""
+    for folder in place.glob(f"{glob.escape(prefix)}*"):
+        try:
+            found = folder.stat(follow_symlinks=False)
+        except FileNotFoundError:  # somebody else was faster
+            continue
+        is_young = time.time() - found.st_mtime < YOUNG_S
+        if found.st_uid == os.getuid() and not is_young and not is_held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_held(path: Path) -> bool:

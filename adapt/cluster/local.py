@@ -8,19 +8,17 @@ end of a pipe and then removes the folder.
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from adapt import environment
-from adapt.files import held, is_held
+from adapt.files import held, sweep_folders
 from adapt.params import InputError
 
 PREFIX = "adapt-ray-"
@@ -28,7 +26,6 @@ SOCKET_PATH = 107  # bytes that the kernel takes for the path of a socket
 # What Ray puts behind our folder, at the longest.
 SESSION = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"
 SHORT = Path("/tmp")
-YOUNG_S = 60.0  # a folder younger than this may be about to be held
 JOB = "ADAPT_RAY_JOB"  # in a job of ours on a cluster: its folder on the storage
 MARK = "ADAPT_RAY_FOLDER"  # in the environment of all processes of a local Ray
 # A shell's. When nobody can write to its input any more, Ray's processes have 6 s to end: agents
@@ -130,7 +127,7 @@ def session_folder() -> Iterator[Path]:
     own = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     is_short = len(f"{own}/{PREFIX}12345678/{SESSION}".encode()) <= SOCKET_PATH
     place = own if is_short else SHORT
-    _sweep(place)
+    sweep_folders(place, PREFIX)  # of those that were killed together with their shell
     try:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))  # 0700
     except OSError as error:
@@ -150,18 +147,6 @@ def private_folder() -> Path | None:
     """The folder of the local Ray that this process works for, which ends with that; or None."""
     folder = os.environ.get(MARK, "")
     return Path(folder) if folder and Path(folder).is_dir() else None
-
-
-def _sweep(place: Path) -> None:
-    """Remove the folders of processes that were killed together with their shell."""
-    for folder in place.glob(f"{PREFIX}*"):
-        try:
-            found = folder.stat(follow_symlinks=False)
-        except FileNotFoundError:  # its own shell was faster
-            continue
-        is_young = time.time() - found.st_mtime < YOUNG_S
-        if found.st_uid == os.getuid() and not is_young and not is_held(folder):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from adapt import command, environment, names, params
 from adapt.cluster import storage
+from adapt.files import scratch
 from adapt.params import InputError
 from adapt.progress import Log, unlogged
 from adapt.tracking.live import Live
@@ -65,10 +65,10 @@ def execute(stage: str, uri: str) -> None:
         if storage.is_complete(folder):  # another job ended between the question and this one
             print(names.one_line(f"{folder}: the result is there already"), flush=True)
             return
-    with tempfile.TemporaryDirectory(prefix=f"adapt-{stage}-") as scratch:
-        results, out = Path(scratch, "results"), Path(scratch, "results", stage)
+    with scratch(f"adapt-{stage}-") as workspace:
+        results, out = workspace / "results", workspace / "results" / stage
         out.mkdir(parents=True)
-        _lay_state(Path(scratch))
+        _lay_state(workspace)
         with storage.named(uri):
             job = _arrive(stage, uri, results)
         log = _open_logger(job.logger)

@@ -19,7 +19,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ from adapt.cluster import jobs, remains, remote, storage
 from adapt.cluster.followers import following
 from adapt.cluster.local import JOB
 from adapt.cluster.remote import StageJob
-from adapt.files import delete
+from adapt.files import delete, scratch
 from adapt.names import one_line
 from adapt.params import InputError
 from adapt.progress import Log, Recorder
@@ -209,10 +208,10 @@ def _job_environment(exchange: str, logger: Mapping[str, str] | None) -> dict[st
 @contextmanager
 def _code() -> Iterator[Path]:
     """A folder with this package alone: Ray would take all but what .gitignore names."""
-    with tempfile.TemporaryDirectory(prefix="adapt-code-") as folder:
+    with scratch("adapt-code-") as folder:
         code, caches = Path(__file__).parents[1], shutil.ignore_patterns("__pycache__")
-        shutil.copytree(code, Path(folder, "adapt"), ignore=caches)
-        yield Path(folder)
+        shutil.copytree(code, folder / "adapt", ignore=caches)
+        yield folder
 
 
 def _git_revision() -> str:

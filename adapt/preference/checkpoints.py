@@ -12,11 +12,11 @@ import errno
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from adapt.files import scratch
 from adapt.names import one_line
 from adapt.params import InputError
 from adapt.preference import manifest
@@ -128,9 +128,9 @@ class RayCheckpoints:
         context = ray.train.get_context()
         run = _local(context.get_storage())
         if run is None:
-            with tempfile.TemporaryDirectory(prefix="adapt-train-") as folder:
+            with scratch("adapt-train-") as folder:
                 try:
-                    yield Path(folder)
+                    yield folder
                 finally:
                     self.uploads.end()
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapt import files
 from adapt.cluster import local
 from adapt.files import held
 from adapt.params import InputError
@@ -44,7 +45,7 @@ def test_folders_of_killed_processes_go_and_those_of_living_ones_stay(monkeypatc
         folder.mkdir()
     os.utime(dead, (0, 0))
     with held_folder(tmp_path / "adapt-ray-held"):
-        local._sweep(tmp_path)
+        files.sweep_folders(tmp_path, local.PREFIX)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "adapt-ray-held",
             "adapt-ray-young",
@@ -83,5 +84,5 @@ def test_a_folder_that_goes_while_it_is_looked_at_is_no_error(monkeypatch, tmp_p
     os.utime(tmp_path / f"{local.PREFIX}left", (0, 0))
     gone = [tmp_path / f"{local.PREFIX}{name}" for name in ("gone", "left")]
     monkeypatch.setattr(Path, "glob", lambda *_: iter(gone))
-    local._sweep(tmp_path)
+    files.sweep_folders(tmp_path, local.PREFIX)
     assert not gone[1].exists()
