@@ -65,7 +65,7 @@ def execute(stage: str, uri: str) -> None:
         if storage.is_complete(folder):  # another job ended between the question and this one
             print(names.one_line(f"{folder}: the result is there already"), flush=True)
             return
-    with scratch(f"adapt-{stage}-") as workspace:
+    with scratch("adapt-job-") as workspace:
         results, out = workspace / "results", workspace / "results" / stage
         out.mkdir(parents=True)
         _lay_state(workspace)

@@ -317,7 +317,7 @@ def test_the_job_is_killed_in_answer(local, driver):
     assert sorted(statuses) == ["FAILED", "SUCCEEDED"] and len(driver.keys("/result.json")) == 1
     limits.until(lambda: not driver.cluster.at_work(), "end of all work", limits.ORPHANS_S)
     # Its folder goes with the next job of that node, once it is a minute old.
-    for left in driver.cluster.head.folder.glob("tmp/adapt-answer-*"):
+    for left in driver.cluster.head.folder.glob("tmp/adapt-job-*"):
         os.utime(left, (0, 0))
 
 
