@@ -24,7 +24,8 @@ test: lint  ## lint, then all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## the tests that kill real servers, clusters and nights
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(ARGS)
+	# Three at a time: they wait for most of their time.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and that imports go one way
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ file. One that may run on a Ray cluster has `inputs(config)`, too: what it reads
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,7 +68,8 @@ def launch(stage: str) -> None:
         with environment.bound_to_dvc(), runs.stage_run(store, stage, loaded[stage]) as run:
             # Inside the run, so that its tag says in words what the machine has refused.
             with command.plainly(), whole_folder(root / RESULTS / stage) as out:
-                metrics = compute(stage, loaded[stage], root / RESULTS, out, run.log_step)
+                config, results = loaded[stage], root / RESULTS
+                metrics = road(stage, config)(config, results, out, run.log_step)
                 text = json.dumps(metrics, indent=2, sort_keys=True)
                 (out / "metrics.json").write_text(text + "\n")
             run.log_results(root / RESULTS / stage)
@@ -75,19 +77,19 @@ def launch(stage: str) -> None:
         print(f"adapt {stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in shown))
 
 
-def compute(stage: str, config: Any, results: Path, out: Path, log: Log) -> dict[str, float]:
-    """The stage's `run`: here, or on the cluster of RAY_API_SERVER_ADDRESS.
+def road(stage: str, config: Any) -> Callable[[Any, Path, Path, Log], dict[str, float]]:
+    """What runs a stage: its `run`, here, or that on the cluster of RAY_API_SERVER_ADDRESS.
 
-    There goes what names its `inputs`; its result comes back into `out`.
+    There goes what names its `inputs`; its result comes back into the folder to write.
     """
     module = stage_module(stage)
     if submit.address() is None or not hasattr(module, "inputs"):
-        return module.run(config, results, out, log)
+        return module.run
     if inputs := module.inputs(config):
-        return submit.submit(stage, config, inputs, results, out, log)
+        return lambda config, *rest: submit.submit(stage, config, inputs, *rest)
     said = "reads files outside of results/, which a cluster may not have; it runs here"
     print(one_line(f"adapt {stage}: {said}"), file=sys.stderr, flush=True)
-    return module.run(config, results, out, log)
+    return module.run
 
 
 def configs(content: Content) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from adapt.data import scenes
 from adapt.data.schema import write_vocabulary
 from adapt.data.tables import write_split
 from adapt.files import whole_folder
-from adapt.launch import compute, configs, launch, stage_module
+from adapt.launch import configs, launch, road, stage_module
 from adapt.params import InputError
 from adapt.progress import unlogged
 from tests.support import tracked
@@ -181,10 +181,10 @@ def test_what_a_cluster_can_do_goes_there(stage, changes, sent, tmp_path, capsys
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(submit, "submit", lambda *asked: {"sent": asked[2]})
     monkeypatch.setattr(module, "run", lambda *asked: {"sent": None})
-    made = compute(stage, config, tmp_path / "results", tmp_path, unlogged)
+    made = road(stage, config)(config, tmp_path / "results", tmp_path, unlogged)
     assert made == {"sent": sent or None}
     said = f"adapt {stage}: reads files outside of results/, which a cluster may not have"
     assert capsys.readouterr().err == (f"{said}; it runs here\n" if sent == () else "")
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
-    made = compute(stage, config, tmp_path / "results", tmp_path, unlogged)
+    made = road(stage, config)(config, tmp_path / "results", tmp_path, unlogged)
     assert made == {"sent": None} and not capsys.readouterr().err

@@ -131,8 +131,7 @@ def _run(content: Content, name: str, before: Mapping[str, Path], out: Path) -> 
     try:
         for needed, path in before.items():
             (view / "results" / needed).symlink_to(path.resolve())
-        return launch.compute(
-            name, config, view / "results", out, unlogged
-        )  # its history.csv is kept
+        run = launch.road(name, config)
+        return run(config, view / "results", out, unlogged)  # its history.csv is kept
     finally:
         shutil.rmtree(view, ignore_errors=True)
