@@ -16,6 +16,7 @@ from tests.faults.test_local_ray import marked
 from tests.faults.test_ray_training_ended import family, open_to_others
 from tests.stages.conftest import written
 from tests.support import fanned, limits
+from tests.support.drivers import mortal
 from tests.support.faults import fault
 from tests.support.ray_head import without_ray
 
@@ -111,7 +112,7 @@ def test_a_stopped_or_killed_stage_goes_on(results, want, tmp_path, actors):
     total = 2 * 3 * 8 + 2 * 2 * 2  # of each model: three passes over 16 pictures, two of two parts
     for share, end in ((0.25, signal.SIGINT), (0.5, signal.SIGKILL)):
         process, notes = stage.start()
-        try:
+        with mortal(process):
             enough = share * total - sum(map(len, begun))
 
             def is_there(notes=notes, enough=enough, process=process) -> bool:
@@ -126,9 +127,6 @@ def test_a_stopped_or_killed_stage_goes_on(results, want, tmp_path, actors):
             send = os.killpg if end == signal.SIGINT else os.kill
             send(process.pid, end)
             code = process.wait(limits.STEP_S)
-        finally:
-            if process.poll() is None:
-                process.kill()
         assert code == (130 if end == signal.SIGINT else -signal.SIGKILL), stage.said()[-3000:]
         if end == signal.SIGINT:
             assert stage.said().rstrip().splitlines()[-1] == "adapt answer: stopped"

@@ -4,15 +4,14 @@ import json
 import subprocess
 import sys
 import textwrap
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
-from adapt.preference.checkpoints import SNAPSHOT
 from tests.preference.test_fit import inputs, losses, train
 from tests.support import limits, slow_store
+from tests.support.drivers import mortal, registered
 from tests.support.faults import fault
 from tests.support.preference_rows import settings
 from tests.support.ray_head import RayHead, ray_head, ray_node, without_ray
@@ -92,16 +91,6 @@ class Elastic:
         lines = file.read_text().splitlines() if file.exists() else []
         return {int(step): int(count) for step, count in map(str.split, lines)}
 
-    def registered(self) -> int:
-        """The step of the last checkpoint that Ray knows, 0 for none."""
-        steps = [0]
-        for snapshot in self.root.glob(f"state/train-*/train-*/{SNAPSHOT}"):
-            with suppress(OSError, ValueError):  # it is just being written
-                for one in json.loads(snapshot.read_text())["checkpoint_results"]:
-                    state = snapshot.parent / one["checkpoint_dir_name"] / "trainer_state.json"
-                    steps.append(json.loads(state.read_text())["global_step"])
-        return max(steps)
-
     def has_made(self, step: int) -> int | None:
         """How many workers have; fails where the driver has ended."""
         assert self.driver.poll() is None, self.said()[-5000:]
@@ -109,7 +98,7 @@ class Elastic:
 
     def is_held(self, step: int, workers: int) -> bool:
         """Whether so many are held at a step, with the checkpoint before it safe."""
-        return self.has_made(step) == workers and self.registered() == step // 3 * 3
+        return self.has_made(step) == workers and registered(self.root) == step // 3 * 3
 
     def reaches(self, step: int, workers: int) -> None:
         event = f"step {step} by {workers}"
@@ -129,9 +118,9 @@ class Elastic:
 def test_nodes_come_and_go(inputs, tmp_path):
     """Of three CPUs two are taken: four pairs do not divide into three parts."""
     with ray_head(1, HEAD_IP) as head:
-        driver = started(head, inputs, tmp_path, {"workers": [1, 3], "max_failures": 2})
-        training = Elastic(tmp_path, driver)
-        try:
+        asked = {"workers": [1, 3], "max_failures": 2}
+        with mortal(started(head, inputs, tmp_path, asked)) as driver:
+            training = Elastic(tmp_path, driver)
             training.reaches(HELD[0], 1)
             with ray_node(head, NODE_IP, cpus=2) as node:
                 training.reaches(HELD[0], 2)
@@ -141,10 +130,6 @@ def test_nodes_come_and_go(inputs, tmp_path):
                 training.reaches(HELD[1], 1)
             training.passes(HELD[1])
             code = driver.wait(limits.COMMAND_S)
-        finally:
-            if driver.poll() is None:
-                driver.kill()
-                driver.wait()
     assert code == 0, training.said()[-5000:]
     assert training.worlds() == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1}
     assert "train: workers: 2, pairs a pass: 2, passes: 1\n" in training.said()
@@ -170,18 +155,13 @@ def test_checkpoints_travel_beside_the_training_and_one_that_fails_costs_none(in
     how = {"workers": 2, "max_failures": 0}
     storage = {"ADAPT_RAY_STORAGE": f"slow://{tmp_path}/store"}
     with ray_head(2, HEAD_IP) as head:
-        driver = started(head, inputs, tmp_path, how, **storage)
-        training = Elastic(tmp_path, driver)
-        try:
+        with mortal(started(head, inputs, tmp_path, how, **storage)) as driver:
+            training = Elastic(tmp_path, driver)
             # 1. Steps go on while the first checkpoint is held on its way, but not to a third one.
             limits.until(lambda: training.has_made(6), "the sixth step", limits.COMMAND_S)
             (tmp_path / "hold").rmdir()
             # 2. The first checkpoint arrives, the second one does not.
             code = driver.wait(limits.COMMAND_S)
-        finally:
-            if driver.poll() is None:
-                driver.kill()
-                driver.wait()
         assert code == 1, training.said()[-5000:]
         own = [line for line in training.said().splitlines() if not line.startswith("(")]
         assert "ADAPT_RAY_STORAGE: " in own[-1] and own[-1].endswith(
@@ -189,8 +169,8 @@ def test_checkpoints_travel_beside_the_training_and_one_that_fails_costs_none(in
         )
         # 3. The next run goes on from the first.
         (tmp_path / "fail").rmdir()
-        driver = started(head, inputs, tmp_path, how, **storage)
-        assert driver.wait(limits.COMMAND_S) == 0, training.said()[-5000:]
+        with mortal(started(head, inputs, tmp_path, how, **storage)) as driver:
+            assert driver.wait(limits.COMMAND_S) == 0, training.said()[-5000:]
     assert "train: resuming from 3 of 9 steps" in training.said()
     train(inputs, tmp_path / "alone", settings(accumulation=2, **SETTINGS))
     assert losses(tmp_path / "out") == pytest.approx(losses(tmp_path / "alone/out"), rel=1e-5)

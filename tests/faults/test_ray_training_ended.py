@@ -2,24 +2,22 @@
 runs on or listens, the run ends, and the next one goes on from the checkpoint to the same model.
 """
 
-import json
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from adapt.cluster import local
-from adapt.preference.checkpoints import SNAPSHOT
 from adapt.tracking.store import Store
 from tests.faults.test_local_ray import LOOPBACK, marked
 from tests.preference.test_fit import inputs, losses, points, train
 from tests.support import limits, tracked
+from tests.support.drivers import mortal, registered
 from tests.support.faults import fault
 from tests.support.preference_rows import settings
 from tests.support.ray_head import without_ray
@@ -107,20 +105,10 @@ class Trainings:
         found = store.client.search_runs([store.experiment_id], order_by=["start_time ASC"])
         return [run.info.status for run in found]
 
-    def registered(self) -> int:
-        """The step of the last checkpoint that Ray knows, 0 for none."""
-        steps = [0]
-        for snapshot in self.root.glob(f"state/train-*/train-*/{SNAPSHOT}"):
-            with suppress(OSError, ValueError):  # it is just being written
-                for one in json.loads(snapshot.read_text())["checkpoint_results"]:
-                    state = snapshot.parent / one["checkpoint_dir_name"] / "trainer_state.json"
-                    steps.append(json.loads(state.read_text())["global_step"])
-        return max(steps)
-
     def reaches(self, step: int, checkpoint: int, driver: subprocess.Popen[bytes]) -> None:
         """Wait until the training is held at `step`, and let it pass there the next time."""
         limit = time.monotonic() + limits.COMMAND_S
-        while not (self.root / f"at-{step}").exists() or self.registered() < checkpoint:
+        while not (self.root / f"at-{step}").exists() or registered(self.root) < checkpoint:
             assert driver.poll() is None, self.said()[-3000:]
             assert time.monotonic() < limit, self.said()[-3000:]
             time.sleep(0.2)
@@ -152,8 +140,7 @@ def open_to_others(processes: list[psutil.Process]) -> list[tuple[str, int, str]
 @pytest.mark.timeout(limits.WHOLE_TEST_S)
 def test_a_killed_worker_and_an_early_end_cost_no_step(inputs, tmp_path, monkeypatch):
     trainings = Trainings(inputs, tmp_path)
-    driver = trainings.start()
-    try:
+    with mortal(trainings.start()) as driver:
         # 1. A worker is killed when the checkpoints of steps 3 and 6 are registered.
         trainings.reaches(8, 6, driver)
         processes = family(driver)
@@ -167,9 +154,6 @@ def test_a_killed_worker_and_an_early_end_cost_no_step(inputs, tmp_path, monkeyp
         assert open_to_others(family(driver)) == []
         driver.terminate()
         code = driver.wait(limits.STEP_S)
-    finally:
-        if driver.poll() is None:
-            driver.kill()
     assert code == 128 + signal.SIGTERM, trainings.said()[-3000:]
     # Lines of Ray's own processes begin with their name.
     own = [line for line in trainings.said().splitlines() if not line.startswith("(")]

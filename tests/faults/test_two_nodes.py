@@ -21,6 +21,7 @@ import pytest
 import requests
 
 from tests.support import bucket, limits, mlflow_server, workspace
+from tests.support.drivers import mortal
 from tests.support.faults import fault
 from tests.support.ray_head import RayNode, ray_head, ray_node
 from tests.support.wire import wire
@@ -47,20 +48,13 @@ class Cluster:
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack, self._folder = stack, folder
-        self.clients: list[subprocess.Popen[bytes]] = []
-        stack.callback(self._end_clients)
+        # A driver of a test that has failed; DVC's stage ends with it.
+        self.clients = stack.enter_context(ExitStack())
         self.s3 = stack.enter_context(bucket.bucket(folder))
         tracking = stack.enter_context(mlflow_server.running(folder / "mlflow"))
         self.head = stack.enter_context(ray_head(1, HEAD_IP, self._nodes_own("head")))
         self.node = self.another_node()
         self.env = {**self.head.env, **self.s3, **EVEN, "MLFLOW_TRACKING_URI": tracking}
-
-    def _end_clients(self) -> None:
-        """Of a test that has failed; DVC's stage ends with it."""
-        for one in self.clients:
-            if one.poll() is None:
-                one.kill()
-                one.wait()
 
     def _nodes_own(self, name: str) -> dict[str, str]:
         home = self._folder / name
@@ -141,8 +135,7 @@ class Driver:
                 stderr=log,
                 start_new_session=True,
             )
-        self.cluster.clients.append(process)
-        return process
+        return self.cluster.clients.enter_context(mortal(process))
 
     def said(self) -> str:
         return self._log.read_text()
