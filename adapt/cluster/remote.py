@@ -22,7 +22,7 @@ from adapt.tracking.live import Live
 from adapt.tracking.store import SQLITE
 
 # What stages keep in the state folder by content, and bound themselves.
-KEPT = ("answers", "debias", "pairs", "verdicts")
+KEPT = ("answers", "debias", "pairs")
 CURVES_S = 60.0  # how long the last points of a curve may take; the history has them all
 SERVER_ADVICE = "start `mlflow server` and give its http address"
 

@@ -106,10 +106,15 @@ def _model(door: Door) -> dict[str, Any]:
     answerer = door.loaded.answerer
     if answerer is None or (served := answerer.served) is None:
         return found | {"version": door.version()}
-    made = {"weights": served.weights, "data": served.data, "prompt": served.prompt}
-    how = {"steering": served.steer.told if answerer.steer else "none"}
-    how |= {"warned_by": served.warned_by, "format": f"{served.version}"}
-    return found | {"version": answerer.version, "served": made | how}
+    made_of = {
+        "weights": served.weights,
+        "data": served.data,
+        "prompt": served.prompt,
+        "steering": served.steer.told if served.steer.acts else "none",
+        "warned_by": served.warned_by,
+        "format": served.version,
+    }
+    return found | {"version": answerer.version, "served": made_of}
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
