@@ -50,28 +50,53 @@ _TOKEN = secrets.token_hex(32)  # one for all: Ray reads it once in a process
 def ray_here(
     workers: int, variables: Callable[[], Mapping[str, str]] | None = None, **more: Any
 ) -> Iterator[None]:
-    """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block.
+    """The Ray that this process runs in (RAY_ADDRESS), or a local one that ends with the block."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        with local_ray(workers, variables, **more):
+            yield
+        return
+    with _running(address=address, log_to_driver=True):
+        yield
 
-    A local one has `variables` in its environment, which are asked for when its folder is there,
-    and is told `more`.
+
+@contextmanager
+def local_ray(
+    workers: int, variables: Callable[[], Mapping[str, str]] | None = None, **more: Any
+) -> Iterator[None]:
+    """A local Ray that ends with the block.
+
+    It has `variables` in its environment, which are asked for when its folder is there, and is told
+    `more`.
     """
-    with ExitStack() as stack:
-        if address := os.environ.get("RAY_ADDRESS"):
-            options: dict[str, Any] = {"address": address, "log_to_driver": True}
-        else:
-            close_token_file()  # of another Ray, or an earlier one
-            folder = stack.enter_context(session_folder())
-            stack.enter_context(environment_with({MARK: str(folder), **private()}))
-            stack.enter_context(environment_with(variables() if variables else {}))
-            options = _alone(workers, folder) | more
-        import ray
+    import ray
 
-        if not address:
-            ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # imported before `private`
-            # Ray reads its variables once in a process, and keeps that there was no token.
-            ray._raylet.Config.initialize("")
-            ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
-        stack.enter_context(_own_handlers())
+    with ExitStack() as stack:
+        close_token_file()  # of another Ray, or an earlier one
+        folder = stack.enter_context(session_folder())
+        stack.callback(_read_variables)  # once they are again what they were
+        stack.enter_context(environment_with({MARK: str(folder), **private()}))
+        stack.enter_context(environment_with(variables() if variables else {}))
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # imported before `private`
+        _read_variables()
+        stack.enter_context(_running(**_alone(workers, folder) | more))
+        yield
+
+
+def _read_variables() -> None:
+    """Ray reads its variables once in a process, and keeps the token, or that there was none."""
+    import ray
+
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _running(**options: Any) -> Iterator[None]:
+    """Ray, as `ray.init` is told, until the end of the block."""
+    import ray
+
+    with _own_handlers(), ExitStack() as stack:
         stack.callback(ray.shutdown)
         with _own_handlers():  # ray.init puts its own in the place of SIGTERM's
             ray.init(**options)

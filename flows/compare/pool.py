@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from adapt import environment
+from adapt.cluster.local import local_ray
 from flows.compare.cells import Cell
 
 MEMORY = 3 * 2**30  # bytes of a job, generously: one with torch and a small model needs half
@@ -31,9 +33,8 @@ def run(cells: Iterable[Cell], jobs: int, root: Path) -> Iterator[tuple[Cell, li
         return
     import ray
 
-    small = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
-    # "local" explicitly: a leftover address file of another cluster would otherwise be joined.
-    with ray.init("local", num_cpus=jobs, logging_level="ERROR", log_to_driver=False, **small):
+    small: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
+    with local_ray(jobs, num_cpus=jobs, log_to_driver=False, **small):
         state, cpus = str(environment.state_dir(root)), str(max(1, environment.cpus() // jobs))
         shared = {"ADAPT_STATE": state, "ADAPT_CPUS": cpus}
         gpu = ray.cluster_resources().get("GPU", 0) / jobs
