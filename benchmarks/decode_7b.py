@@ -5,6 +5,8 @@ answers, the prompt and the way from pictures to texts included, with their peak
 """
 
 import argparse
+import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +21,7 @@ QUESTION = " ".join(shapes.WORDS[:6])
 
 
 def decode(case: shapes.Published, model: Any, processor: Any, options: argparse.Namespace) -> None:
-    """Two tables: a step, and whole answers."""
+    """Two tables: a step, and whole answers, whose second turn goes as far as time allows."""
     _by_token(case, model, processor, options)
     _whole(case, model, processor, options)
 
@@ -55,8 +57,8 @@ def _whole(case: shapes.Published, model: Any, processor: Any, options: argparse
     steps: list[int] = []
     # The first answers of a length also pay for the memory of a cache that grows to it.
     _generation("plain", model, processor, pictures, tokens)()  # unmeasured
-    for turn in (1, 2):
-        for side in decode_step.SIDES:
+    for turn, side in itertools.product((1, 2), decode_step.SIDES):
+        if turn == 1 or time.monotonic() < options.end:
             run = _generation(side, model, processor, pictures, tokens)
             clock.reset_peak()
             seconds, peak = clock.seconds(lambda run=run: steps.append(run())), clock.peak()

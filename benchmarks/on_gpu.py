@@ -5,7 +5,7 @@
     python -m benchmarks.on_gpu decode --model qwen     # capture and steering, against `generate`
     python -m benchmarks.on_gpu step --model llava --tiny --device cpu    # a rehearsal
 
-`benchmarks/on_gpu.sh` runs all of it within ten minutes. Models are LLaVA-1.5-7B and
+`benchmarks/on_gpu.sh` runs all of it within eight minutes. Models are LLaVA-1.5-7B and
 Qwen2.5-VL-7B by their sizes, with random weights (`benchmarks/shapes.py`). Every row is appended to
 `on_gpu_<hardware>_<date>.md` in the moment in which it is known.
 """

@@ -37,8 +37,8 @@ def test_a_step_of_each_side_at_qwens_shape(tmp_path, monkeypatch):
 def test_decoding_of_each_side_at_llavas_shape(tmp_path, monkeypatch):
     rows = rehearsed(tmp_path, monkeypatch, "decode", "--model", "llava")
     assert [row[1] for row in rows[:8]] == [*SIDES, *SIDES], "one answer, then several at once"
-    turns = [["1", side] for side in SIDES] + [["2", side] for side in SIDES]
-    assert [[*row[:2]] for row in rows[8:]] == turns
+    turns = [["1", side] for side in SIDES]
+    assert [[*row[:2]] for row in rows[8:]] == turns, "and no second turn when time is over"
 
 
 def test_the_adapters_leave_no_trace_between_turns(tmp_path, monkeypatch):
@@ -53,6 +53,12 @@ def test_the_adapters_leave_no_trace_between_turns(tmp_path, monkeypatch):
         assert now.keys() == before.keys()
         assert all(value.equal(before[name]) for name, value in now.items())
         assert "forward" not in vars(sides.model)
+
+
+def test_its_parts_end_within_eight_minutes_whatever_becomes_of_them():
+    limits = re.findall(r"^ *(?:part|measure) (\d+) ", SCRIPT.read_text(), re.MULTILINE)
+    assert len(limits) == 6
+    assert sum(map(int, limits)) < 480
 
 
 def test_every_wheel_has_an_exact_pin():
