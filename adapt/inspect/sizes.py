@@ -23,7 +23,7 @@ class Stack:
 
     `inputs`, `outputs`: of all linear layers of all blocks, added up; `inner`: the widest of them,
     inside the feed-forward part; `norms`: the widths of all norms, those of heads counted for every
-    head.
+    head; `repeated`: keys and values of heads that share them, without the first of each.
     """
 
     blocks: int
@@ -32,6 +32,7 @@ class Stack:
     inputs: int
     outputs: int
     norms: int
+    repeated: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,17 +77,22 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
     weights = dict(model.named_parameters())  # tied ones once
     counts = {r: sum(w.numel() for n, w in weights.items() if roles[n] == r) for r in ROLES}
     heads, head = text.num_attention_heads, model.get_output_embeddings().weight
+    few = getattr(text, "num_key_value_heads", None) or heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    decoder = _stack(model, "decoder", roles)
     linears = {n: model.get_submodule(n) for role in ROLES for n in linear_layers(model, role)}
     inside = [_count(model.get_submodule(name)) for name in blocks(model)] or [0]
     cache = DynamicCache(config=model.config)
     return Sizes(
         parameters=counts,
-        decoder=_stack(model, "decoder", roles),
+        decoder=dataclasses.replace(
+            decoder, repeated=2 * (heads - few) * head_size * decoder.blocks
+        ),
         tower=_stack(model, "tower", roles),
         projector=_linear(model.get_submodule(n) for n in linear_layers(model, "projector")),
         heads=heads,
-        key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        key_value_heads=few,
+        head_size=head_size,
         windows=[getattr(layer, "sliding_window", None) for layer in cache.layers],
         vocabulary=head.shape[0],
         head=head.numel(),
@@ -117,6 +123,7 @@ def _stack(model: Any, role: Role, roles: Mapping[str, Role]) -> Stack:
         inputs=sum(m.in_features for m in layers.values()),
         outputs=sum(m.out_features for m in layers.values()),
         norms=sum(_norm_width(name, model, layers) for name in vectors),
+        repeated=0,
     )
 
 

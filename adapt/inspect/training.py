@@ -134,23 +134,26 @@ def activations(sizes: Sizes, plan: Pass) -> int:
 def kept_by_block(stack: Stack, plan: Pass, length: int) -> float:
     """Bytes that the backward pass of one block keeps for each token.
 
-    b (inputs and outputs of the linear layers + i + S) + 2 (4 - b) n + b (2 n - 4 h): of a
-    block with norms before attention and before the feed-forward part, the inputs of its linear
-    layers count its norms; i is the activation function; S a row of the mask as numbers; n the
-    widths of its norms, which compute in fp32 and keep two numbers for each of theirs. Under
-    adapters the norms are frozen and keep one: 4 n less.
-
-    Adapters in fp32 under autocast: b (inputs of adapted layers + outputs - h + i + S) + 4 n. Each
-    of them keeps a cast of its input for itself, where the frozen layer keeps none; and the last
-    layer's output is a sum.
+    1. b (inputs and outputs of the linear layers + i + S - h): i is the activation function, S a
+       row of the mask as numbers. Keys and values count as often as the heads read them
+       (`Stack.repeated`): under a mask they are copied for each. Of a block with norms before
+       attention and before the feed-forward part, the inputs of its linear layers count its norms.
+    2. In fp32 b (2 n - 4 h) for further norms, n the widths of all. Adapters leave norms frozen,
+       which keep one number for each of theirs in place of two: 4 n less.
+    3. Under autocast every linear layer that trains keeps a cast of its input for itself, so that
+       of layers that are not adapted the input is not kept; norms compute in fp32 and keep their
+       input: 4 n.
+    4. Of full training under autocast the states between blocks are fp32, and weights of norms too:
+       4 n more; what attention hands on is kept once, as its output and as an input: h less.
     """
     norms, inputs = stack.norms / stack.blocks, stack.inputs / stack.blocks
-    others = stack.outputs / stack.blocks + stack.inner + length
-    if plan.adapters and plan.each < FP32:
-        return plan.each * (plan.adapted * inputs + others - stack.width) + FP32 * norms
-    more = max(0.0, 2 * norms - 4 * stack.width)
-    of_norms = 2 * (FP32 - plan.each) * norms - (FP32 * norms if plan.adapters else 0)
-    return plan.each * (inputs + others + more) + of_norms
+    others = (stack.outputs + stack.repeated) / stack.blocks + stack.inner + length - stack.width
+    if plan.each == FP32:
+        more = max(0.0, 2 * norms - 4 * stack.width)
+        return FP32 * (inputs + others + more - (norms if plan.adapters else 0))
+    if plan.adapters:
+        return plan.each * (plan.adapted * inputs + others) + FP32 * norms
+    return plan.each * (inputs + others - stack.width) + 2 * FP32 * norms
 
 
 def _kept(stack: Stack, plan: Pass, length: int) -> float:

@@ -1,14 +1,10 @@
 """What each way to train takes, by hand counts and real tensors; and what `--plan` tells of it."""
 
-import copy
 import dataclasses
 import json
 
-import peft
 import pytest
-import torch
 import yaml
-from torch.autograd.graph import saved_tensors_hooks
 
 from adapt.inspect import __main__ as inspect
 from adapt.inspect import memory, probes, training, ways
@@ -16,12 +12,9 @@ from adapt.inspect.machine import imagined
 from adapt.inspect.train_plan import pass_of, smaller_passes
 from adapt.models.load import save
 from adapt.models.roles import blocks
-from adapt.preference import adapters
-from adapt.preference.settings import LoraConfig
 from tests.inspect.test_memory import PLAN, seven_billion, subject
-from tests.support.families import CASES, built, inputs, picture
+from tests.support.families import CASES, built
 from tests.support.inspected import content, plans
-from tests.support.preference_rows import lora
 
 # ---- parts -------------------------------------------------------------------------------------
 
@@ -77,37 +70,6 @@ def test_the_pass_over_plain_rows_counts_where_it_is_the_largest():
     words = subject().sizes.vocabulary
     assert training.distilled_logits(sizes, plan, kept=6) == 6 * 64 * words * (2 * 2 + 4 * 6)
     assert training.distilled_logits(sizes, kept, kept=6) == 0
-
-
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "smolvlm"])
-def test_adapters_under_autocast_keep_casts_of_their_inputs(name):
-    model, sizes = copy.deepcopy(built(name)[0]).to(torch.bfloat16), subject(name).sizes
-    tuned = peft.get_peft_model(model, adapters.lora(model, LoraConfig(**lora(2)), "frozen"))
-    adapters.hold_in_float32(tuned)
-    batch = inputs(name, [[picture(next(iter(CASES[name].views)))]] * 4)
-    own = {w.untyped_storage().data_ptr() for w in tuned.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor):
-        if tensor.untyped_storage().data_ptr() not in own and not _is_weight(tensor, tuned):
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda one: one), torch.autocast("cpu", torch.bfloat16):
-        tuned.get_base_model().model(**batch, use_cache=False)
-    real = sum(one.untyped_storage().nbytes() for one in kept.values())
-    plan = dataclasses.replace(PLAN, each=2, stored=2, adapters=1, adapted=1.0)
-    tokens, length = batch["input_ids"].numel(), batch["input_ids"].shape[1]
-    expected = tokens * sizes.decoder.blocks
-    expected *= training.kept_by_block(sizes.decoder, plan, length)
-    # What adapters keep between their two layers, and what is no block's, is counted apart.
-    assert 0.8 < expected / real < 1.05
-
-
-def _is_weight(tensor, model):
-    """Casts of weights, which are counted apart."""
-    shapes = {tuple(weight.shape) for weight in model.parameters()}
-    return tuple(tensor.shape) in shapes or tuple(tensor.T.shape) in shapes
 
 
 # ---- what fits ---------------------------------------------------------------------------------
