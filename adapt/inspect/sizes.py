@@ -39,7 +39,8 @@ class Stack:
 class Sizes:
     """What memory depends on, beside the settings.
 
-    `parameters`: of each role, tied weights once; `head`: of the output layer; `block`: of the
+    `parameters`: of each role, tied weights once; `factored`: rows and columns of each role's
+    matrices, and its vectors; `head`: of the output layer; `block`: of the
     largest block, `outside`: of what lies outside of all blocks, tied weights once; `linears`: of
     the linear layers to which LoRA may be added, (inputs, outputs). `windows`: of each decoder
     layer, None where it sees everything. `prompt`, `image_tokens`: in tokens, of one question about
@@ -49,6 +50,7 @@ class Sizes:
     """
 
     parameters: Mapping[Role, int]
+    factored: Mapping[Role, int]
     decoder: Stack
     tower: Stack
     projector: int
@@ -75,7 +77,8 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
     """
     text, roles = model.config.get_text_config(decoder=True), role_of_parameters(model)
     weights = dict(model.named_parameters())  # tied ones once
-    counts = {r: sum(w.numel() for n, w in weights.items() if roles[n] == r) for r in ROLES}
+    by_role = {r: [w for n, w in weights.items() if roles[n] == r] for r in ROLES}
+    counts = {role: sum(w.numel() for w in several) for role, several in by_role.items()}
     heads, head = text.num_attention_heads, model.get_output_embeddings().weight
     few = getattr(text, "num_key_value_heads", None) or heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -85,6 +88,7 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
     cache = DynamicCache(config=model.config)
     return Sizes(
         parameters=counts,
+        factored={role: sum(map(_factored, several)) for role, several in by_role.items()},
         decoder=dataclasses.replace(
             decoder, repeated=2 * (heads - few) * head_size * decoder.blocks
         ),
@@ -136,6 +140,13 @@ def _norm_width(name: str, model: Any, layers: Mapping[str, Any]) -> int:
     above, _, own = name.rpartition(".")
     before = layers.get(f"{above}.{own.partition('_')[0]}_proj")
     return width if before is None else max(width, before.out_features)
+
+
+def _factored(weight: Tensor) -> int:
+    """One number for each row and each column; of a vector all."""
+    if weight.dim() < 2:
+        return weight.numel()
+    return weight[..., 0].numel() + weight[..., 0, :].numel()
 
 
 def _count(module: nn.Module) -> int:

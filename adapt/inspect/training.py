@@ -9,6 +9,7 @@ from adapt.inspect.sizes import Sizes, Stack
 
 # TRL's head makes logits of so many tokens and words at once: trl/kernels/chunked_logprob.py.
 HEAD_TOKENS, HEAD_WORDS = 4096, 32768
+BLOCK = 256  # numbers in 8 bits that share a scale: bitsandbytes
 
 
 def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
@@ -17,7 +18,7 @@ def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
         "weights": held(sizes, plan),
         "autocast": casts(sizes, plan),
         "gradients": gradients(plan),
-        "optimizer": optimizer(plan),
+        "optimizer": optimizer(sizes, plan),
         "activations": activations(sizes, plan),
         "capture": capture(sizes, plan),
         "logits": head_work(sizes, plan),
@@ -61,9 +62,23 @@ def gradients(plan: Pass) -> int:
     return plan.trained * FP32 * (2 if plan.processes > 1 else 1)
 
 
-def optimizer(plan: Pass) -> int:
-    """8 W_trained: AdamW's two moments in fp32; of a divided model the share."""
-    return plan.trained * 2 * FP32 // _shares(plan)
+def optimizer(sizes: Sizes, plan: Pass) -> int:
+    """What the optimizer keeps of trained weights; of a divided model the share."""
+    return moments(sizes, plan) // _shares(plan)
+
+
+def moments(sizes: Sizes, plan: Pass) -> int:
+    """8 W_trained: AdamW's two moments in fp32.
+
+    In 8 bits 2 W_trained and two scales in fp32 for every 256; those of the embeddings in fp32.
+    Adafactor's: 4 for each row and each column of a matrix, and for each number of a vector.
+    """
+    if plan.optimizer == "adafactor":
+        return FP32 * plan.factored
+    if plan.optimizer == "adamw":
+        return 2 * FP32 * plan.trained
+    wide = sizes.head if plan.trains_head else 0  # embeddings, or an output layer tied to them
+    return round(2 * (1 + FP32 / BLOCK) * (plan.trained - wide)) + 2 * FP32 * wide
 
 
 def gathered(sizes: Sizes, plan: Pass) -> int:
@@ -220,7 +235,6 @@ def checkpoint(sizes: Sizes, plan: Pass) -> int:
 
     All files together. Of a divided model what is trained, a file for each process.
     """
-    moments = plan.trained * 2 * FP32
     if plan.adapters or plan.divided:
-        return FP32 * plan.trained + moments
-    return weights(sizes, plan.stored) + moments
+        return FP32 * plan.trained + moments(sizes, plan)
+    return weights(sizes, plan.stored) + moments(sizes, plan)

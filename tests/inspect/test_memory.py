@@ -22,6 +22,8 @@ PLAN = Pass(
     pairs=2,
     answer=8,
     trained=1000,
+    optimizer="adamw",
+    factored=0,
     adapters=0,
     ranks=0,
     adapted=0.0,
@@ -139,7 +141,8 @@ def test_gradients_and_moments_are_those_of_adamw():
     optimizer.step()
     moments = optimizer.state[weight]
     assert training.gradients(PLAN) == weight.grad.nbytes
-    assert training.optimizer(PLAN) == moments["exp_avg"].nbytes + moments["exp_avg_sq"].nbytes
+    kept = training.optimizer(subject().sizes, PLAN)
+    assert kept == moments["exp_avg"].nbytes + moments["exp_avg_sq"].nbytes
     assert training.gradients(dataclasses.replace(PLAN, processes=2)) == 2 * weight.grad.nbytes
 
 

@@ -87,7 +87,7 @@ def row(found, way, shard, workers):
 def test_all_ways_stand_side_by_side():
     found = table(batch_pairs=24)
     kinds = [(r["way"], r["shard"], r["workers"]) for r in found["rows"]]
-    assert len(kinds) == len(set(kinds)) == 3 * (4 + 3) + 4
+    assert len(kinds) == len(set(kinds)) == 3 * (4 + 3) + 4 + 4
     assert ("LoRA, 4 bits", "fsdp", 2) not in kinds and ("LoRA", "fsdp", 1) not in kinds
     for one in found["rows"]:
         assert one["peak"] == max(memory.total(one["parts"]), one["reference"])
@@ -96,6 +96,10 @@ def test_all_ways_stand_side_by_side():
     assert fp32["autocast"] == 0 and bf16["autocast"] == 2 * found["weights"]
     whole, shared = (row(found, "full, fp32", shard, 8) for shard in ("none", "fsdp"))
     assert whole["parts"]["optimizer"] == pytest.approx(8 * shared["parts"]["optimizer"], abs=8)
+    factored = row(found, "full, fp32, adafactor", "none", 8)["parts"]
+    assert factored | {"optimizer": 0} == whole["parts"] | {"optimizer": 0}
+    assert factored["optimizer"] < whole["parts"]["optimizer"] / 100
+    assert ("full, fp32, adafactor", "fsdp", 2) not in kinds
     assert shared["main_memory"] == (4 + 2) * found["weights"]
 
 
@@ -138,6 +142,23 @@ def test_passes_divide_pairs_and_plain_rows():
     assert {one["workers"] for one in found["rows"]} == {1, 8}
 
 
+def test_an_optimizer_that_keeps_less_comes_before_adapters():
+    """In GiB, of 7 B in fp32: 26 of weights, 25 of gradients, 50 of moments, 13 in 8 bits."""
+    one = {"workers": 1, "precision": "fp32", "batch_pairs": 4}
+    advised = {
+        size: ways.table(seven_billion(), plans(**one, **changes), ways.Asked(cards=(size,)))[
+            "as_set"
+        ][f"{size}"]
+        for size, changes in ((100, {}), (80, {}), (40, {}))
+    }
+    assert advised[100]["train.optimizer"] == "adamw_8bit"
+    assert advised[80]["train.optimizer"] == "adafactor"
+    assert advised[40]["train.lora.rank"] == 16
+    divided = {**one, "workers": 2, "shard": "fsdp", "optimizer": "adamw"}
+    found = ways.table(seven_billion(), plans(**divided), ways.Asked(cards=(24,)))
+    assert "train.optimizer" not in (found["as_set"]["24"] or {})
+
+
 def test_settings_of_adapters_are_left_as_they_are():
     found = table(ways.Asked(cards=(40,), workers=(2,)), lora=True)
     assert found["rank"] == 4 and found["full_tower"] == "frozen"
@@ -169,7 +190,7 @@ def test_the_plan_is_a_table(folder, capsys):
     for line in (
         "8 pairs and 24 plain rows a step, prompts of 23 tokens, answers 20",
         "80 GiB   section train fits as it is",
-        "full, fp32    fsdp         2      4",
+        "full, fp32             fsdp         2      4",
         "answer  80 GiB",
     ):
         assert line in printed
