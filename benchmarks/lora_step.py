@@ -147,6 +147,8 @@ class Sides:
         weights = SIDES[side]
         trainer = self._trl() if weights is None else self._ours(weights)
         trainer.create_optimizer()
+        # As `train` does: accelerate puts the forward under autocast, and nothing else does.
+        trainer.model = trainer.accelerator.prepare_model(trainer.model)
         trainer.current_gradient_accumulation_steps = 1
         batch = trainer._prepare_inputs(trainer.data_collator([*trainer.train_dataset]))
         tokens, run = int(batch["attention_mask"].sum()), self._step(trainer, batch)

@@ -81,6 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full, checkpointing": CHECKPOINTING,
     "full, tower": {"tower": "full"},
     "full, bf16": BF16,
+    "full, adafactor": {"optimizer": "adafactor"},
     "full, kept rows": KEPT,
     "full, kept distributions": KEPT | {"keep_form": "kl"},
     "full, 2 workers": TWO,

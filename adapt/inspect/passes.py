@@ -3,6 +3,7 @@
 import dataclasses
 
 from adapt.inspect.sizes import Sizes
+from adapt.preference.settings import Optimizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -10,7 +11,8 @@ class Pass:
     """One pass of one process.
 
     `pairs` of answers of `answer` tokens; `trained`: weights that have a gradient, adapters with
-    them; `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `adapted`:
+    them; `optimizer`: what changes these, and `factored`: numbers that Adafactor keeps of them;
+    `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `adapted`:
     their inputs, of those of all linear layers of their part, a share; `layers`: how many are
     supervised. `stored`: bytes of a weight; `each`: bytes of an
     activation, smaller than `stored` under autocast. `passes`: forwards with a backward before an
@@ -24,6 +26,8 @@ class Pass:
     pairs: int
     answer: int
     trained: int
+    optimizer: Optimizer
+    factored: int
     adapters: int
     ranks: int
     adapted: float

@@ -23,7 +23,7 @@ class Stack:
 
     `inputs`, `outputs`: of all linear layers of all blocks, added up; `inner`: the widest of them,
     inside the feed-forward part; `norms`: the widths of all norms, those of heads counted for every
-    head.
+    head; `repeated`: keys and values of heads that share them, without the first of each.
     """
 
     blocks: int
@@ -32,13 +32,15 @@ class Stack:
     inputs: int
     outputs: int
     norms: int
+    repeated: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What memory depends on, beside the settings.
 
-    `parameters`: of each role, tied weights once; `head`: of the output layer; `block`: of the
+    `parameters`: of each role, tied weights once; `factored`: rows and columns of each role's
+    matrices, and its vectors; `head`: of the output layer; `block`: of the
     largest block, `outside`: of what lies outside of all blocks, tied weights once; `linears`: of
     the linear layers to which LoRA may be added, (inputs, outputs). `windows`: of each decoder
     layer, None where it sees everything. `prompt`, `image_tokens`: in tokens, of one question about
@@ -48,6 +50,7 @@ class Sizes:
     """
 
     parameters: Mapping[Role, int]
+    factored: Mapping[Role, int]
     decoder: Stack
     tower: Stack
     projector: int
@@ -74,19 +77,26 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
     """
     text, roles = model.config.get_text_config(decoder=True), role_of_parameters(model)
     weights = dict(model.named_parameters())  # tied ones once
-    counts = {r: sum(w.numel() for n, w in weights.items() if roles[n] == r) for r in ROLES}
+    by_role = {r: [w for n, w in weights.items() if roles[n] == r] for r in ROLES}
+    counts = {role: sum(w.numel() for w in several) for role, several in by_role.items()}
     heads, head = text.num_attention_heads, model.get_output_embeddings().weight
+    few = getattr(text, "num_key_value_heads", None) or heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    decoder = _stack(model, "decoder", roles)
     linears = {n: model.get_submodule(n) for role in ROLES for n in linear_layers(model, role)}
     inside = [_count(model.get_submodule(name)) for name in blocks(model)] or [0]
     cache = DynamicCache(config=model.config)
     return Sizes(
         parameters=counts,
-        decoder=_stack(model, "decoder", roles),
+        factored={role: sum(map(_factored, several)) for role, several in by_role.items()},
+        decoder=dataclasses.replace(
+            decoder, repeated=2 * (heads - few) * head_size * decoder.blocks
+        ),
         tower=_stack(model, "tower", roles),
         projector=_linear(model.get_submodule(n) for n in linear_layers(model, "projector")),
         heads=heads,
-        key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        key_value_heads=few,
+        head_size=head_size,
         windows=[getattr(layer, "sliding_window", None) for layer in cache.layers],
         vocabulary=head.shape[0],
         head=head.numel(),
@@ -117,6 +127,7 @@ def _stack(model: Any, role: Role, roles: Mapping[str, Role]) -> Stack:
         inputs=sum(m.in_features for m in layers.values()),
         outputs=sum(m.out_features for m in layers.values()),
         norms=sum(_norm_width(name, model, layers) for name in vectors),
+        repeated=0,
     )
 
 
@@ -129,6 +140,13 @@ def _norm_width(name: str, model: Any, layers: Mapping[str, Any]) -> int:
     above, _, own = name.rpartition(".")
     before = layers.get(f"{above}.{own.partition('_')[0]}_proj")
     return width if before is None else max(width, before.out_features)
+
+
+def _factored(weight: Tensor) -> int:
+    """One number for each row and each column; of a vector all."""
+    if weight.dim() < 2:
+        return weight.numel()
+    return weight[..., 0].numel() + weight[..., 0, :].numel()
 
 
 def _count(module: nn.Module) -> int:

@@ -12,9 +12,10 @@ from adapt.inspect import memory, training
 from adapt.inspect.estimate import Estimate, Subject
 from adapt.inspect.machine import Machine
 from adapt.inspect.passes import Pass
+from adapt.inspect.sizes import Sizes
 from adapt.models.roles import ROLES, Role, linear_layers
 from adapt.preference.losses import Weights
-from adapt.preference.settings import Config
+from adapt.preference.settings import Config, Optimizer
 
 NF4 = 0.516  # bytes of a weight: 4 bits, and its share of the twice quantised scales
 RANK = 16  # of adapters, where the weights themselves do not fit
@@ -62,19 +63,28 @@ def _what(config: Config, answer: int) -> str:
 def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
     """Settings to try, the mildest first.
 
-    The same model divided among the workers that there are, then LoRA, which trains another one,
-    then that divided, then its base in 4 bits; of each smaller passes, then checkpointing.
+    The same model divided among the workers that there are; whole, by an optimizer that keeps
+    less; then LoRA, which trains another one, then that divided, then its base in 4 bits; of each
+    smaller passes, then checkpointing.
     """
     kinds: list[Changes] = [{}]
     if config.processes > 1 and config.shard == "none" and config.lora.bits == 16:
         kinds.append({"shard": "fsdp"})
     if config.lora.rank == 0:
-        kinds += [kind | adapted(config) for kind in kinds]
+        loras = [kind | adapted(config) for kind in kinds]
+        kinds += [{"optimizer": name} for name in _lighter(config, machine)] + loras
     if config.lora.bits == 16 and machine.is_gpu and config.precision != "fp32":
         kinds.append({"shard": "none", **quartered(config)})
     for kind in kinds:
         for smaller in smaller_passes(config.model_copy(update=kind)):
             yield kind | smaller
+
+
+def _lighter(config: Config, machine: Machine) -> list[Optimizer]:
+    """Optimizers that keep less than the one that is set; adapters are too few to need one."""
+    if config.optimizer != "adamw" or config.shard == "fsdp":
+        return []
+    return ["adamw_8bit", "adafactor"] if machine.is_gpu else ["adafactor"]
 
 
 def adapted(config: Config) -> Changes:
@@ -130,6 +140,8 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         pairs=config.pass_pairs,
         answer=answer,
         trained=adapters if is_lora else free,
+        optimizer=config.optimizer,
+        factored=_factored(sizes, config, names),
         adapters=adapters,
         ranks=config.lora.rank * len(names),
         adapted=_share(subject, config, names),
@@ -148,6 +160,14 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         trains_head=not is_lora,
         trains_tower=config.tower != "frozen",
     )
+
+
+def _factored(sizes: Sizes, config: Config, names: Sequence[str]) -> int:
+    """Rows and columns of what is trained: of an adapter r and the inputs, r and the outputs."""
+    if config.lora.rank:
+        return sum(2 * config.lora.rank + sum(sizes.linears[name]) for name in names)
+    parts = ("projector", "decoder", *(["tower"] if config.tower == "full" else []))
+    return sum(count for role, count in sizes.factored.items() if role in parts)
 
 
 def _share(subject: Subject, config: Config, names: Sequence[str]) -> float:

@@ -9,6 +9,7 @@ from adapt.inspect.sizes import Sizes, Stack
 
 # TRL's head makes logits of so many tokens and words at once: trl/kernels/chunked_logprob.py.
 HEAD_TOKENS, HEAD_WORDS = 4096, 32768
+BLOCK = 256  # numbers in 8 bits that share a scale: bitsandbytes
 
 
 def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
@@ -17,7 +18,7 @@ def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
         "weights": held(sizes, plan),
         "autocast": casts(sizes, plan),
         "gradients": gradients(plan),
-        "optimizer": optimizer(plan),
+        "optimizer": optimizer(sizes, plan),
         "activations": activations(sizes, plan),
         "capture": capture(sizes, plan),
         "logits": head_work(sizes, plan),
@@ -61,9 +62,23 @@ def gradients(plan: Pass) -> int:
     return plan.trained * FP32 * (2 if plan.processes > 1 else 1)
 
 
-def optimizer(plan: Pass) -> int:
-    """8 W_trained: AdamW's two moments in fp32; of a divided model the share."""
-    return plan.trained * 2 * FP32 // _shares(plan)
+def optimizer(sizes: Sizes, plan: Pass) -> int:
+    """What the optimizer keeps of trained weights; of a divided model the share."""
+    return moments(sizes, plan) // _shares(plan)
+
+
+def moments(sizes: Sizes, plan: Pass) -> int:
+    """8 W_trained: AdamW's two moments in fp32.
+
+    In 8 bits 2 W_trained and two scales in fp32 for every 256; those of the embeddings in fp32.
+    Adafactor's: 4 for each row and each column of a matrix, and for each number of a vector.
+    """
+    if plan.optimizer == "adafactor":
+        return FP32 * plan.factored
+    if plan.optimizer == "adamw":
+        return 2 * FP32 * plan.trained
+    wide = sizes.head if plan.trains_head else 0  # embeddings, or an output layer tied to them
+    return round(2 * (1 + FP32 / BLOCK) * (plan.trained - wide)) + 2 * FP32 * wide
 
 
 def gathered(sizes: Sizes, plan: Pass) -> int:
@@ -134,23 +149,26 @@ def activations(sizes: Sizes, plan: Pass) -> int:
 def kept_by_block(stack: Stack, plan: Pass, length: int) -> float:
     """Bytes that the backward pass of one block keeps for each token.
 
-    b (inputs and outputs of the linear layers + i + S) + 2 (4 - b) n + b (2 n - 4 h): of a
-    block with norms before attention and before the feed-forward part, the inputs of its linear
-    layers count its norms; i is the activation function; S a row of the mask as numbers; n the
-    widths of its norms, which compute in fp32 and keep two numbers for each of theirs. Under
-    adapters the norms are frozen and keep one: 4 n less.
-
-    Adapters in fp32 under autocast: b (inputs of adapted layers + outputs - h + i + S) + 4 n. Each
-    of them keeps a cast of its input for itself, where the frozen layer keeps none; and the last
-    layer's output is a sum.
+    1. b (inputs and outputs of the linear layers + i + S - h): i is the activation function, S a
+       row of the mask as numbers. Keys and values count as often as the heads read them
+       (`Stack.repeated`): under a mask they are copied for each. Of a block with norms before
+       attention and before the feed-forward part, the inputs of its linear layers count its norms.
+    2. In fp32 b (2 n - 4 h) for further norms, n the widths of all. Adapters leave norms frozen,
+       which keep one number for each of theirs in place of two: 4 n less.
+    3. Under autocast every linear layer that trains keeps a cast of its input for itself, so that
+       of layers that are not adapted the input is not kept; norms compute in fp32 and keep their
+       input: 4 n.
+    4. Of full training under autocast the states between blocks are fp32, and weights of norms too:
+       4 n more; what attention hands on is kept once, as its output and as an input: h less.
     """
     norms, inputs = stack.norms / stack.blocks, stack.inputs / stack.blocks
-    others = stack.outputs / stack.blocks + stack.inner + length
-    if plan.adapters and plan.each < FP32:
-        return plan.each * (plan.adapted * inputs + others - stack.width) + FP32 * norms
-    more = max(0.0, 2 * norms - 4 * stack.width)
-    of_norms = 2 * (FP32 - plan.each) * norms - (FP32 * norms if plan.adapters else 0)
-    return plan.each * (inputs + others + more) + of_norms
+    others = (stack.outputs + stack.repeated) / stack.blocks + stack.inner + length - stack.width
+    if plan.each == FP32:
+        more = max(0.0, 2 * norms - 4 * stack.width)
+        return FP32 * (inputs + others + more - (norms if plan.adapters else 0))
+    if plan.adapters:
+        return plan.each * (plan.adapted * inputs + others) + FP32 * norms
+    return plan.each * (inputs + others - stack.width) + 2 * FP32 * norms
 
 
 def _kept(stack: Stack, plan: Pass, length: int) -> float:
@@ -217,7 +235,6 @@ def checkpoint(sizes: Sizes, plan: Pass) -> int:
 
     All files together. Of a divided model what is trained, a file for each process.
     """
-    moments = plan.trained * 2 * FP32
     if plan.adapters or plan.divided:
-        return FP32 * plan.trained + moments
-    return weights(sizes, plan.stored) + moments
+        return FP32 * plan.trained + moments(sizes, plan)
+    return weights(sizes, plan.stored) + moments(sizes, plan)

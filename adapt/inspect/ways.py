@@ -1,6 +1,7 @@
 """The ways to train a model side by side: what each takes of a card, and on which cards it fits.
 
-Full training in fp32 and under bf16, adapters over a base in 16 bits and in 4; each by so many
+Full training in fp32 and under bf16 by AdamW, in fp32 by Adafactor, adapters over a base in 16 bits
+and in 4; each by so many
 workers, which hold all of the model or a share of it. Beside them what `pairs` and `answer` take.
 All else is as params.yaml has it; nothing is run, and no weights are read.
 """
@@ -31,6 +32,7 @@ from adapt.preference.settings import Config, Shard
 CARDS = (24.0, 48.0, 80.0)  # GiB
 WORKERS = (1, 2, 4, 8)
 SHARDS: tuple[Shard, ...] = ("none", "fsdp")
+FACTORED = "full, fp32, adafactor"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,19 +83,24 @@ def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
 def _ways(config: Config, asked: Asked) -> Iterator[tuple[str, Config]]:
     """Names and settings of all rows, by kind, then by sharing, then by workers."""
     full, lora = _full(config), config.model_copy(update=adapted(config))
+    adamw = {"optimizer": "adamw"}
     kinds = {
-        "full, fp32": full.model_copy(update={"precision": "fp32"}),
-        "full, bf16": full.model_copy(update={"precision": "bf16"}),
+        "full, fp32": full.model_copy(update=adamw | {"precision": "fp32"}),
+        "full, bf16": full.model_copy(update=adamw | {"precision": "bf16"}),
+        FACTORED: full.model_copy(update={"optimizer": "adafactor", "precision": "fp32"}),
         "LoRA": _in_16_bits(lora).model_copy(update={"precision": "bf16"}),
         "LoRA, 4 bits": config.model_copy(update=quartered(config) | {"precision": "bf16"}),
     }
     for name, kind in kinds.items():
         for shard in asked.shards:
             for workers in asked.workers:
-                # One worker has nobody to share with, and a base in 4 bits is not divided.
-                if shard == "fsdp" and (workers == 1 or kind.lora.bits == 4):
+                # One worker has nobody to share with; a base in 4 bits and what Adafactor keeps are
+                # not divided.
+                is_whole = kind.lora.bits == 4 or name == FACTORED
+                if shard == "fsdp" and (workers == 1 or is_whole):
                     continue
-                way = _divided(kind.model_copy(update={"workers": workers, "shard": shard}))
+                own = {"workers": workers, "shard": shard} | (adamw if shard == "fsdp" else {})
+                way = _divided(kind.model_copy(update=own))
                 if way is not None:
                     yield name, way
 

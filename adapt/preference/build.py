@@ -15,7 +15,7 @@ from adapt.models.load import load_model, load_processor
 from adapt.models.prompts import end_tokens
 from adapt.models.roles import Role, role_of_parameters
 from adapt.pairs.table import read_ids, read_pairs
-from adapt.preference import adapters, parts
+from adapt.preference import adapters, optimizers, parts
 from adapt.preference.collate import GuidedCollator
 from adapt.preference.dataset import dataset
 from adapt.preference.precision import base_dtype, computes_in_bf16
@@ -125,6 +125,7 @@ def arguments(config: Config, device: torch.device, output: Path) -> DPOConfig:
         max_steps=config.steps,
         per_device_train_batch_size=config.pass_pairs,
         gradient_accumulation_steps=config.accumulation,
+        **optimizers.arguments(config),
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, config.steps // 20),

@@ -28,7 +28,7 @@ from adapt.models.device import resolve
 from adapt.names import one_line
 from adapt.pairs.table import REMAKE
 from adapt.params import require
-from adapt.preference import adapters, parts
+from adapt.preference import adapters, optimizers, parts
 from adapt.preference.build import build_trainer
 from adapt.preference.callback import ReportCallback
 from adapt.preference.checkpoints import SUMMARY, Checkpoints, LocalCheckpoints, room, whole
@@ -69,6 +69,7 @@ def fit(
     home = (os.environ.get(submit.STORAGE) if submit.inside() else None) or str(state.resolve())
     check(config, base, pairs, plain, FactsCache(uri=f"{home}/checked", digest=digest))
     adapters.check(config, base)
+    optimizers.check(config)
     setup = _setup(config, base, pairs, plain, home, digest, log)
     root = (workspace or state).resolve()
     sweep(state, root)

@@ -54,6 +54,7 @@ AttnTarget = Literal["early", "anchor", "boxes"]
 Tower = Literal["auto", "frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 Shard = Literal["none", "fsdp"]
+Optimizer = Literal["adamw", "adamw_8bit", "adafactor"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -88,6 +89,7 @@ class Config(Settings):
     batch_pairs: Count
     accumulation: Count
     steps: Count
+    optimizer: Optimizer
     learning_rate: Positive
     beta: Positive
     loss_type: LossMix
@@ -161,6 +163,8 @@ class Config(Settings):
         params.require(is_whole or self.workers != 0, "shard", problem)
         problem = "fsdp does not divide a base in 4 bits; set lora.bits to 16, or shard to none"
         params.require(is_whole or self.lora.bits == 16, "shard", problem)
+        problem = f"fsdp divides what adamw keeps, not {self.optimizer}; set optimizer to adamw"
+        params.require(is_whole or self.optimizer == "adamw", "shard", problem)
         return self
 
     @property

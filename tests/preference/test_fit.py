@@ -165,8 +165,17 @@ def reference(to: Path) -> dict[str, list]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, dict(lora=lora(2)), dict(span_weight=4.0), FORMS, KEPT, dict(lora=lora(2), **KEPT)],
-    ids=["", "lora", "spans", "forms", "kept", "lora-kept"],
+    [
+        {},
+        dict(lora=lora(2)),
+        dict(span_weight=4.0),
+        FORMS,
+        KEPT,
+        dict(lora=lora(2), **KEPT),
+        dict(optimizer="adafactor", tower="full"),
+        dict(optimizer="adafactor", lora=lora(2)),
+    ],
+    ids=["", "lora", "spans", "forms", "kept", "lora-kept", "adafactor", "lora-adafactor"],
 )
 def test_interrupted_in_process_run_resumes_to_the_same_model(
     inputs, tmp_path, changes, monkeypatch

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from adapt.models.load import checkpoint_dtype, save
 from adapt.pairs.table import write_pairs
@@ -84,6 +85,22 @@ def test_adapters_are_float32_over_16_bits(inputs, tmp_path, base):
     changed = {name for name in after if not after[name].equal(before[name])}
     # What has no adapter has the digits of the file, also where bfloat16 was computed in.
     assert changed and all(name.endswith("_proj.weight") for name in changed)
+
+
+def test_passes_of_bf16_are_under_autocast(inputs, tmp_path, monkeypatch):
+    """Adapters in float32 compute in bfloat16; outside of autocast they would keep fp32 inputs."""
+    found: set[tuple[torch.dtype, torch.dtype]] = set()
+    forward = nn.Linear.forward
+
+    def watched(layer, given):
+        out = forward(layer, given)
+        if layer.weight.requires_grad and torch.is_grad_enabled():
+            found.add((layer.weight.dtype, out.dtype))
+        return out
+
+    monkeypatch.setattr(nn.Linear, "forward", watched)
+    train(inputs, "bf16", tmp_path, precision="bf16", lora=lora(2), steps=1, w_vag=1.0)
+    assert found == {(torch.float32, torch.bfloat16)}
 
 
 def test_a_rate_that_moves_nothing_is_named_early_and_at_the_end(inputs, tmp_path, capsys):

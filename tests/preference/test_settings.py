@@ -75,6 +75,11 @@ from tests.support.preferences import config
             dict(shard="fsdp", workers=2, lora=lora(8, bits=4)),
             "shard: fsdp does not divide a base in 4 bits; set lora.bits to 16",
         ),
+        (
+            dict(shard="fsdp", workers=2, optimizer="adafactor"),
+            "shard: fsdp divides what adamw keeps, not adafactor; set optimizer to adamw",
+        ),
+        (dict(optimizer="sgd"), "optimizer: must be 'adamw', 'adamw_8bit' or 'adafactor'"),
         (dict(precision="fp16"), "precision: must be 'auto', 'fp32' or 'bf16', got 'fp16'"),
     ],
 )

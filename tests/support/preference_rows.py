@@ -39,6 +39,7 @@ TRAIN = dict(
     batch_pairs=4,
     accumulation=1,
     steps=6,
+    optimizer="adamw",
     learning_rate=1e-3,
     beta=0.5,
     loss_type="sigmoid",
