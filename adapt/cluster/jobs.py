@@ -85,8 +85,9 @@ def run(
     name: str,
     is_last: Callable[[], bool],
     job: Callable[[], AbstractContextManager[dict[str, Any]]],
+    told: Callable[[str], str] = str,
 ) -> EndedJob:
-    """The job called `name`, submitted unless it runs; prints its log.
+    """The job called `name`, submitted unless it runs; prints its log, each line as `told` has it.
 
     `job` opens what `submit_job` takes, for as long as it is sent. Leaving before its end stops it,
     if then `is_last()`. What has ended is submitted again as `name`-2, because Ray takes a name
@@ -100,7 +101,7 @@ def run(
             with job() as sent:
                 job_id = _answered(lambda: _submit(client, job_id, sent), job_id)
         print(one_line(f"job {job_id} on {where}"), flush=True)
-        ended = _follow(client, job_id)
+        ended = _follow(client, job_id, told)
         return ended
     finally:
         if ended is None and job_id:
@@ -159,11 +160,11 @@ def _submit(client: Any, job_id: str, job: dict[str, Any]) -> str:
     return job_id
 
 
-def _follow(client: Any, job_id: str) -> EndedJob:
+def _follow(client: Any, job_id: str, told: Callable[[str], str]) -> EndedJob:
     """Print each line once until the job has ended, however often the connection breaks."""
     from aiohttp import ClientError
 
-    printer = _Printer()
+    printer = _Printer(told)
     last_contact = time.monotonic()
     while True:
         try:
@@ -206,7 +207,8 @@ async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
 class _Printer:
     """Prints the whole lines of a text that is read again from its start; keeps the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[str], str] = str) -> None:
+        self._told = told
         self._printed = 0  # characters
         self._rest = ""
         self._last: deque[str] = deque(maxlen=LAST_LINES)
@@ -223,7 +225,7 @@ class _Printer:
         new = text[max(0, self._printed - position) :]
         self._printed += len(new)
         *lines, self._rest = (self._rest + new).split("\n")
-        for line in lines:
+        for line in map(self._told, lines):
             self._last.append(line)
             print(one_line(line, LONGEST), flush=True)
 
