@@ -13,8 +13,8 @@
 
 A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
 file. One that may run on a Ray cluster has `inputs(config)`, too: what it reads below `results/`.
-Where settings name other files, `outside(config)` says which of them it reads (`adapt.outside`),
-and `at_home(config)` why it cannot go there with these settings.
+Where settings name other files, `outside(config)` says which of them it reads, and
+`at_home(config)` why it cannot go there with these settings.
 `python -m adapt.launch` prints the JSON schema of `params.yaml` for editors.
 """
 

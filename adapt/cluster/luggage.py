@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.cluster import storage
-from adapt.outside import Outside
+from adapt.data.outside import Outside
 
 FOLDER = "outside-of-results"
 _NAMES = re.compile(rf"{FOLDER}/(\d+)(/?)")

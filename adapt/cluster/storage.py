@@ -14,7 +14,7 @@ Layout below it:
 An input that is there is never uploaded again, and a node downloads it once. Everything below
 `inputs/` may be deleted while no job runs.
 
-Others may be able to write there: nothing that is read from it is believed (`reading`).
+Others may be able to write there: nothing that is read from it is believed (`transfer`).
 """
 
 import hashlib
@@ -28,8 +28,17 @@ from pathlib import Path
 from typing import Any
 
 from adapt import names
-from adapt.cluster.reading import LARGEST, MOST, download, is_local, read
-from adapt.cluster.writing import missing, sizes_of, upload, write
+from adapt.cluster.transfer import (
+    LARGEST,
+    MOST,
+    download,
+    is_local,
+    missing,
+    read,
+    sizes_of,
+    upload,
+    write,
+)
 from adapt.files import locked, storage_errors
 from adapt.names import one_line
 from adapt.params import InputError

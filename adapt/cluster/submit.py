@@ -31,9 +31,9 @@ from adapt.cluster.followers import following
 from adapt.cluster.local import JOB
 from adapt.cluster.luggage import Luggage
 from adapt.cluster.remote import StageJob
+from adapt.data.outside import Outside
 from adapt.files import delete, scratch
 from adapt.names import one_line
-from adapt.outside import Outside
 from adapt.params import InputError
 from adapt.progress import Log, Recorder
 
@@ -48,11 +48,6 @@ def address() -> str | None:
 def inside() -> bool:
     """Whether this process is a job or worker of a Ray cluster, for which Ray sets these."""
     return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
-
-
-def is_sent() -> bool:
-    """Whether this process is a job that somebody's `submit` has sent."""
-    return JOB in os.environ
 
 
 def share(path: Path) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from adapt.benchmarks import registry
 from adapt.benchmarks.settings import Benchmark
 from adapt.benchmarks.suite import Files, Suite
+from adapt.data.outside import Outside
 from adapt.generation import benched, verdicts
 from adapt.generation.settings import Config
 from adapt.metrics.headline import ARMS
-from adapt.outside import Outside
 
 NAMES = (
     "truth",

@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapt.data.outside import Outside
 from adapt.environment import state_dir
 from adapt.generation.settings import Config
-from adapt.outside import Outside
 from adapt.progress import Log
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def at_home(config: Config) -> str:
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
     from adapt.cluster.fan import crew
-    from adapt.cluster.submit import is_sent
+    from adapt.cluster.local import is_sent
     from adapt.generation import benched, chosen
 
     # 1. What is asked is read before a model is: a missing picture is told at once.

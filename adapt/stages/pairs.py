@@ -11,7 +11,7 @@ none unless asked for), and `report.json`, which says what may spoil a training 
 
 from pathlib import Path
 
-from adapt.outside import Outside
+from adapt.data.outside import Outside
 from adapt.pairs.settings import PairsConfig as Config
 from adapt.params import require
 from adapt.progress import Log

@@ -10,10 +10,10 @@ import pytest
 from adapt.benchmarks import registry
 from adapt.cluster import remote, storage
 from adapt.cluster.luggage import Luggage
+from adapt.data.outside import Outside
 from adapt.generation import benched
 from adapt.generation.outside import of_benchmarks
 from adapt.generation.settings import Config
-from adapt.outside import Outside
 from adapt.params import InputError, as_params, load
 from tests.stages.conftest import ANSWER
 from tests.support import benchmark_folders as made
