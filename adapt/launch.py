@@ -13,6 +13,8 @@
 
 A stage itself is `Config` + `run(config, results, out, log) -> metrics` and knows nothing of this
 file. One that may run on a Ray cluster has `inputs(config)`, too: what it reads below `results/`.
+Where settings name other files, `outside(config)` says which of them it reads, and
+`at_home(config)` why it cannot go there with these settings.
 `python -m adapt.launch` prints the JSON schema of `params.yaml` for editors.
 """
 
@@ -85,11 +87,14 @@ def road(stage: str, config: Any) -> Callable[[Any, Path, Path, Log], dict[str, 
     module = stage_module(stage)
     if submit.address() is None or not hasattr(module, "inputs"):
         return module.run
-    if inputs := module.inputs(config):
-        return lambda config, *rest: submit.submit(stage, config, inputs, *rest)
-    said = "reads files outside of results/, which a cluster may not have; it runs here"
-    print(one_line(f"adapt {stage}: {said}"), file=sys.stderr, flush=True)
-    return module.run
+    if hasattr(module, "at_home") and (why := module.at_home(config)):
+        print(one_line(f"adapt {stage}: {why}; it runs here"), file=sys.stderr, flush=True)
+        return module.run
+    outside = module.outside(config) if hasattr(module, "outside") else ()
+    inputs = module.inputs(config)
+    return lambda config, results, out, log: submit.submit(
+        stage, config, inputs, results, out, log, outside
+    )
 
 
 def configs(content: Content) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def shared_fields(settings: type[Settings]) -> list[str]:
 
 def as_params(section: str, settings: Settings) -> dict[str, Any]:
     """The part of params.yaml that `load` would make `settings` from."""
-    values = settings.model_dump(mode="json", exclude_none=True)
+    values = settings.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     top = {name: values.pop(name) for name in shared_fields(type(settings))}
     return {section: values, **top}
 

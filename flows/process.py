@@ -144,24 +144,27 @@ def stream(
     process = Popen(
         command, cwd=cwd, env=env, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
     )
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    os.set_blocking(pipe, False)
     last: deque[str] = deque(maxlen=40)
+    lines = Lines(every=2)
     try:
-        for line in _output(process, Lines(every=2)):
+        for line in _output(process, pipe, lines):
             last.append(line)
             emit(line)
         return process.returncode, list(last)
     finally:
         ending(process.pid)
-        assert process.stdout is not None
+        # What it has said of its end, as that its job on a cluster is stopped.
+        for line in _all_there_is(pipe, lines):
+            emit(line)
         process.stdout.close()
         process.wait()
 
 
-def _output(process: Popen[bytes], lines: Lines) -> Iterator[str]:
+def _output(process: Popen[bytes], pipe: int, lines: Lines) -> Iterator[str]:
     """What `process` writes, until it has ended; never blocks for longer than `POLL`."""
-    assert process.stdout is not None
-    pipe = process.stdout.fileno()
-    os.set_blocking(pipe, False)
     ended, closed = False, False
     while not ended:
         # 1. Look whether it has ended before reading, so that nothing written last is missed.
@@ -175,6 +178,13 @@ def _output(process: Popen[bytes], lines: Lines) -> Iterator[str]:
         while chunk := _read(pipe):
             yield from lines.feed(chunk)
         closed = chunk is not None
+    yield from lines.rest()
+
+
+def _all_there_is(pipe: int, lines: Lines) -> Iterator[str]:
+    """What can be read without waiting, and a last line that has no end."""
+    while chunk := _read(pipe):
+        yield from lines.feed(chunk)
     yield from lines.rest()
 
 

@@ -158,6 +158,9 @@ def test_a_term_of_the_loss_may_weigh_nothing(weight: str) -> None:
     assert getattr(configs(content)["train"], weight) == 0.0
 
 
+JUDGE = {"url": "https://judge.example/v1", "model": "m", "key": "JUDGE_KEY"}
+
+
 @pytest.mark.parametrize(
     ("stage", "changes", "sent"),
     [
@@ -166,12 +169,11 @@ def test_a_term_of_the_loss_may_weigh_nothing(weight: str) -> None:
         ("answer", {}, ("data/splits", "base/model", "train/model")),
         ("base", {}, None),
         ("evaluate", {}, None),
-        ("answer", {"benchmarks": [{"name": "pope", "path": "pope.json"}]}, ()),
-        ("pairs", {"keep": {"kinds": ["exists"], "images": 3, "path": "own.parquet"}}, ()),
+        ("answer", {"benchmarks": [{"name": "mmhal", "path": "m.json", "judge": JUDGE}]}, ()),
     ],
 )
 def test_what_a_cluster_can_do_goes_there(stage, changes, sent, tmp_path, capsys, monkeypatch):
-    """`sent` None: a stage that never goes; empty: it reads what lies on this machine alone."""
+    """`sent` None: a stage that never goes; empty: one that has to stay with these settings."""
     content = params.read(ROOT / "params.yaml")
     content[stage] |= changes
     module = stage_module(stage)
@@ -183,7 +185,7 @@ def test_what_a_cluster_can_do_goes_there(stage, changes, sent, tmp_path, capsys
     monkeypatch.setattr(module, "run", lambda *asked: {"sent": None})
     made = road(stage, config)(config, tmp_path / "results", tmp_path, unlogged)
     assert made == {"sent": sent or None}
-    said = f"adapt {stage}: reads files outside of results/, which a cluster may not have"
+    said = f"adapt {stage}: asks the judge of mmhal from this machine, which has its key"
     assert capsys.readouterr().err == (f"{said}; it runs here\n" if sent == () else "")
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
     made = road(stage, config)(config, tmp_path / "results", tmp_path, unlogged)

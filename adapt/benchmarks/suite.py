@@ -67,6 +67,10 @@ class Files(Sequence[bytes]):
             return Files(self.paths[index])
         return read_bytes(self.paths[index])
 
+    def __reduce__(self) -> tuple[type[tuple[bytes, ...]], tuple[list[bytes]]]:
+        """Whoever gets them in another process, perhaps on another machine, gets what they hold."""
+        return tuple, ([*self],)
+
 
 def question(
     identity: str, image: str, images: Sequence[bytes], kind: str, text: str, **known: Any

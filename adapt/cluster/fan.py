@@ -10,7 +10,6 @@ An actor has one part at a time, the next one is composed meanwhile. One that di
 and is replaced. All end with the block, or with this process (`local`).
 """
 
-import os
 import sys
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt.cluster.local import JOB, ray_here
+from adapt.cluster.local import is_sent, ray_here
 from adapt.cluster.weights import Actor, Folder, Pieces
 from adapt.models.settings import Device
 from adapt.names import one_line
@@ -40,7 +39,7 @@ def crew(actors: int, cpus: int, device: Device, key: str) -> Iterator["Fan | No
     `key` is the section that a message names. In the Ray of RAY_ADDRESS, or in a local one. A job
     on a cluster has one at least: it starts on the head, which may have no GPU and no CPU to lend.
     """
-    actors = actors or int(JOB in os.environ)
+    actors = actors or int(is_sent())
     if not actors:
         yield None
         return

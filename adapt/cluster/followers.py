@@ -2,21 +2,33 @@
 
 Each leaves a mark on the storage beside the work and renews it; a mark that is not renewed is that
 of a process that was killed, or of a machine that is gone. Marks are compared by the storage's own
-clock.
+clock. On the machine where a process was killed this is known at once: whoever starts it again, and
+then wants to be rid of the work, is not taken for the second of two.
 """
 
+import hashlib
+import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
 
 from adapt.cluster import storage
+from adapt.environment import is_alive
 from adapt.files import storage_errors
+from adapt.params import InputError
 
 BEAT_S = 10.0
 FRESH_S = 45.0  # a mark older than this is nobody's
 LEAVE_S = 10.0  # how long a mark that is being renewed is waited for
 MOST = 1000  # marks that are looked at
+LARGEST = 4096  # bytes of a mark
+_PLACES = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
 
 
 class Follower:
@@ -36,7 +48,7 @@ class Follower:
     def beat(self) -> None:
         """Renew the mark; a storage that is away for a moment is no reason to leave."""
         with suppress(*storage_errors()):
-            storage.write_json(f"{self._folder}/{self._name}.json", {"follows": self._folder})
+            storage.write_json(f"{self._folder}/{self._name}.json", _this_process())
 
     def _keep_beating(self) -> None:
         while not self._left.wait(BEAT_S):
@@ -56,7 +68,44 @@ class Follower:
         with suppress(*storage_errors()):
             marks = storage.modified(self._folder, MOST)
             mine = marks.pop(f"{self._name}.json", None)
-            return mine is None or all(mine - other > FRESH_S for other in marks.values())
+            others = [name for name, time in marks.items() if mine and mine - time <= FRESH_S]
+            return all(map(self._is_killed, others))
+        return True
+
+    def _is_killed(self, name: str) -> bool:
+        """Whether the process of a mark was one of this machine, and has ended."""
+        try:
+            return _has_ended(storage.read_json(f"{self._folder}/{name}", LARGEST))
+        except InputError:
+            return False
+        except FileNotFoundError:  # it has just left
+            return True
+
+
+def _this_process() -> dict[str, Any]:
+    began = psutil.Process().create_time()
+    return {"machine": _machine(), "process": os.getpid(), "began": began}
+
+
+@cache
+def _machine() -> str:
+    """What processes have in common that know each other by their numbers; "" where unknown."""
+    with suppress(OSError):
+        boot, space = Path(_PLACES[0]).read_text(), os.readlink(_PLACES[1])
+        return hashlib.sha256(f"{boot}{space}".encode()).hexdigest()
+    return ""
+
+
+def _has_ended(mark: Mapping[str, Any]) -> bool:
+    """False also for a process of another machine, and for a mark that is none."""
+    number, began = mark.get("process"), mark.get("began")
+    is_here = mark.get("machine") == _machine() != ""
+    if not is_here or type(number) is not int or type(began) is not float or number < 1:
+        return False
+    try:
+        process = psutil.Process(number)
+        return process.create_time() != began or not is_alive(process)
+    except (psutil.NoSuchProcess, OverflowError):
         return True
 
 

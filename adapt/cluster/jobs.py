@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -29,7 +29,8 @@ ADDRESS = "RAY_API_SERVER_ADDRESS"
 PATIENCE_S = 300.0  # how long the cluster may be unreachable while a job runs
 ANSWER_S = 60.0  # after which a request is lost: a connection that was cut may never say so
 POLL_S = 1.0  # Ray itself closes the log stream only some seconds after a job's end
-STOP_LIMIT_S = 20.0
+STOP_LIMIT_S = 15.0  # less than who ends this process waits before killing it
+APPEARS_S = 3.0  # within which a job is known whose submission was cut off
 LAST_LINES = 30
 LONGEST = 4000  # characters of a line of a job's log
 
@@ -85,8 +86,9 @@ def run(
     name: str,
     is_last: Callable[[], bool],
     job: Callable[[], AbstractContextManager[dict[str, Any]]],
+    told: Callable[[str], str] = str,
 ) -> EndedJob:
-    """The job called `name`, submitted unless it runs; prints its log.
+    """The job called `name`, submitted unless it runs; prints its log, each line as `told` has it.
 
     `job` opens what `submit_job` takes, for as long as it is sent. Leaving before its end stops it,
     if then `is_last()`. What has ended is submitted again as `name`-2, because Ray takes a name
@@ -100,7 +102,7 @@ def run(
             with job() as sent:
                 job_id = _answered(lambda: _submit(client, job_id, sent), job_id)
         print(one_line(f"job {job_id} on {where}"), flush=True)
-        ended = _follow(client, job_id)
+        ended = _follow(client, job_id, told)
         return ended
     finally:
         if ended is None and job_id:
@@ -159,11 +161,11 @@ def _submit(client: Any, job_id: str, job: dict[str, Any]) -> str:
     return job_id
 
 
-def _follow(client: Any, job_id: str) -> EndedJob:
+def _follow(client: Any, job_id: str, told: Callable[[str], str] = str) -> EndedJob:
     """Print each line once until the job has ended, however often the connection breaks."""
     from aiohttp import ClientError
 
-    printer = _Printer()
+    printer = _Printer(told)
     last_contact = time.monotonic()
     while True:
         try:
@@ -206,7 +208,8 @@ async def _tail(client: Any, job_id: str, printer: "_Printer") -> None:
 class _Printer:
     """Prints the whole lines of a text that is read again from its start; keeps the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[str], str] = str) -> None:
+        self._told = told
         self._printed = 0  # characters
         self._rest = ""
         self._last: deque[str] = deque(maxlen=LAST_LINES)
@@ -223,7 +226,7 @@ class _Printer:
         new = text[max(0, self._printed - position) :]
         self._printed += len(new)
         *lines, self._rest = (self._rest + new).split("\n")
-        for line in lines:
+        for line in map(self._told, lines):
             self._last.append(line)
             print(one_line(line, LONGEST), flush=True)
 
@@ -235,18 +238,20 @@ class _Printer:
 
 
 def _stop(client: Any, job_id: str) -> None:
-    """Stop a job for good: one that is still being set up ignores the first requests."""
-    deadline = time.monotonic() + STOP_LIMIT_S
-    while time.monotonic() < deadline:
-        try:
-            if client.get_job_status(job_id).is_terminal():
+    """Stop a job for good: one that is still being set up ignores the first requests, and one whose
+    submission was cut off may be taken after that.
+    """
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < STOP_LIMIT_S:
+        with suppress(OSError, RuntimeError):  # out of reach, or in trouble for a moment
+            status = _status(client, job_id)
+            if status is None and waited > APPEARS_S:
+                return
+            if status is not None and status.is_terminal():
                 print(one_line(f"stopped {job_id}"), flush=True)
                 return
-            client.stop_job(job_id)
-        except RuntimeError:  # the cluster does not know the job, so it never started
-            return
-        except OSError:  # out of reach
-            pass
+            if status is not None:
+                client.stop_job(job_id)
         time.sleep(0.5)
     advice = f"{job_id} has not ended; try `ray job stop {job_id}`"
     print(one_line(advice), file=sys.stderr, flush=True)

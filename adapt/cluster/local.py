@@ -46,6 +46,11 @@ rm -rf -- "$0"
 _TOKEN = secrets.token_hex(32)  # one for all: Ray reads it once in a process
 
 
+def is_sent() -> bool:
+    """Whether this process is a job that `adapt.cluster.submit` has sent to a cluster."""
+    return JOB in os.environ
+
+
 @contextmanager
 def ray_here(
     workers: int, variables: Callable[[], Mapping[str, str]] | None = None, **more: Any

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ class StageJob:
     stage: str
     params: dict[str, Any]  # as in params.yaml: the stage's section and its shared ones
     inputs: dict[str, str]  # path below results/ -> URI
+    outside: dict[str, str]  # folder beside it -> URI of what is in it (`luggage`)
     code: str  # digest of the sources that run
     logger: dict[str, str] | None  # arguments of Live
 
     @property
     def name(self) -> str:
         """What identifies the work: not where its curves go, and who asks for it."""
-        content = [self.stage, self.params, self.inputs, self.code]
+        content = [self.stage, self.params, self.inputs, self.outside, self.code]
         text = json.dumps(content, sort_keys=True).encode()
         return f"adapt-{self.stage}-{hashlib.sha256(text).hexdigest()[:16]}"
 
@@ -70,10 +72,13 @@ def execute(stage: str, uri: str) -> None:
         out.mkdir(parents=True)
         _lay_state(workspace)
         with storage.named(uri):
-            job = _arrive(stage, uri, results)
+            job = _arrive(stage, uri, workspace)
         log = _open_logger(job.logger)
         module = importlib.import_module(f"adapt.stages.{stage}")
-        metrics = module.run(params.load(job.params, stage, module.Config), results, out, log)
+        config = params.load(job.params, stage, module.Config)
+        # Paths of the settings are relative to the workspace, as at home.
+        with chdir(workspace):
+            metrics = module.run(config, results, out, log)
         if isinstance(log, Live):
             log.close(CURVES_S)
         storage.publish(out, folder, {"metrics": metrics})
@@ -95,18 +100,26 @@ def _lay_state(workspace: Path) -> None:
             (state / name).symlink_to(kept)
 
 
-def _arrive(stage: str, uri: str, results: Path) -> StageJob:
-    """Read the description, and lay its inputs out below `results` as they lie in the workspace."""
+def _arrive(stage: str, uri: str, workspace: Path) -> StageJob:
+    """Read the description, and lay its inputs out as they lie in the user's workspace."""
     try:
         content = storage.read_json(uri)
     except FileNotFoundError:
         raise InputError(f"{uri}: not visible on the cluster; {storage.ADVICE}") from None
     job = _checked(stage, uri, content)
     for name, source in job.inputs.items():
-        link = names.below(results, name)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(storage.fetch(source))
+        _link(names.below(workspace / "results", name), storage.fetch(source))
+    for folder, source in job.outside.items():
+        names.below(workspace, folder).mkdir(parents=True, exist_ok=True)
+        # One by one: a folder may hold another one's, which are shared apart.
+        for name, file in storage.files_of(storage.fetch(source)).items() if source else ():
+            _link(names.below(workspace, f"{folder}/{name}"), file)
     return job
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
 
 
 def _checked(stage: str, uri: str, content: Mapping[str, Any]) -> StageJob:

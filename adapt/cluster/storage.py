@@ -14,11 +14,10 @@ Layout below it:
 An input that is there is never uploaded again, and a node downloads it once. Everything below
 `inputs/` may be deleted while no job runs.
 
-Others may be able to write there: nothing that is read from it is believed (`reading`).
+Others may be able to write there: nothing that is read from it is believed (`transfer`).
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -29,8 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from adapt import names
-from adapt.cluster.reading import LARGEST, MOST, download, is_local, progress, read
-from adapt.files import locked, storage_errors, whole_file
+from adapt.cluster.transfer import (
+    LARGEST,
+    MOST,
+    download,
+    is_local,
+    missing,
+    read,
+    sizes_of,
+    upload,
+    write,
+)
+from adapt.files import locked, storage_errors
 from adapt.names import one_line
 from adapt.params import InputError
 
@@ -65,21 +74,33 @@ def share(path: Path, storage: str) -> str:
     files = files_of(path)
     if not files:
         raise InputError(f"{path}: not found, or an empty folder")
+    uri = put(files, path.name, storage)
+    return f"{uri}/{path.name}" if path.is_file() else uri
+
+
+def put(files: Mapping[str, Path], label: str, storage: str) -> str:
+    """The URI of a folder with these files, by the names that they have there; `label` is said.
+
+    An upload that broke off is gone on with.
+    """
+    if len(files) > MOST:
+        raise InputError(f"{label}: has {len(files)} files, more than the {MOST} that are taken")
     key = digest(files)
     fs, root = _open(storage)
     folder = f"{root}/inputs/{key}"
-    sizes = _sizes(files)
+    sizes = sizes_of(files)
     plural = "s" if len(files) > 1 else ""
-    label = f"{path.name}: {len(files)} file{plural}, {sum(sizes.values()) / 1e6:.1f} MB"
+    said = f"{label}: {len(files)} file{plural}, {sum(sizes.values()) / 1e6:.1f} MB"
     if fs.exists(f"{folder}.json"):
-        print(one_line(f"{label}: already on the storage"), flush=True)
+        print(one_line(f"{said}: already on the storage"), flush=True)
     else:
-        print(one_line(f"{label}: uploading to {storage}"), flush=True)
-        _upload(fs, files, folder)
+        lacking = missing(fs, files, folder)
+        begun = f", {len(lacking)} of them missing" if len(lacking) < len(files) else ""
+        print(one_line(f"{said}{begun}: uploading to {storage}"), flush=True)
+        upload(fs, lacking, folder)
         # Last: what it names is there, whenever the upload broke off.
-        _write(fs, f"{folder}.json", sizes)
-    uri = f"{storage.rstrip('/')}/inputs/{key}"
-    return f"{uri}/{path.name}" if path.is_file() else uri
+        write(fs, f"{folder}.json", sizes)
+    return f"{storage.rstrip('/')}/inputs/{key}"
 
 
 def fetch(uri: str) -> Path:
@@ -118,9 +139,9 @@ def publish(folder: Path, uri: str, content: Mapping[str, Any]) -> None:
     """Upload `folder` below `uri`, then `content`, which marks it complete for `collect`."""
     files = files_of(folder)
     fs, root = _open(uri)
-    _upload(fs, files, f"{root}/out")
-    result = {**content, "files": _sizes(files), "digest": digest(files)}
-    _write(fs, f"{root}/{COMPLETE}", result)
+    upload(fs, files, f"{root}/out")
+    result = {**content, "files": sizes_of(files), "digest": digest(files)}
+    write(fs, f"{root}/{COMPLETE}", result)
 
 
 def is_complete(uri: str) -> bool:
@@ -155,7 +176,7 @@ def as_arrow(uri: str) -> dict[str, Any]:
 
 def write_json(uri: str, content: Mapping[str, Any]) -> None:
     """Write one JSON object, as a whole or not at all."""
-    _write(*_open(uri), content)
+    write(*_open(uri), content)
 
 
 def read_json(uri: str, limit: int = LARGEST) -> dict[str, Any]:
@@ -215,30 +236,6 @@ def _open(uri: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     return url_to_fs(uri.rstrip("/"))
-
-
-def _sizes(files: Mapping[str, Path]) -> dict[str, int]:
-    return {name: path.stat().st_size for name, path in files.items()}
-
-
-def _upload(fs: Any, files: Mapping[str, Path], folder: str) -> None:
-    """Put each file as a whole: object stores do; on a mounted file system a rename does."""
-    if not is_local(fs):
-        sources, targets = [str(p) for p in files.values()], [f"{folder}/{name}" for name in files]
-        fs.put(sources, targets, callback=progress("upload"))
-        return
-    for name, path in files.items():
-        with whole_file(Path(folder, name)) as partial:
-            shutil.copyfile(path, partial)
-
-
-def _write(fs: Any, path: str, content: Mapping[str, Any]) -> None:
-    data = json.dumps(content, indent=2, sort_keys=True).encode()
-    if not is_local(fs):
-        fs.pipe_file(path, data)
-        return
-    with whole_file(Path(path)) as partial:
-        partial.write_bytes(data)
 
 
 def cache() -> Path:

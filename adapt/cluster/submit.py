@@ -29,7 +29,9 @@ from adapt import addresses, command, environment, params
 from adapt.cluster import jobs, remains, remote, storage
 from adapt.cluster.followers import following
 from adapt.cluster.local import JOB
+from adapt.cluster.luggage import Luggage
 from adapt.cluster.remote import StageJob
+from adapt.data.outside import Outside
 from adapt.files import delete, scratch
 from adapt.names import one_line
 from adapt.params import InputError
@@ -81,14 +83,21 @@ def code_digest() -> str:
 
 
 def submit(
-    stage: str, config: Any, inputs: Sequence[str | Path], results: Path, out: Path, log: Log
+    stage: str,
+    config: Any,
+    inputs: Sequence[str | Path],
+    results: Path,
+    out: Path,
+    log: Log,
+    outside: Sequence[Outside] = (),
 ) -> dict[str, float]:
     """Run `adapt.stages.<stage>` on the cluster and fill `out` as if here; returns its metrics.
 
-    `inputs` are files and folders below `results/`. A mistake of the user that the job finds is
-    raised here as the same `InputError`; any other failure as `RuntimeError` with the last lines of
-    the job's log. Leaving early, be it through Ctrl-C or SIGTERM, stops the job unless others wait
-    for it too; a process that is killed finds the job, or its result, when it is started again.
+    `inputs` are files and folders below `results/`, `outside` is what it reads elsewhere. A mistake
+    of the user that the job finds is raised here as the same `InputError`; any other failure as
+    `RuntimeError` with the last lines of the job's log. Leaving early, be it through Ctrl-C or
+    SIGTERM, stops the job unless others wait for it too; a process that is killed finds the job, or
+    its result, when it is started again.
     """
     # 1. Refuse what the cluster cannot reach, before it is asked.
     url = address()
@@ -99,19 +108,26 @@ def submit(
         client = jobs.connect(url)
         with storage.named(exchange):
             # 2. Put the inputs on the storage. They, the settings and the code name the work.
-            uris = {Path(p).as_posix(): storage.share(results / p, exchange) for p in inputs}
-            content, code = params.as_params(stage, config), code_digest()
-            job = StageJob(stage=stage, params=content, inputs=uris, code=code, logger=logger)
+            luggage = Luggage(stage, outside)
+            job = StageJob(
+                stage=stage,
+                params=luggage.packed(params.as_params(stage, config)),
+                inputs={Path(p).as_posix(): storage.share(results / p, exchange) for p in inputs},
+                outside=luggage.shared(exchange),
+                code=code_digest(),
+                logger=logger,
+            )
             folder = f"{exchange}/jobs/{job.name}"
             remains.sweep(exchange, job.name)
             metrics = _collected(folder, out)
             storage.write_json(f"{folder}/job.json", dataclasses.asdict(job))
         # 3. Take its result: it is there, or a job is waited for.
         if metrics is None:
-            _run(client, job, exchange, folder)
+            _run(client, job, exchange, folder, luggage)
         with storage.named(exchange):
             if metrics is None:
                 metrics = storage.collect(folder, out)["metrics"]
+            luggage.unpack(out)
             storage.write_json(f"{folder}/{remains.COLLECTED}", {"by": _git_revision()})
         return metrics
 
@@ -133,7 +149,7 @@ def _collected(folder: str, out: Path) -> dict[str, float] | None:
     return metrics
 
 
-def _run(client: Any, job: StageJob, exchange: str, folder: str) -> None:
+def _run(client: Any, job: StageJob, exchange: str, folder: str, luggage: Luggage) -> None:
     """Submit `remote` with this code, or find it running; raise the right error when it fails."""
     uri = f"{folder}/job.json"
     variables = {**_job_environment(exchange, job.logger), JOB: folder}
@@ -149,7 +165,7 @@ def _run(client: Any, job: StageJob, exchange: str, folder: str) -> None:
 
     with following(folder) as follower:
         try:
-            ended = jobs.run(client, job.name, follower.is_alone, sent)
+            ended = jobs.run(client, job.name, follower.is_alone, sent, luggage.unpacked)
         finally:
             if (ended is None or ended.status != "SUCCEEDED") and follower.is_alone():
                 remains.tidy(folder)

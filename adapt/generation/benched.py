@@ -20,19 +20,26 @@ COLUMNS = "arm steered benchmark id image_id kind question reference response to
 """Of a table of benchmarks' answers, besides `verdict`."""
 
 
-def suites(config: Config) -> list[Suite]:
+def suites(config: Config, is_rehearsed: bool = False) -> list[Suite]:
     """The questions of all configured benchmarks; says what is not as published.
 
     Raises InputError also where answers could not be scored: that is known before they are made.
+    `is_rehearsed`: who has sent this stage elsewhere knows it, and what scores them has not come.
     """
-    for one in config.benchmarks:
-        judged = one.verdicts is not None or one.judge is not None
-        advice = "add judge, an endpoint, or verdicts, a file"
-        require(one.name != "mmhal" or judged, one.called, f"nobody judges the answers; {advice}")
     read = [announced(one) for one in config.benchmarks]
-    for benchmark, suite in zip(config.benchmarks, read, strict=True):
-        registry.rehearse(benchmark, suite)
+    if not is_rehearsed:
+        rehearse(config, read)
     return read
+
+
+def rehearse(config: Config, suites: Sequence[Suite]) -> None:
+    """InputError where answers to the configured benchmarks could not be scored."""
+    for benchmark, suite in zip(config.benchmarks, suites, strict=True):
+        judged = benchmark.verdicts is not None or benchmark.judge is not None
+        advice = "add judge, an endpoint, or verdicts, a file"
+        problem = f"nobody judges the answers; {advice}"
+        require(benchmark.name != "mmhal" or judged, benchmark.called, problem)
+        registry.rehearse(benchmark, suite)
 
 
 def announced(benchmark: Benchmark) -> Suite:

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapt.data.outside import Outside
 from adapt.environment import state_dir
 from adapt.generation.settings import Config
 from adapt.progress import Log
@@ -40,17 +41,36 @@ if TYPE_CHECKING:
 
 
 def inputs(config: Config) -> tuple[str, ...]:
-    """What it reads below `results/`, for a cluster; nothing where it reads benchmarks, too."""
-    return () if config.benchmarks else ("data/splits", "base/model", "train/model")
+    """What it reads below `results/`, for a cluster."""
+    return "data/splits", "base/model", "train/model"
+
+
+def outside(config: Config) -> tuple[Outside, ...]:
+    """What it reads elsewhere: of benchmarks their questions, the pictures asked about, verdicts.
+
+    Raises InputError as `run` does where one of them cannot be read or scored.
+    """
+    from adapt.generation.outside import of_benchmarks
+
+    return of_benchmarks(config)
+
+
+def at_home(config: Config) -> str:
+    """Why it cannot go to a cluster: a judge's key stays with the person whose it is."""
+    asked = [one.called for one in config.benchmarks if one.judge is not None]
+    return f"asks the judge of {', '.join(asked)} from this machine, which has its key" * bool(
+        asked
+    )
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
     from adapt.cluster.fan import crew
+    from adapt.cluster.local import is_sent
     from adapt.generation import benched, chosen
 
     # 1. What is asked is read before a model is: a missing picture is told at once.
-    suites = benched.suites(config)
+    suites = benched.suites(config, is_rehearsed=is_sent())
     known = chosen.Known.of(results / "data" / "splits")
     # 2. Who answers: this process, or actors.
     with crew(config.actors, config.actor_cpus, config.device, "answer") as others:

@@ -11,13 +11,24 @@ none unless asked for), and `report.json`, which says what may spoil a training 
 
 from pathlib import Path
 
+from adapt.data.outside import Outside
 from adapt.pairs.settings import PairsConfig as Config
+from adapt.params import require
 from adapt.progress import Log
 
 
 def inputs(config: Config) -> tuple[str, ...]:
-    """What it reads below `results/`, for a cluster; nothing where it reads other files, too."""
-    return () if config.keep.path else ("data/splits", "base/model")
+    """What it reads below `results/`, for a cluster."""
+    return "data/splits", "base/model"
+
+
+def outside(config: Config) -> tuple[Outside, ...]:
+    """What it reads elsewhere: the file of `keep.path`; InputError where there is none."""
+    file = config.keep.file
+    if file is None:
+        return ()
+    require(file.is_file(), "pairs.keep.path", f"{file}: there is no such file")
+    return (Outside(("keep", "path"), config.keep.path, (file,)),)
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:

@@ -606,6 +606,58 @@ def test_half_written_marks_and_marks_that_go_are_nobodys(
         assert not mine.is_alone()
 
 
+def test_the_mark_of_a_killed_process_is_nobodys(tmp_path: Path) -> None:
+    """Of this machine: of another one it stands until it is old."""
+    words = [sys.executable, "-c", LEFT, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"here\n"
+        with following(str(tmp_path)) as mine:
+            assert not mine.is_alone()
+            other.kill()
+            other.wait()
+            assert mine.is_alone()
+            marks_there = (tmp_path / "followers").glob("*.json")
+            (mark,) = (path for path in marks_there if path.stem != mine._name)
+            marks = [mark.read_text()]
+            marks.append(marks[0].replace('"machine": "', '"machine": "0'))
+            marks += ["{}", "[]", '{"process": -1, "machine": 0}', marks[0].replace(".", "")]
+            alone = []
+            for text in marks:
+                mark.write_text(text)
+                alone.append(mine.is_alone())
+            assert alone == [True, False, False, False, False, False]
+
+
+LEFT = """
+import sys, time
+from adapt.cluster.followers import following
+with following(sys.argv[1]):
+    print("here", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_job_whose_submission_was_cut_off_is_stopped_when_it_appears(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(Known):
+        asked = 0
+
+        def get_job_status(self, job_id: str) -> object:
+            self.asked += 1
+            self.statuses |= {"a": "PENDING"} if self.asked == 2 else {}
+            return super().get_job_status(job_id)
+
+        def stop_job(self, job_id: str) -> None:
+            self.statuses[job_id] = "STOPPED"
+
+    jobs._stop(Slow(), "a")
+    assert capsys.readouterr().out == "stopped a\n"
+    monkeypatch.setattr(jobs, "APPEARS_S", 0.0)
+    jobs._stop(Known(), "b")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_job_whose_result_is_there_does_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -637,6 +689,7 @@ def test_what_a_job_keeps_is_there_for_the_next_one(
 
 def test_where_curves_go_is_no_part_of_the_work() -> None:
     work = {"stage": "train", "params": {"train": {"steps": 1}}, "inputs": {}, "code": "0"}
+    work |= {"outside": {}}
     plain = submit.StageJob(**work, logger=None)
     logged = submit.StageJob(**work, logger={"uri": "http://a", "run_id": "1", "prefix": ""})
     assert plain.name == logged.name != submit.StageJob(**work | {"code": "1"}, logger=None).name

@@ -166,13 +166,14 @@ def test_links_pipes_and_sparse_files(tmp_path):
     refused(lambda: storage.collect(str(folder), tmp_path / "target"), tmp_path)
 
 
-JOB = StageJob(stage="train", params={"train": {}}, inputs={}, code="0", logger=None)
+JOB = StageJob(stage="train", params={"train": {}}, inputs={}, outside={}, code="0", logger=None)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"inputs": {"../x": "memory://b/inputs/0"}},
+        {"outside": {"../x": "memory://b/inputs/0"}},
         {"params": {"train": {"steps": 1}}},
         {"code": "1"},
         {"stage": "os"},

@@ -12,6 +12,7 @@ process groups of their own, so what belongs to this head is recognised by a mar
 processes inherit through their environment.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -78,6 +79,15 @@ class RayHead(RayNode):
     address: str
     gcs: str
     env: dict[str, str]
+
+    def jobs(self) -> dict[str, str]:
+        """The status of every job that it has had, by its name."""
+        token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+        headers = {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"{self.address}/api/jobs/", headers=headers)
+        with urllib.request.urlopen(request, timeout=limits.STEP_S) as answer:
+            found = json.loads(answer.read())
+        return {one["submission_id"]: one["status"] for one in found if one["submission_id"]}
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:
