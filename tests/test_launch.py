@@ -162,6 +162,11 @@ def test_a_term_of_the_loss_may_weigh_nothing(weight: str) -> None:
     ("stage", "changes", "sent"),
     [
         ("train", {}, ("base/model", "pairs/pairs.parquet", "pairs/plain.parquet")),
+        (
+            "train",
+            {"validation": 9},
+            ("base/model", "pairs/pairs.parquet", "pairs/plain.parquet", "data/splits"),
+        ),
         ("pairs", {}, ("data/splits", "base/model")),
         ("answer", {}, ("data/splits", "base/model", "train/model")),
         ("base", {}, None),
