@@ -20,7 +20,7 @@ from typing import Any
 
 from adapt.data.schema import Example, open_images
 from adapt.data.tables import read_split
-from adapt.generation.chosen import Known
+from adapt.generation.known import Known
 from adapt.generation.settings import SteerConfig
 from adapt.metrics import chair
 from adapt.serving import bundle

@@ -12,8 +12,8 @@ of the validation split. Every seed has a chain of its own, which ends
 1. when its pictures have run out: a round takes `pairs.images` of them, and a part of that would
    be another training than those before it;
 2. with the first round that is not better than all before it, by the rule that chooses elsewhere,
-   too (`adapt.generation.chosen.best`): the lowest Hal among those that keep Cover and yes/no F1 of
-   the base. Plain answers are what counts, as they are for the gate.
+   too (`adapt.generation.choosing.best`): the lowest Hal among those that keep Cover and yes/no F1
+   of the base. Plain answers are what counts, as they are for the gate.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from adapt import params
 from adapt.data.schema import read_vocabulary
-from adapt.generation.chosen import best
+from adapt.generation.choosing import best
 from adapt.generation.settings import Steering
 from adapt.metrics.measures import OBJECTS
 from adapt.pairs.sample import pictures_of

@@ -165,6 +165,11 @@ JUDGE = {"url": "https://judge.example/v1", "model": "m", "key": "JUDGE_KEY"}
     ("stage", "changes", "sent"),
     [
         ("train", {}, ("base/model", "pairs/pairs.parquet", "pairs/plain.parquet")),
+        (
+            "train",
+            {"validation": 9},
+            ("base/model", "pairs/pairs.parquet", "pairs/plain.parquet", "data/splits"),
+        ),
         ("pairs", {}, ("data/splits", "base/model")),
         ("answer", {}, ("data/splits", "base/model", "train/model")),
         ("base", {}, None),

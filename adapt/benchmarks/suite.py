@@ -9,14 +9,13 @@ import base64
 import binascii
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
 from adapt.benchmarks.settings import Benchmark, Name
+from adapt.data.lots import Unit, alone, drawn
 from adapt.data.schema import Example
 from adapt.params import InputError, require
 from adapt.score.content import read_bytes
@@ -26,7 +25,6 @@ SHORT = "\nAnswer the question using a single word or phrase."
 """What LLaVA-1.5 (arXiv 2310.03744) is asked after a question with a short answer."""
 YES_OR_NO = 128  # tokens: what LLaVA's loader of short questions allows
 DESCRIPTION = 512  # tokens: OPERA's, which many papers' descriptions are limited to
-Unit = Callable[[Example], str]
 LONGEST_NAME = 1000  # characters; what is longer is the picture itself
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
@@ -166,16 +164,12 @@ def without_pictures(cells: Mapping[str, Any]) -> dict[str, Any]:
 # ---- which questions are asked -----------------------------------------------------------------
 
 
-def _alone(question: Example) -> str:
-    return question.id
-
-
 def finished(
     suite: Suite,
     benchmark: Benchmark,
     missing: Mapping[str, str],
     looked: Sequence[Path],
-    unit: Unit = _alone,
+    unit: Unit = alone,
 ) -> Suite:
     """The suite with what `limit` and `partial` leave of it.
 
@@ -202,18 +196,6 @@ def finished(
     pictures = {"questions": len(asked), "pictures": len({one.image_id for one in asked})}
     fingerprint = {**suite.fingerprint, **pictures}
     return replace(suite, questions=asked, notes=tuple(notes), fingerprint=fingerprint)
-
-
-def drawn(asked: Sequence[Example], limit: int, seed: int, unit: Unit = _alone) -> list[Example]:
-    """So many questions in their order, each by a draw of its own: a larger limit adds to them.
-
-    Those of one `unit` come together; the last unit may exceed the limit.
-    """
-    sizes = Counter(map(unit, asked))
-    order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
-    before = accumulate((sizes[name] for name in order), initial=0)
-    chosen = {name for name, count in zip(order, before, strict=False) if count < limit}
-    return [one for one in asked if unit(one) in chosen]
 
 
 def fingerprint(paths: Sequence[Path]) -> dict[str, Any]:

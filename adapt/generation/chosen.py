@@ -6,8 +6,7 @@ changes: one number suits the base or the tuned model (docs/log.md). So for each
 1. every rule of `steer.grid` describes the same pictures of the validation split. Answers are kept
    by what they depend on (`kept.py`), so that one more rule costs its own answers alone;
 2. the rule with the lowest Hal is taken among those that keep the Cover of the model's own plain
-   descriptions [ours]: a model that says less hallucinates less. The learning rates of a
-   comparison's arms are chosen by the same function, `best`.
+   descriptions (`choosing.py`).
 
 Answers of a few words have no part in it: they end before steering begins. Where nobody knows what
 is in the pictures, nothing can be chosen and the first rule of the grid is taken. Writes
@@ -20,46 +19,28 @@ Whoever wants to know how a model is steered reads the latter.
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapt import params
-from adapt.benchmarks.suite import drawn
-from adapt.data.schema import Example, Vocabulary, read_vocabulary
-from adapt.data.tables import read_split
+from adapt.data.lots import drawn
+from adapt.generation.choosing import best
+from adapt.generation.known import Known
 from adapt.generation.settings import Config, SteerConfig, Steering
 from adapt.metrics import chair
 from adapt.metrics.measures import OBJECTS
-from adapt.metrics.split import own_words
 from adapt.names import one_line
 from adapt.params import InputError
 
 if TYPE_CHECKING:
     from adapt.generation.bench import Bench
 
-KEPT = {"cover": 1.0, "pope_f1": 1.0}  # points that a choice may cost on validation
 ADVICE = "write a value there, such as 1.2 for alpha (--steer 1.2)"
 FIGURES = ("hal", "chair_i", "cover")
 COLUMNS = ("arm", "chosen", *SteerConfig.model_fields, *FIGURES, "descriptions")
 """Of steering.csv; percent. A row is a rule, its figures empty where nothing had to be measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """Questions for descriptions of validation pictures whose objects are known, and the words."""
-
-    rows: Sequence[Example]
-    words: Vocabulary
-
-    @classmethod
-    def of(cls, splits: Path) -> "Known":
-        """Those of a folder of splits; none where nobody knows what is in the pictures."""
-        every = read_split(splits / "validation.parquet")
-        rows = [row for row in every if row.kind == "describe" and row.objects is not None]
-        named = read_vocabulary(splits / "vocabulary.json")
-        return cls(rows=rows, words=named or Vocabulary(objects=own_words(every), colours=()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,26 +76,6 @@ def choose(bench: "Bench", arm: str, config: Config, known: Known) -> Choice:
     rule = steering.rules[best(list(tried.values()), plain)]
     print(one_line(f"{arm} is steered with {rule.told}: {_told(plain, tried[rule])}"), flush=True)
     return Choice(rule=rule, tried=tried, descriptions=len(rows))
-
-
-def best(trials: Sequence[Mapping[str, float]], reference: Mapping[str, float]) -> int:
-    """Position of the lowest Hal among those that keep what `KEPT` names, else of the least loss.
-
-    Of equal ones the first. What was not measured of both is not asked for.
-
-    >>> base = {"hal": 30.0, "cover": 95.0, "pope_f1": 94.0}
-    >>> kept = {"hal": 14.0, "cover": 94.5, "pope_f1": 95.0}
-    >>> lost = {"hal": 9.0, "cover": 95.0, "pope_f1": 86.0}
-    >>> best([kept, lost], base), best([lost, {"hal": 20.0, "cover": 90.0, "pope_f1": 94.0}], base)
-    (0, 1)
-    """
-
-    def order(metrics: Mapping[str, float]) -> tuple[float, float]:
-        shared = [key for key in KEPT if key in reference and key in metrics]
-        losses = [reference[key] - metrics[key] - KEPT[key] for key in shared]
-        return max([0.0, *losses]), metrics["hal"]
-
-    return min(range(len(trials)), key=lambda i: order(trials[i]))
 
 
 def _figures(bench: "Bench", arm: str, rule: SteerConfig | None, known: Known) -> dict[str, float]:

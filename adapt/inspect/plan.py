@@ -90,6 +90,7 @@ def disk(subject: Subject, plans: Plans, machine: Machine) -> dict[str, int]:
     config, saved = plans.train, SAVED.get(plans.train.save_dtype, subject.stored.itemsize)
     plan = pass_of(subject, config, plans.answer.max_new_tokens, machine)
     one = training.checkpoint(subject.sizes, plan)
+    one += memory.FP32 * plan.trained if config.validation else 0  # the best weights so far
     kept = one * (3 if config.workers else 2)
     return {"checkpoint": one, "kept": kept, "result": memory.weights(subject.sizes, saved)}
 

@@ -24,6 +24,7 @@ from adapt.preference.rehearsal import PlainCollator, Rehearsal
 from adapt.preference.settings import Config
 from adapt.preference.targets import BoxTargets
 from adapt.preference.trainer import AdaptTrainer, Weights
+from adapt.preference.validation import Validation
 
 
 def build_trainer(
@@ -34,10 +35,11 @@ def build_trainer(
     cache: ReferenceCache,
     output: Path,
     plain: Path | None = None,
+    validation: Validation | None = None,
 ) -> tuple[AdaptTrainer, parts.Parts]:
     """Model, data, collator, reference and TRL configuration of one worker; and what it trains.
 
-    `plain` is the file of plain rows, needed where `w_keep` is above 0.
+    `plain`: the file of plain rows, where `w_keep` is above 0. `validation`: see `StepTrainer`.
     """
     logging.disable_progress_bar()
     # Ray gives a worker's process one thread. The stage's own process has what it was given.
@@ -64,6 +66,7 @@ def build_trainer(
         peft_config=lora,
         weights=weights,
         rehearsal=_rehearsal(config, processor, ends, plain),
+        validation=validation,
         anchor_tokens=config.anchor.anchor_tokens,
         attn_layers=config.attn_layers,
         attn_target=config.attn_target,

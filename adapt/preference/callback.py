@@ -4,7 +4,7 @@ import datetime
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from transformers import TrainerCallback
 from adapt.names import one_line
 from adapt.preference import shards
 from adapt.preference.checkpoints import Checkpoints
-from adapt.progress import History, Log
+from adapt.preference.validation import is_point
+from adapt.progress import History, Log, unlogged
 
 # Wall-clock times, and counters that start again on resume, belong to no curve that must come out
 # the same.
@@ -45,9 +46,13 @@ class ReportCallback(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any
     ) -> None:
         """One point of every curve; a line of progress every few seconds."""
-        if not logs or "loss" not in logs:
+        point, step = curve_point(logs or {}), state.global_step
+        if is_point(point) and state.is_world_process_zero:
+            self._log(step, point)
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in point.items())
+            print(one_line(f"train: step {step}/{self._steps}, {figures}"), file=sys.stderr)
+        if "loss" not in point:
             return
-        point, step = curve_point(logs), state.global_step
         if not math.isfinite(point["loss"]):  # the mean over all workers: they stop together
             raise FloatingPointError(f"the loss is {point['loss']} at step {step}")
         if not state.is_world_process_zero:
@@ -94,8 +99,8 @@ class Pace:
 
 def write_history(entries: Entries, path: Path) -> None:
     """The trainer's log history as the CSV file of the stage."""
-    curves = History(lambda step, metrics: None)
-    for step, point in _points(entries):
+    curves = History(unlogged)
+    for step, point in (*_points(entries), *_points(entries, is_point)):
         curves(step, point)
     curves.write(path)
 
@@ -107,5 +112,7 @@ def final_metrics(entries: Entries, share: float = 0.1) -> dict[str, float]:
     return {name: sum(point[name] for point in tail) / len(tail) for name in sorted(tail[-1])}
 
 
-def _points(entries: Entries) -> list[tuple[int, dict[str, float]]]:
-    return [(int(entry["step"]), curve_point(entry)) for entry in entries if "loss" in entry]
+def _points(
+    entries: Entries, belongs: Callable[[Mapping[str, Any]], bool] = lambda entry: "loss" in entry
+) -> list[tuple[int, dict[str, float]]]:
+    return [(int(entry["step"]), curve_point(entry)) for entry in entries if belongs(entry)]

@@ -28,7 +28,7 @@ from adapt.models.device import resolve
 from adapt.names import one_line
 from adapt.pairs.table import REMAKE
 from adapt.params import require
-from adapt.preference import adapters, optimizers, parts
+from adapt.preference import adapters, optimizers, parts, validation
 from adapt.preference.build import build_trainer
 from adapt.preference.callback import ReportCallback
 from adapt.preference.checkpoints import SUMMARY, Checkpoints, LocalCheckpoints, room, whole
@@ -39,6 +39,7 @@ from adapt.preference.reference import ReferenceCache
 from adapt.preference.result import deliver, write_result
 from adapt.preference.settings import Config
 from adapt.preference.survey import FactsCache
+from adapt.preference.validation import Validation
 from adapt.preference.workers import WorkerSetup, on_ray, require_finite
 from adapt.progress import Log
 
@@ -52,12 +53,14 @@ def fit(
     log: Log,
     workspace: Path | None = None,
     plain: Path | None = None,
+    splits: Path | None = None,
 ) -> dict[str, float]:
     """Train; writes `out/model`, `out/history.csv` and `out/modules.csv`.
 
     `state` keeps reference log-probabilities for the next run, checkpoints until the run has ended,
     and its result until DVC, in `workspace`, knows it or a later one. `plain` is the file of plain
     rows, which is looked at where `w_keep` is above 0; without a row that term is left out.
+    `splits`: the folder of splits, for `validation`.
     """
     if plain is not None and (config.w_keep == 0 or not _has_rows(plain)):
         config = config.model_copy(update={"w_keep": 0.0})
@@ -70,7 +73,7 @@ def fit(
     check(config, base, pairs, plain, FactsCache(uri=f"{home}/checked", digest=digest))
     adapters.check(config, base)
     optimizers.check(config)
-    setup = _setup(config, base, pairs, plain, home, digest, log)
+    setup = _setup(config, base, pairs, plain, splits, home, digest, log)
     root = (workspace or state).resolve()
     sweep(state, root)
     with claimed(state, setup.name, root, code_key()) as training:
@@ -119,7 +122,8 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
             device = resolve(config.device)
             files = (base, pairs, setup.reference, output, plain)
-            trainer, what = build_trainer(config, device, *files)
+            asked = _validation(setup, scratch, latest)
+            trainer, what = build_trainer(config, device, *files, asked)
             for callback in _callbacks(setup, checkpoints):
                 trainer.add_callback(callback)
             is_first = trainer.is_world_process_zero()
@@ -134,7 +138,7 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             # 4. All ranks save, because Ray waits for all; rank 0 has the files. A divided model is
             #    put together by all of them.
             final.mkdir()
-            model = trainer.whole_model(base)
+            model = trainer.whole_model(base, trainer.best())
             if is_first:
                 write_result(trainer, model, what, config, base, final)
             checkpoints.save(final)
@@ -148,16 +152,21 @@ def _setup(
     base: Path,
     pairs: Path,
     plain: Path | None,
+    splits: Path | None,
     home: str,
     digest: Callable[[Path], str],
     log: Log,
 ) -> WorkerSetup:
-    digests = [digest(path) for path in (base, pairs, plain) if path is not None]
+    known = validation.known(config, splits)
+    split = None if known is None else known.file
+    digests = [digest(path) for path in (base, pairs, plain, split) if path is not None]
     # How many workers share the rows, how long one waits, and how often one tries again is no part
     # of what is trained.
     how = {"workers", "max_failures", "wait_minutes"}
+    how |= set() if known else {"validation", "max_new_tokens"}
     trained = config.model_dump(mode="json", exclude=how)
-    inputs = json.dumps([trained, *digests], sort_keys=True)
+    named = [trained, *digests] + ([dict(known.words.objects)] if known else [])
+    inputs = json.dumps(named, sort_keys=True)
     name = f"train-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
     reference = ReferenceCache(uri=f"{home}/reference", base=digests[0])
     return WorkerSetup(
@@ -165,10 +174,22 @@ def _setup(
         base=submit.share(base),
         pairs=submit.share(pairs),
         plain=None if plain is None else submit.share(plain),
+        split=None if split is None else submit.share(split),
+        words=None if known is None else known.words,
         reference=reference,
         log=log,
         name=name,
     )
+
+
+def _validation(setup: WorkerSetup, scratch: Path, latest: Path | None) -> Validation | None:
+    """What is asked at every checkpoint, with the best weights that the last one has."""
+    if setup.split is None or setup.words is None:
+        return None
+    asked = Validation.of(setup.config, submit.fetch(setup.split), setup.words, scratch)
+    if latest is not None:
+        asked.best.go_on(latest)
+    return asked
 
 
 def code_key() -> str:

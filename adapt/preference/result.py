@@ -9,13 +9,12 @@ manifest-<rank>.json    what there is: adapt/preference/manifest.py; stays behin
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from adapt.models.load import save
-from adapt.preference import adapters, manifest, movement, parts
+from adapt.preference import adapters, manifest, movement, parts, validation
+from adapt.preference.best import linked
 from adapt.preference.callback import final_metrics, write_history
 from adapt.preference.checkpoints import SUMMARY
 from adapt.preference.precision import asked_dtype
@@ -40,7 +39,8 @@ def write_result(
     history = trainer.state.log_history
     write_history(history, folder / "history.csv")
     parts.write(what.table, folder / "modules.csv")
-    summary = {**final_metrics(history), **what.metrics(), **movement.metrics(found)}
+    kept = validation.chosen(history)
+    summary = {**final_metrics(history), **what.metrics(), **movement.metrics(found), **kept}
     (folder / SUMMARY).write_text(json.dumps(summary))
 
 
@@ -53,10 +53,5 @@ def deliver(final: Path, out: Path) -> dict[str, float]:
     metrics = json.loads((final / SUMMARY).read_text())
     for path in sorted(final.rglob("*")):
         if path.is_file() and path.name != SUMMARY and not manifest.is_manifest(path):
-            target = out / path.relative_to(final)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, target)
-            except OSError:
-                shutil.copy2(path, target)
+            linked(path, out / path.relative_to(final))
     return metrics

@@ -113,8 +113,10 @@ class Config(Settings):
     save_dtype: SaveDtype
     gradient_checkpointing: bool
     checkpoint_every: Count
+    validation: Natural
     log_every: Count
     device: Shared[Device]
+    max_new_tokens: Shared[Count]
     anchor: Shared[AnchorConfig]
     seed: Shared[Seed]
 

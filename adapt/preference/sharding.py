@@ -18,7 +18,8 @@ transformers keeps for models that were divided by `from_pretrained`: the model 
 placement and of its gradients, and nothing wraps it.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from adapt.models.load import load_model
 from adapt.models.roles import blocks
 from adapt.params import InputError
 from adapt.preference import adapters, shards
+from adapt.preference.best import Best
 
 
 def divide(model: nn.Module, device: torch.device) -> None:
@@ -98,6 +100,32 @@ class ShardTrainer(DPOTrainer):
         """Gradients are divided after every pass: kept until the last one, they would be whole."""
         return nullcontext()
 
+    @contextmanager
+    def _speaking(self) -> Iterator[Any]:
+        """The model as text is made with it, inside the block.
+
+        Of a divided model all processes make the same number of passes: who has said all goes on
+        until the others have, too, and what comes behind its ends belongs to no answer.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        inner = model.get_base_model() if isinstance(model, peft.PeftModel) else model
+        if not self.is_sharded:
+            yield inner
+            return
+        model.unshard()  # what lies outside of blocks: the pass begins inside of the adapters
+        inner._has_unfinished_sequences = self._has_unfinished
+        try:
+            yield inner
+        finally:
+            del inner._has_unfinished_sequences
+            let_go(model)
+
+    def _has_unfinished(self, this_peer_finished: bool, *_: Any, **__: Any) -> bool:
+        """Whether an answer of any process goes on; `generate` asks before every pass."""
+        flag = torch.tensor(float(not this_peer_finished), device=self.accelerator.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -151,22 +179,20 @@ class ShardTrainer(DPOTrainer):
 
     # ---- the result ----------------------------------------------------------------------------
 
-    def whole_model(self, base: Path) -> Any:
+    def whole_model(self, base: Path, best: Best | None = None) -> Any:
         """The trained model, undivided; with adapters it still has them.
 
         All processes take part. One that was divided is on the CPU of the first process, and None
-        at the others.
+        at the others. `best`: weights of the first process that it has instead of the latest.
         """
-        model = self.accelerator.unwrap_model(self.model)
+        model, is_first = self.accelerator.unwrap_model(self.model), self.is_world_process_zero()
         if not self.is_sharded:
+            if best is not None and is_first:
+                best.fill(model)
             return model
         # 1. One tensor after another is put together; the first process keeps it.
-        kept: dict[str, Tensor] = {}
-        is_first = self.is_world_process_zero()
-        for name, parameter in self._trained().items():
-            tensor = parameter.detach().full_tensor()
-            if is_first:
-                kept[name] = tensor.cpu()
+        tensors = self._whole_tensors() if best is None else ()
+        kept = {name: tensor.cpu() for name, tensor in tensors if is_first}
         if not is_first:
             return None
         # 2. All others are as they were.
@@ -176,7 +202,15 @@ class ShardTrainer(DPOTrainer):
         parameters = dict(fresh.named_parameters())
         for name, tensor in kept.items():
             parameters[name].data.copy_(tensor)
+        if best is not None:
+            best.fill(fresh)
         return fresh
+
+    def _whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """What is trained, one tensor after another, undivided; all processes take part."""
+        for name, parameter in self._trained().items():
+            tensor = parameter.detach()
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 SCHEDULE = "scheduler.pt"

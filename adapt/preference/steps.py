@@ -15,12 +15,15 @@ from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
+from transformers import TrainerCallback
 
 from adapt.models.load import load_model
 from adapt.preference import shards
+from adapt.preference.best import Best
 from adapt.preference.collate import IDS, PASS, REFERENCE
 from adapt.preference.losses import Weights
 from adapt.preference.sharding import ShardTrainer
+from adapt.preference.validation import Validation, best_of
 
 
 class StepTrainer(ShardTrainer):
@@ -28,13 +31,19 @@ class StepTrainer(ShardTrainer):
 
     Args:
         weights: of the loss terms; they say which passes a step makes.
+        validation: what is asked at every checkpoint; None to take the last one.
     """
 
     train_dataset: Dataset
+    control: Any
 
-    def __init__(self, *args: Any, weights: Weights, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, weights: Weights, validation: Validation | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.weights = weights
+        self.weights, self.validation = weights, validation
+        if validation is not None:
+            self.add_callback(_Base(self, validation))
         self._step: list[tuple[list[str], Tensor]] = []  # the rows and the loss of each part of it
 
     def training_step(
@@ -101,6 +110,40 @@ class StepTrainer(ShardTrainer):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """With what the validation finds, and the best weights so far."""
+        if self.validation is None:
+            return super()._save_checkpoint(*args, **kwargs)
+        self.validate(self.validation)
+        super()._save_checkpoint(*args, **kwargs)
+        if self.is_world_process_zero():
+            name = f"checkpoint-{self.state.global_step}"
+            self.validation.best.accompany(Path(self.args.output_dir) / name)
+
+    def validate(self, validation: Validation) -> None:
+        """A point of the validation's curves; the weights are kept where they are the best."""
+        # 1. The steps that follow see the modes and random states that they would have seen.
+        is_training, device = self.model.training, self.args.device
+        cards = [device] if device.type == "cuda" else []
+        self.model.eval()
+        with torch.random.fork_rng(cards), self.accelerator.autocast(), self._speaking() as model:
+            figures = validation.figures(model, self.processing_class, self.accelerator)
+        self.model.train(is_training)
+        # 2. Into the history, as transformers' own points.
+        state = self.state
+        state.log_history.append({**figures, "step": state.global_step})
+        self.control = self.callback_handler.on_log(self.args, state, self.control, figures)
+        # 3. All processes have the same history, in which the base comes first.
+        best = best_of(state.log_history)
+        if best is not None and best["step"] == state.global_step:
+            validation.best.keep(self._whole_tensors(), self.is_world_process_zero())
+
+    def best(self) -> Best | None:
+        """The weights of the best checkpoint; None where that is the last one, or none was."""
+        best = best_of(self.state.log_history)
+        is_last = best is None or best["step"] == self.state.global_step
+        return None if is_last or self.validation is None else self.validation.best
+
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
@@ -118,3 +161,15 @@ class StepTrainer(ShardTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints are runtime state, not a release: no card."""
+
+
+class _Base(TrainerCallback):
+    """Validates the base as a training begins; one that goes on knows it from its history."""
+
+    def __init__(self, trainer: StepTrainer, validation: Validation) -> None:
+        self._trainer, self._validation = trainer, validation
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the first step."""
+        if state.global_step == 0:
+            self._trainer.validate(self._validation)

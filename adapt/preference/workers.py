@@ -14,6 +14,7 @@ from typing import Any
 from adapt.cluster import submit
 from adapt.cluster.local import ray_here
 from adapt.cluster.waiting import followed
+from adapt.data.schema import Vocabulary
 from adapt.files import whole_folder
 from adapt.models.settings import Device
 from adapt.names import one_line
@@ -27,15 +28,18 @@ from adapt.progress import Log
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What a worker needs; `base`, `pairs` and `plain` are for `submit.fetch`.
+    """What a worker needs; `base`, `pairs`, `plain` and `split` are for `submit.fetch`.
 
-    `plain` is None where no plain rows are rehearsed; `name` is the run's.
+    `plain` is None where no plain rows are rehearsed, `split` and `words`, the validation split and
+    its words of objects, where nothing is validated; `name` is the run's.
     """
 
     config: Config
     base: str
     pairs: str
     plain: str | None
+    split: str | None
+    words: Vocabulary | None
     reference: ReferenceCache
     log: Log
     name: str

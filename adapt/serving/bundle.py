@@ -22,6 +22,7 @@ from adapt import params
 from adapt.data.schema import read_vocabulary
 from adapt.generation import asked, chosen
 from adapt.generation.asked import AnsweredAs
+from adapt.generation.known import Known
 from adapt.generation.settings import SteerConfig
 from adapt.metrics import detection
 from adapt.metrics.detection import Detector
@@ -86,7 +87,7 @@ def compose(results: Path, which: Model, data: str, folder: Path) -> Served:
         warned_by=by,
     )
     # 3. The words that name things; without known things there is no detector either.
-    known = chosen.Known.of(results / "data" / "splits")
+    known = Known.of(results / "data" / "splits")
     if known.words.objects:
         words = json.dumps(dataclasses.asdict(known.words), indent=2, ensure_ascii=False)
         (out / "vocabulary.json").write_text(f"{words}\n", encoding="utf-8")

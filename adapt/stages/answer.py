@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from adapt.benchmarks.suite import Suite
     from adapt.data.schema import Example
     from adapt.generation.bench import Bench, Tables
-    from adapt.generation.chosen import Known
     from adapt.generation.crew import Crew
+    from adapt.generation.known import Known
 
 
 def inputs(config: Config) -> tuple[str, ...]:
@@ -67,11 +67,12 @@ def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Let both models answer; see the module docstring."""
     from adapt.cluster.fan import crew
     from adapt.cluster.local import is_sent
-    from adapt.generation import benched, chosen
+    from adapt.generation import benched
+    from adapt.generation.known import Known
 
     # 1. What is asked is read before a model is: a missing picture is told at once.
     suites = benched.suites(config, is_rehearsed=is_sent())
-    known = chosen.Known.of(results / "data" / "splits")
+    known = Known.of(results / "data" / "splits")
     # 2. Who answers: this process, or actors.
     with crew(config.actors, config.actor_cpus, config.device, "answer") as others:
         return _answered(config, results, out, suites, known, others)
@@ -133,7 +134,7 @@ def open_bench(
 
 def _asked(config: Config, rows: "Sequence[Example]") -> "Sequence[Example]":
     """So many of the rows as `answer.questions` has."""
-    from adapt.benchmarks.suite import drawn
+    from adapt.data.lots import drawn
 
     limit = config.questions
     return drawn(rows, limit, config.seed) if 0 < limit < len(rows) else rows

@@ -9,7 +9,7 @@ from dataclasses import replace
 from prefect.logging import get_run_logger
 
 from adapt import params
-from adapt.generation.chosen import KEPT, best
+from adapt.generation.choosing import KEPT, best
 from adapt.metrics.measures import OBJECTS
 from adapt.names import one_line
 from adapt.params import InputError

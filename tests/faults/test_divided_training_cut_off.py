@@ -39,7 +39,7 @@ DRIVER = """
         log = CutLog(asked.pop("cut"))
         config = settings(**asked)
         (out / "out").mkdir(exist_ok=True)
-        fit(config, base, pairs, out / "out", out / "state", log, plain=plain)
+        fit(config, base, pairs, out / "out", out / "state", log, plain=plain, splits=inputs)
 """
 
 

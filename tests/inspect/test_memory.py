@@ -230,6 +230,8 @@ def test_adapters_are_counted():
     assert training.casts(seven.sizes, plan) == 2 * plan.adapters
     assert states(seven, few.train)["projector"] == "frozen"
     assert states(seven, few.train)["decoder"] == f"adapters of rank 4: {plan.adapters:,} weights"
+    asked = dataclasses.replace(few, train=few.train.model_copy(update={"validation": 9}))
+    assert disk(seven, asked, imagined(80))["checkpoint"] == 16 * plan.adapters, "and the best ones"
     kept = disk(seven, few, imagined(80))
     assert kept["checkpoint"] == 12 * plan.adapters and kept["result"] == 2 * sum(
         seven.sizes.parameters.values()

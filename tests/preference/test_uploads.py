@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import torch
 from ray.train.v2._internal.execution.storage import StorageContext
 
 from adapt.cluster import storage
 from adapt.params import InputError
+from adapt.preference.best import Best
 from adapt.preference.uploads import Uploads
 from tests.support import limits, slow_store
 
@@ -64,6 +66,23 @@ def test_work_goes_on_while_a_checkpoint_travels_and_one_goes_at_a_time(tmp_path
     uploads.end()
     limits.until(lambda: reported == [["first"], ["second"]], "arrival of both")
     assert not any((tmp_path / "work").iterdir()), "what has arrived takes no room here"
+
+
+def test_the_best_weights_travel_inside_of_a_checkpoint(tmp_path, reported):
+    best, uploads = Best(tmp_path), Uploads()
+    best.keep([("a", torch.ones(3))], is_first=True)
+    checkpoint = folder(tmp_path, "first")
+    best.accompany(checkpoint)
+    uploads.start(checkpoint)
+    uploads.end()
+    arrived, other = tmp_path / "store/train/checkpoint_2001", Best(tmp_path / "elsewhere")
+    other.go_on(arrived)
+    other.keep([("a", torch.zeros(3))], is_first=True)
+    model = torch.nn.ParameterDict({"a": torch.zeros(3)})
+    best.fill(model)
+    assert model["a"].tolist() == [1, 1, 1]
+    Best(arrived).fill(model)
+    assert model["a"].tolist() == [1, 1, 1], "new ones are new files"
 
 
 def test_an_upload_that_fails_is_one_line_and_the_one_before_stays(tmp_path, reported):

@@ -13,8 +13,9 @@ import yaml
 from adapt.data.schema import SceneObject
 from adapt.data.tables import read_split, write_split
 from adapt.generation import __main__ as generation
-from adapt.generation import batches, chosen
+from adapt.generation import batches, choosing, chosen
 from adapt.generation.bench import Bench
+from adapt.generation.known import Known
 from adapt.generation.settings import SteerConfig, SteerGrid, Steering
 from adapt.models.load import save
 from adapt.params import InputError, as_params
@@ -102,7 +103,7 @@ def test_the_rule_is_the_one_that_a_count_by_hand_chooses(results: Path, arm: st
     assert [tuple(row) for row in mine[["hal", "cover"]].to_numpy()] == [
         pytest.approx(one) for one in counted
     ]
-    kept = [one for one in counted if one[1] >= counted[0][1] - chosen.KEPT["cover"]]
+    kept = [one for one in counted if one[1] >= counted[0][1] - choosing.KEPT["cover"]]
     lowest = counted.index(min(kept))
     assert mine.chosen.tolist() == [at == lowest for at in range(len(counted))]
     assert set(mine.descriptions) == {IMAGES}
@@ -118,7 +119,7 @@ def test_answers_are_those_of_the_same_numbers_given_by_hand(results: Path, arm:
     config = ANSWER.model_copy(update={"steer": given})
     model, splits = results / STAGES[arm] / "model", results / "data" / "splits"
     bench = answer.open_bench(config, model, splits, "test")
-    one = chosen.choose(bench, arm, config, chosen.Known.of(splits))
+    one = chosen.choose(bench, arm, config, Known.of(splits))
     assert (one.rule, one.tried) == (rule, {})
     want = bench.ask(f"{arm}_steered", one.rule)
     for name in ("responses", "tokens"):
@@ -159,7 +160,7 @@ def test_without_truth_the_first_rule_is_taken_and_a_line_says_so(
 ) -> None:
     model, splits = results / STAGES[arm] / "model", results / "data" / "splits"
     bench = answer.open_bench(AUTO, model, splits, "test")
-    known = chosen.Known.of(splits)
+    known = Known.of(splits)
     unknown = dataclasses.replace(known, rows=[])
     one = chosen.choose(bench, arm, AUTO, unknown)
     assert (one.rule, one.tried) == (AUTO.steer.rules[0], {}) and not one.rule.acts

@@ -15,16 +15,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
+from adapt.data.schema import Vocabulary
 from adapt.models.load import save
 from adapt.preference.build import build_trainer
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
+from adapt.preference.validation import Validation, is_point
 from tests.support import limits
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A training; `resume` is the folder of a checkpoint."""
+    """A training; `resume` is the folder of a checkpoint, `split` and `words` what it is validated
+    on.
+    """
 
     name: str
     config: Config
@@ -32,15 +36,20 @@ class Case:
     pairs: Path
     plain: Path | None = None
     resume: Path | None = None
+    split: Path | None = None
+    words: Vocabulary | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a training has done: at each step loss, norm and gradients before clipping."""
+    """What a training has done: at each step loss, norm and gradients before clipping; and what was
+    found of the base and of checkpoints.
+    """
 
     losses: list[float]
     norms: list[float]
     gradients: list[dict[str, Tensor]]
+    points: list[dict[str, float]]
     error: str
     folder: Path
 
@@ -92,7 +101,8 @@ def _train(rank: int, case: Case, to: Path) -> None:
     to.mkdir(exist_ok=True)
     cache = ReferenceCache(uri=str(to / "reference"), base=case.name)
     files = (case.base, case.pairs, cache, to / "work", case.plain)
-    trainer, _ = build_trainer(case.config, torch.device("cpu"), *files)
+    asked = _validation(case, to / f"own-{rank}")
+    trainer, _ = build_trainer(case.config, torch.device("cpu"), *files, asked)
     trainer.args.save_total_limit = None
     norms: list[float] = []
     gradients: list[dict[str, Tensor]] = []
@@ -100,16 +110,28 @@ def _train(rank: int, case: Case, to: Path) -> None:
     resume, error, whole = None if case.resume is None else str(case.resume), "", None
     try:
         trainer.train(resume_from_checkpoint=resume)
-        whole = trainer.whole_model(case.base)
+        whole = trainer.whole_model(case.base, trainer.best())
     except (FloatingPointError, ValueError) as problem:
         error = str(problem)
     if rank == 0:
         if whole is not None:
             whole = whole.merge_and_unload() if hasattr(whole, "merge_and_unload") else whole
             save(whole, trainer.processing_class, to / "model")
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        history = trainer.state.log_history
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        points = [entry for entry in history if is_point(entry)]
         found = {"losses": losses, "norms": norms, "gradients": gradients, "error": error}
+        found |= {"points": points}
         torch.save(found, to / "found.pt")
+
+
+def _validation(case: Case, folder: Path) -> Validation | None:
+    if case.split is None or case.words is None:
+        return None
+    made = Validation.of(case.config, case.split, case.words, folder)
+    if case.resume is not None:
+        made.best.go_on(case.resume)
+    return made
 
 
 def _watch(trainer: Any, norms: list[float], gradients: list[dict[str, Tensor]]) -> None:

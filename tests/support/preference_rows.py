@@ -63,6 +63,7 @@ TRAIN = dict(
     save_dtype="auto",
     gradient_checkpointing=False,
     checkpoint_every=3,
+    validation=0,
     log_every=1,
 )
 NONE = dict.fromkeys(("vag", "dpo", "sft", "anchor", "attn"), 0.0)
@@ -75,9 +76,8 @@ def lora(rank: int = 2, **changes: Any) -> dict[str, Any]:
 
 def settings(anchor: dict[str, int] = ANCHOR, **changes: Any) -> Config:
     """The train section for `pairs`, checked as that of a params.yaml is."""
-    return load(
-        {"train": TRAIN | changes, "anchor": anchor, "device": "cpu", "seed": 1}, "train", Config
-    )
+    shared = {"anchor": anchor, "device": "cpu", "max_new_tokens": 8, "seed": 1}
+    return load({"train": TRAIN | changes, **shared}, "train", Config)
 
 
 # ---- the pair file -------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Choosing on validation: the lowest Hal that costs nothing, by hand."""
 
-from adapt.generation.chosen import best
+from adapt.generation.choosing import best
 
 PLAIN = {"hal": 30.0, "cover": 95.0}
 
