@@ -23,7 +23,7 @@ from tests.support.served import Served, served
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(limits.WHOLE_TEST_S)]
 
 # It ends when it is told to: its steps would take hours.
-TRAIN = {"workers": 1, "batch_pairs": 2, "steps": 1_000_000, "checkpoint_every": 20, "w_keep": 0.0}
+TRAIN = {"workers": 1, "batch_pairs": 2, "steps": 1_000_000, "checkpoint_every": 5, "w_keep": 0.0}
 STAGES = {
     "train": {"cmd": "python -m adapt.stages.train", "outs": ["results/train/model"]},
 }
@@ -32,7 +32,7 @@ AT_WORK = ("-m adapt.cluster.remote", "RayTrainWorker", "TrainController")
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[RayHead]:
-    with ray_head() as running:
+    with ray_head(variables={"RAY_worker_niceness": "0"}) as running:
         yield running
     assert running.processes() == []
 
