@@ -156,11 +156,13 @@ def stream(
         return process.returncode, list(last)
     finally:
         ending(process.pid)
-        # What it has said of its end, as that its job on a cluster is stopped.
-        for line in _all_there_is(pipe, lines):
-            emit(line)
-        process.stdout.close()
-        process.wait()
+        try:
+            # What it has said of its end, as that its job on a cluster is stopped.
+            for line in _all_there_is(pipe, lines):
+                emit(line)
+        finally:
+            process.stdout.close()
+            process.wait()
 
 
 def _output(process: Popen[bytes], pipe: int, lines: Lines) -> Iterator[str]:

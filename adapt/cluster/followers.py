@@ -16,10 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from adapt.cluster import storage
-from adapt.environment import is_alive
 from adapt.files import storage_errors
 from adapt.params import InputError
 
@@ -83,16 +80,31 @@ class Follower:
 
 
 def _this_process() -> dict[str, Any]:
-    began = psutil.Process().create_time()
-    return {"machine": _machine(), "process": os.getpid(), "began": began}
+    return {"machine": _machine(), "process": os.getpid(), "began": _began(os.getpid())}
+
+
+def _began(process: int) -> int | None:
+    """When a process has begun, in the kernel's ticks, which no change of the clock moves.
+
+    None for one that has ended, or that nobody has waited for yet.
+    """
+    try:
+        _, _, words = Path(f"/proc/{process}/stat").read_text().rpartition(")")
+    except OSError:
+        return None
+    state, *others = words.split()
+    return None if state == "Z" else int(others[18])
 
 
 @cache
 def _machine() -> str:
-    """What processes have in common that know each other by their numbers; "" where unknown."""
+    """What processes have in common that see each other by their numbers; "" where unknown.
+
+    Those of another user may be hidden.
+    """
     with suppress(OSError):
         boot, space = Path(_PLACES[0]).read_text(), os.readlink(_PLACES[1])
-        return hashlib.sha256(f"{boot}{space}".encode()).hexdigest()
+        return hashlib.sha256(f"{boot}{space}{os.getuid()}".encode()).hexdigest()
     return ""
 
 
@@ -100,13 +112,9 @@ def _has_ended(mark: Mapping[str, Any]) -> bool:
     """False also for a process of another machine, and for a mark that is none."""
     number, began = mark.get("process"), mark.get("began")
     is_here = mark.get("machine") == _machine() != ""
-    if not is_here or type(number) is not int or type(began) is not float or number < 1:
+    if not is_here or type(number) is not int or type(began) is not int:
         return False
-    try:
-        process = psutil.Process(number)
-        return process.create_time() != began or not is_alive(process)
-    except (psutil.NoSuchProcess, OverflowError):
-        return True
+    return _began(number) != began
 
 
 @contextmanager

@@ -246,12 +246,12 @@ def _stop(client: Any, job_id: str) -> None:
         with suppress(OSError, RuntimeError):  # out of reach, or in trouble for a moment
             status = _status(client, job_id)
             if status is None and waited > APPEARS_S:
-                return
+                break
             if status is not None and status.is_terminal():
                 print(one_line(f"stopped {job_id}"), flush=True)
                 return
             if status is not None:
                 client.stop_job(job_id)
         time.sleep(0.5)
-    advice = f"{job_id} has not ended; try `ray job stop {job_id}`"
+    advice = f"{job_id} was not seen to end; if it runs, `ray job stop {job_id}` stops it"
     print(one_line(advice), file=sys.stderr, flush=True)

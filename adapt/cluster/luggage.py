@@ -1,9 +1,9 @@
 """Files of the user's that a stage on the cluster reads, outside of `results/`, and their names.
 
 What is read of them is shared by content (`storage`), and lies in the job's folder under names that
-say nothing of this machine. The job's settings hold these names; whatever it says or writes gets
-the user's names back here. So neither where the files lie nor how they are called is part of the
-work: what they hold is.
+begin below what all of them lie in. The job's settings hold these names; whatever it says or writes
+gets the user's names back here. So where that folder lies is no part of the work: the names below
+it are, and what the files hold.
 """
 
 import json

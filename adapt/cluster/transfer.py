@@ -99,8 +99,11 @@ def sizes_of(files: Mapping[str, Path]) -> dict[str, int]:
 def missing(fs: Any, files: Mapping[str, Path], folder: str) -> dict[str, Path]:
     """Those that an upload into this folder, which is named by their content, still has to bring.
 
-    What is there with its size is whole: `upload` makes no half ones. Who reads checks contents.
+    On an object store what is there with its size is whole, and who reads it checks its content; a
+    mounted file system gets all files again.
     """
+    if is_local(fs):
+        return dict(files)
     fs.invalidate_cache()
     found = fs.find(folder, detail=True) if fs.exists(folder) else {}
     there = {

@@ -67,11 +67,22 @@ def answered(
     if rows and not size:
         size = fitting(model, processor, [prompt(row) for row in some(rows)], decoding)
 
-    def asked(part: Sequence[T]) -> Answers:
-        ids, images, questions, *others = zip(*map(prompt, part), strict=True)
-        return answer(model, processor, images, questions, decoding, ids, *others)
+    def together(part: Sequence[T]) -> Answers:
+        return asked(model, processor, part, decoding, prompt)
 
-    yield from halved(rows, size, asked, key)
+    yield from halved(rows, size, together, key)
+
+
+def asked(
+    model: nn.Module,
+    processor: Any,
+    rows: Sequence[T],
+    decoding: Decoding,
+    prompt: Callable[[T], Prompt],
+) -> Answers:
+    """The answers to the rows, all at once."""
+    ids, images, questions, *others = zip(*map(prompt, rows), strict=True)
+    return answer(model, processor, images, questions, decoding, ids, *others)
 
 
 def halved(

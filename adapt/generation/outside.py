@@ -15,12 +15,8 @@ from adapt.generation import benched, verdicts
 from adapt.generation.settings import Config
 from adapt.metrics.headline import ARMS
 
-NAMES = (
-    "truth",
-    "synonyms",
-    "similarity",
-    "lemmas",
-)  # which `answer` writes down and does not read
+# Files by which answers are scored: `answer` writes their names down and does not read them.
+NOT_READ = ("truth", "synonyms", "similarity", "lemmas")
 
 
 def of_benchmarks(config: Config) -> tuple[Outside, ...]:
@@ -34,15 +30,17 @@ def of_benchmarks(config: Config) -> tuple[Outside, ...]:
 def _of(number: int, benchmark: Benchmark, suite: Suite) -> Iterator[Outside]:
     """What the keys of one benchmark name."""
     key = ("benchmarks", number)
-    files = [*map(Path, suite.fingerprint["files"]), *_pictures(suite)]
+    read, pictures = map(Path, suite.fingerprint["files"]), _pictures(suite)
+    # A file of questions goes by `path`, wherever it lies; only pictures are divided.
     if (images := benchmark.images) is not None:
-        yield Outside((*key, "images"), images, tuple(one for one in files if _is_in(images, one)))
-        files = [one for one in files if not _is_in(images, one)]
-    yield Outside((*key, "path"), benchmark.path, tuple(files))
+        inside = [one for one in pictures if _is_in(images, one)]
+        yield Outside((*key, "images"), images, tuple(inside))
+        pictures = [one for one in pictures if not _is_in(images, one)]
+    yield Outside((*key, "path"), benchmark.path, (*read, *pictures))
     if benchmark.verdicts is not None:
         judged = tuple(map(Path, verdicts.files(benchmark, [*ARMS])))
         yield Outside((*key, "verdicts"), benchmark.verdicts, judged)
-    for name in NAMES:
+    for name in NOT_READ:
         if (path := getattr(benchmark, name)) is not None:
             yield Outside((*key, name), path)
 

@@ -69,7 +69,8 @@ def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
     """
     kinds: list[Changes] = [{}]
     if config.processes > 1 and config.shard == "none" and config.lora.bits == 16:
-        kinds.append({"shard": "fsdp"})
+        # Of the optimizers it divides AdamW alone.
+        kinds.append({"shard": "fsdp", "optimizer": "adamw"})
     if config.lora.rank == 0:
         loras = [kind | adapted(config) for kind in kinds]
         kinds += [{"optimizer": name} for name in _lighter(config, machine)] + loras

@@ -1,9 +1,9 @@
 """The ways to train a model side by side: what each takes of a card, and on which cards it fits.
 
 Full training in fp32 and under bf16 by AdamW, in fp32 by Adafactor, adapters over a base in 16 bits
-and in 4; each by so many
-workers, which hold all of the model or a share of it. Beside them what `pairs` and `answer` take.
-All else is as params.yaml has it; nothing is run, and no weights are read.
+and in 4; each by so many workers, which hold all of the model or a share of it. Beside them what
+`pairs` and `answer` take. All else is as params.yaml has it; nothing is run, and no weights are
+read.
 """
 
 import dataclasses

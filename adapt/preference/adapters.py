@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
+from adapt.cluster.local import is_sent
 from adapt.models.device import generation_dtype
 from adapt.models.load import checkpoint_dtype, load_config, load_model
 from adapt.models.roles import Role, linear_layers, role_of_parameters
@@ -69,7 +70,7 @@ def check(config: Config, base: Path) -> None:
     role_of_parameters(skeleton)
     if config.lora.rank > 0:
         adapted_layers(skeleton, config.tower, config.lora.targets)
-    if config.lora.bits == 4:
+    if config.lora.bits == 4 and not is_sent():  # a job's driver may have no GPU
         _require_nf4()
 
 

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from adapt.names import one_line
 from adapt.preference import shards
+from adapt.preference.best import BEST
 from adapt.preference.checkpoints import Checkpoints
 from adapt.preference.validation import is_point
 from adapt.progress import History, Log, unlogged
@@ -69,10 +70,16 @@ class ReportCallback(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and not self._is_size_told:
             self._is_size_told = True
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            size *= args.world_size if shards.are_in(folder) else 1  # this is one share of as many
+            whole = _bytes(folder / BEST)  # the best weights are the first process's alone
+            shares = args.world_size if shards.are_in(folder) else 1
+            size = (_bytes(folder) - whole) * shares + whole
             print(f"train: a checkpoint takes {size / 1e9:.2g} GB", file=sys.stderr)
         self._checkpoints.save(folder)
+
+
+def _bytes(folder: Path) -> int:
+    """Of all files in a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 class Pace:

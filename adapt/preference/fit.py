@@ -23,6 +23,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from adapt.cluster import storage, submit
+from adapt.cluster.local import is_sent
 from adapt.data.tables import read_split
 from adapt.models.device import resolve
 from adapt.names import one_line
@@ -72,7 +73,8 @@ def fit(
     home = (os.environ.get(submit.STORAGE) if submit.inside() else None) or str(state.resolve())
     check(config, base, pairs, plain, FactsCache(uri=f"{home}/checked", digest=digest))
     adapters.check(config, base)
-    optimizers.check(config)
+    if not is_sent():
+        optimizers.check(config)
     setup = _setup(config, base, pairs, plain, splits, home, digest, log)
     root = (workspace or state).resolve()
     sweep(state, root)
@@ -121,6 +123,7 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             output, final = scratch / "trainer", scratch / "final"
             config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
             device = resolve(config.device)
+            optimizers.check(config)  # a job's driver may have no GPU, and does not look
             files = (base, pairs, setup.reference, output, plain)
             asked = _validation(setup, scratch, latest)
             trainer, what = build_trainer(config, device, *files, asked)

@@ -112,7 +112,9 @@ class ShardTrainer(DPOTrainer):
         if not self.is_sharded:
             yield inner
             return
-        model.unshard()  # what lies outside of blocks: the pass begins inside of the adapters
+        # What lies outside of blocks: the pass begins inside of the adapters. FSDP's very first one
+        # must not be such a one, nor under `inference_mode`: it was the one that checks the head.
+        model.unshard()
         inner._has_unfinished_sequences = self._has_unfinished
         try:
             yield inner

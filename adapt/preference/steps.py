@@ -43,7 +43,7 @@ class StepTrainer(ShardTrainer):
         super().__init__(*args, **kwargs)
         self.weights, self.validation = weights, validation
         if validation is not None:
-            self.add_callback(_Base(self, validation))
+            self.add_callback(_ValidateBase(self, validation))
         self._step: list[tuple[list[str], Tensor]] = []  # the rows and the loss of each part of it
 
     def training_step(
@@ -127,7 +127,8 @@ class StepTrainer(ShardTrainer):
         cards = [device] if device.type == "cuda" else []
         self.model.eval()
         with torch.random.fork_rng(cards), self.accelerator.autocast(), self._speaking() as model:
-            figures = validation.figures(model, self.processing_class, self.accelerator)
+            speaker = (model, self.processing_class, self.accelerator)
+            figures = validation.figures(*speaker, is_divided=self.is_sharded)
         self.model.train(is_training)
         # 2. Into the history, as transformers' own points.
         state = self.state
@@ -163,7 +164,7 @@ class StepTrainer(ShardTrainer):
         """Checkpoints are runtime state, not a release: no card."""
 
 
-class _Base(TrainerCallback):
+class _ValidateBase(TrainerCallback):
     """Validates the base as a training begins; one that goes on knows it from its history."""
 
     def __init__(self, trainer: StepTrainer, validation: Validation) -> None:

@@ -8,9 +8,9 @@ keep the Cover of the base (`adapt/generation/choosing.py`). Of equal ones it is
 has learned more.
 
 What decides lies in the trainer's history, and the best weights so far in every checkpoint beside
-its own (`adapt/preference/best.py`). So a run that was cut off goes on to the same result, on
-whatever machine and with however many workers. Training itself does not notice: its steps are the
-same to the bit.
+its own (`adapt/preference/best.py`). So a run that was cut off goes on to the same choice, with
+however many workers. How many descriptions are made at once shows in the last digits of what is
+compared, as everywhere. Training itself does not notice: its steps are the same to the bit.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from adapt.data.lots import drawn
 from adapt.data.schema import Example, Vocabulary
 from adapt.data.tables import read_split
 from adapt.generation.answer import Decoding
-from adapt.generation.batches import answered, fitting, prompt_of, some
+from adapt.generation.batches import answered, asked, fitting, prompt_of, some
 from adapt.generation.choosing import best
 from adapt.generation.known import Known, described
 from adapt.metrics.chair import Counts, aggregate, count
@@ -74,16 +74,24 @@ class Validation:
         rows = drawn(described(read_split(split)), config.validation, config.seed)
         return cls(rows=rows, words=words, length=config.max_new_tokens, best=Best(folder))
 
-    def figures(self, model: Any, processor: Any, accelerator: Any) -> dict[str, float]:
-        """Points of the curves, percent; all processes take part and have the same."""
+    def figures(
+        self, model: Any, processor: Any, accelerator: Any, is_divided: bool
+    ) -> dict[str, float]:
+        """Points of the curves, percent; all processes take part and have the same.
+
+        `is_divided`: the processes share one model. Where the memory of one does not suffice then,
+        that ends all: to try again with half as much, it would have to make passes alone.
+        """
         decoding = Decoding(anchor_tokens=1, max_new_tokens=self.length)
 
         def worked(places: range) -> list[Counts]:
             rows = [self.rows[place] for place in places]
-            found = answered(
-                model, processor, rows, decoding, len(rows), prompt_of, "train.validation"
-            )
-            said = [text for _, answers in found for text in answers.texts]
+            if is_divided:
+                said = asked(model, processor, rows, decoding, prompt_of).texts
+            else:
+                with_batch = (len(rows), prompt_of, "train.validation")
+                found = answered(model, processor, rows, decoding, *with_batch)
+                said = [text for _, answers in found for text in answers.texts]
             pairs = zip(said, rows, strict=True)
             return [count(text, row, self.words) for text, row in pairs]
 

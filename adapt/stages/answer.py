@@ -56,11 +56,9 @@ def outside(config: Config) -> tuple[Outside, ...]:
 
 
 def at_home(config: Config) -> str:
-    """Why it cannot go to a cluster: a judge's key stays with the person whose it is."""
-    asked = [one.called for one in config.benchmarks if one.judge is not None]
-    return f"asks the judge of {', '.join(asked)} from this machine, which has its key" * bool(
-        asked
-    )
+    """Why it cannot go to a cluster, "" where it can: a judge's key stays with its owner."""
+    judged = ", ".join(one.called for one in config.benchmarks if one.judge is not None)
+    return f"asks the judge of {judged} from this machine, which has its key" if judged else ""
 
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:

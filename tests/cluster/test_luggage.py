@@ -106,6 +106,18 @@ def test_only_pictures_that_are_asked_about_travel_and_only_once(
     assert len([*(tmp_path / "job").rglob("*.jpg")]) == 4
 
 
+def test_a_file_of_questions_may_lie_among_the_pictures(
+    ws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = made.pope(ws / "POPE").rename(ws / "POPE/val2014/questions.json")
+    path = str(file.relative_to(ws))
+    asked = config({"name": "pope", "path": path, "images": "POPE/val2014"})
+    want = contents([registry.read(one) for one in asked.benchmarks])
+    _, sent = travelled(asked, ws, tmp_path / "job")
+    monkeypatch.chdir(tmp_path / "job")
+    assert contents(benched.suites(sent, is_rehearsed=True)) == want
+
+
 def test_the_work_is_what_files_hold_and_not_where_they_lie(ws: Path, tmp_path: Path) -> None:
     jobs = tmp_path / "exchange/jobs"
     travelled(config({"name": "pope", "path": str(made.pope(ws / "a"))}), ws, tmp_path / "one")
@@ -159,11 +171,13 @@ def test_an_upload_that_broke_off_goes_on(
     files = {f"{number}.jpg": tmp_path / f"{number}.jpg" for number in range(5)}
     for number, path in enumerate(files.values()):
         path.write_bytes(b"%d" % number)
-    for exchange in (f"memory://{tmp_path.name}", str(tmp_path / "exchange")):
+    # A mounted file system may have kept a size and lost what was written.
+    left = {f"memory://{tmp_path.name}": ", 2 of them missing", str(tmp_path / "exchange"): ""}
+    for exchange, begun in left.items():
         key = storage.digest(files)
         storage.upload(*_at(f"{exchange}/inputs/{key}", dict([*files.items()][:3])))
         uri = storage.put(files, "val2014", exchange)
-        said = "val2014: 5 files, 0.0 MB, 2 of them missing: uploading to"
+        said = f"val2014: 5 files, 0.0 MB{begun}: uploading to"
         assert said in capsys.readouterr().out
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         assert storage.digest(storage.files_of(storage.fetch(uri))) == key

@@ -497,7 +497,9 @@ def test_a_job_that_cannot_be_stopped_is_told(
 ) -> None:
     monkeypatch.setattr(jobs, "STOP_LIMIT_S", 0.1)
     jobs._stop(Away(), "a")
-    assert capsys.readouterr().err == "a has not ended; try `ray job stop a`\n"
+    assert (
+        capsys.readouterr().err == "a was not seen to end; if it runs, `ray job stop a` stops it\n"
+    )
 
 
 class Away:

@@ -1,6 +1,7 @@
 """What is worked out, against what tensors really take, and against hand counts."""
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from adapt.inspect.machine import GIB, Machine, imagined, machine
 from adapt.inspect.passes import Pass
 from adapt.inspect.plan import disk, estimates
 from adapt.inspect.sizes import Stack, sizes_of
-from adapt.inspect.train_plan import pass_of, states
+from adapt.inspect.train_plan import _changes, pass_of, states
+from adapt.preference.settings import Optimizer
 from tests.support.families import CASES, built, inputs, picture
 from tests.support.inspected import plans
 
@@ -211,6 +213,16 @@ def test_the_mildest_change_that_fits_is_advised():
         train = estimates(seven, lora, imagined(size))["train"]
         assert train.fits == (keys == set())
         assert set(train.advice) == (keys or set()), size
+
+
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_may_be_advised_is_accepted(optimizer, lora):
+    config = plans(lora=lora, workers=2, optimizer=optimizer).train
+    tried = [*_changes(config, imagined(24))]
+    assert any("shard" in changes for changes in tried)
+    for changes in tried:
+        type(config).model_validate(config.model_dump() | changes)
 
 
 def test_workers_share_a_machine_but_not_a_gpu():
