@@ -622,7 +622,12 @@ def test_the_mark_of_a_killed_process_is_nobodys(tmp_path: Path) -> None:
             (mark,) = (path for path in marks_there if path.stem != mine._name)
             marks = [mark.read_text()]
             marks.append(marks[0].replace('"machine": "', '"machine": "0'))
-            marks += ["{}", "[]", '{"process": -1, "machine": 0}', marks[0].replace(".", "")]
+            marks += [
+                "{}",
+                "[]",
+                '{"process": -1, "machine": 0}',
+                marks[0].replace('"began": ', '"began": 0.'),
+            ]
             alone = []
             for text in marks:
                 mark.write_text(text)
