@@ -91,7 +91,7 @@ def same(a, b):
 
 def base_and_pairs(one):
     """The cells that a round's training reads."""
-    base, pairs = one.training.after
+    base, _, pairs = one.training.after
     assert pairs.folder == one.pairs.folder
     return base, pairs
 
@@ -320,7 +320,7 @@ def test_what_best_json_says_makes_the_pipeline_repeat_the_round(
     monkeypatch.setenv("ADAPT_STATE", str(tmp_path / "fresh"))
     training = cells.stage(root, content, "train")
     assert "train, seed 3" in computed([training])
-    pairs = training.after[1].folder / "pairs.parquet"
+    pairs = training.after[2].folder / "pairs.parquet"
     assert pairs.read_bytes() == (second.pairs.folder / "pairs.parquet").read_bytes()
     assert same(weights(training), weights(second.training))
 

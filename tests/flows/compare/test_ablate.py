@@ -97,7 +97,7 @@ def test_arms_share_the_stages_before_their_first_change(root, monkeypatch):
 
     def folders(name):
         of = scoring.scoring(comparison, comparison.arm(name), 3, "validation")
-        base, pairs = of.model.after
+        base, _, pairs = of.model.after
         return of.data.folder, base.folder, pairs.folder, of.model.folder, of.cell.folder
 
     full, world = folders("full"), folders("world")
