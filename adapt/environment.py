@@ -4,12 +4,15 @@
 transformers calls it first, because they read their switches when they are imported.
 """
 
+import hashlib
 import os
 import signal
+import socket
 import threading
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -191,6 +194,35 @@ def is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def began(process: int) -> int | None:
+    """When the process of this number has begun, in the kernel's ticks, which no clock moves.
+
+    None for one that has ended, or that nobody has waited for yet. Where the kernel does not say
+    it, in seconds.
+    """
+    try:
+        if not Path("/proc/self/stat").exists():
+            return round(psutil.Process(process).create_time())
+        _, _, words = Path(f"/proc/{process}/stat").read_text().rpartition(")")
+    except (OSError, psutil.Error, ValueError, OverflowError):
+        return None
+    state, *others = words.split()
+    return None if state == "Z" else int(others[18])
+
+
+@cache
+def machine() -> str:
+    """What processes have in common that see each other by their numbers.
+
+    Those of another user may be hidden, and containers share their host's name.
+    """
+    seen = [socket.gethostname(), str(os.getuid())]
+    with suppress(OSError):
+        seen.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        seen.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("/".join(seen).encode()).hexdigest()
 
 
 @contextmanager

@@ -106,3 +106,13 @@ def test_signals_are_left_alone_where_they_do_not_arrive_or_are_ignored() -> Non
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         signal.signal(signal.SIGHUP, previous)
+
+
+def test_a_process_is_known_by_when_it_began() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        then = environment.began(other.pid)
+        assert then is not None and then == environment.began(other.pid)
+        other.kill()
+        limits.until(lambda: environment.began(other.pid) is None, "that it has ended", 30)
+    assert environment.began(other.pid) is None
+    assert environment.began(-1) is environment.began(2**70) is None

@@ -6,17 +6,15 @@ clock. On the machine where a process was killed this is known at once: whoever 
 then wants to be rid of the work, is not taken for the second of two.
 """
 
-import hashlib
 import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from adapt.cluster import storage
+from adapt.environment import began, machine
 from adapt.files import storage_errors
 from adapt.params import InputError
 
@@ -25,7 +23,6 @@ FRESH_S = 45.0  # a mark older than this is nobody's
 LEAVE_S = 10.0  # how long a mark that is being renewed is waited for
 MOST = 1000  # marks that are looked at
 LARGEST = 4096  # bytes of a mark
-_PLACES = ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid")
 
 
 class Follower:
@@ -80,41 +77,16 @@ class Follower:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"machine": _machine(), "process": os.getpid(), "began": _began(os.getpid())}
-
-
-def _began(process: int) -> int | None:
-    """When a process has begun, in the kernel's ticks, which no change of the clock moves.
-
-    None for one that has ended, or that nobody has waited for yet.
-    """
-    try:
-        _, _, words = Path(f"/proc/{process}/stat").read_text().rpartition(")")
-    except OSError:
-        return None
-    state, *others = words.split()
-    return None if state == "Z" else int(others[18])
-
-
-@cache
-def _machine() -> str:
-    """What processes have in common that see each other by their numbers; "" where unknown.
-
-    Those of another user may be hidden.
-    """
-    with suppress(OSError):
-        boot, space = Path(_PLACES[0]).read_text(), os.readlink(_PLACES[1])
-        return hashlib.sha256(f"{boot}{space}{os.getuid()}".encode()).hexdigest()
-    return ""
+    number = os.getpid()
+    return {"machine": machine(), "process": number, "began": began(number)}
 
 
 def _has_ended(mark: Mapping[str, Any]) -> bool:
     """False also for a process of another machine, and for a mark that is none."""
-    number, began = mark.get("process"), mark.get("began")
-    is_here = mark.get("machine") == _machine() != ""
-    if not is_here or type(number) is not int or type(began) is not int:
+    number, then = mark.get("process"), mark.get("began")
+    if not (isinstance(number, int) and isinstance(then, int)):
         return False
-    return _began(number) != began
+    return mark.get("machine") == machine() and began(number) != then
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def share(path: Path, storage: str) -> str:
 def put(files: Mapping[str, Path], label: str, storage: str) -> str:
     """The URI of a folder with these files, by the names that they have there; `label` is said.
 
-    An upload that broke off is gone on with.
+    An upload to an object store that broke off is gone on with.
     """
     if len(files) > MOST:
         raise InputError(f"{label}: has {len(files)} files, more than the {MOST} that are taken")

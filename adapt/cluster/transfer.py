@@ -1,7 +1,7 @@
 """Files from and to a storage that others can write to: nothing that lies there is believed.
 
 Lists are bounded, names stay below their folder, files are what was announced and no links, and
-whatever is wrong is one line. What is written there is whole, and nothing is written twice.
+whatever is wrong is one line. What is written there is whole.
 """
 
 import json

@@ -7,7 +7,6 @@ explains what it has left behind, and is taken away by whoever has repaired that
 
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-
+from adapt import environment
 from adapt.registry import entries
 from adapt.tracking.races import again
 
@@ -33,9 +31,9 @@ class Mark:
 
     versions: tuple[str, ...] = ()
     at: float = 0.0
-    host: str = ""
-    pid: int = 0
-    started: float = 0.0
+    machine: str = ""
+    process: int = 0
+    began: int = 0
 
     @staticmethod
     def parsed(text: str) -> "Mark":
@@ -43,20 +41,17 @@ class Mark:
         try:
             found = json.loads(text)
             versions = tuple(map(str, found["versions"]))
-            numbers = {key: float(found[key]) for key in ("at", "started")}
-            return Mark(versions, host=str(found["host"]), pid=int(found["pid"]), **numbers)
+            numbers = {key: int(found[key]) for key in ("process", "began")}
+            return Mark(versions, float(found["at"]), str(found["machine"]), **numbers)
         except (ValueError, KeyError, TypeError):
             return Mark()
 
     @property
     def is_dead(self) -> bool:
         """Whether its process has ended; of another machine's, whether it had time enough."""
-        if self.host != socket.gethostname():
+        if self.machine != environment.machine():
             return abs(time.time() - self.at) > LASTS_S
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) > 1
-        except (psutil.NoSuchProcess, ValueError, OverflowError):
-            return True
+        return environment.began(self.process) != self.began
 
 
 @contextmanager
@@ -64,8 +59,9 @@ def mark(client: "MlflowClient", model: str, *versions: str) -> Iterator[None]:
     """Leave a mark while the block runs; it stays where the block fails or the process ends."""
     from mlflow.exceptions import MlflowException
 
-    process = psutil.Process()
-    own = Mark(versions, time.time(), socket.gethostname(), os.getpid(), process.create_time())
+    number = os.getpid()
+    began = environment.began(number) or 0
+    own = Mark(versions, time.time(), environment.machine(), number, began)
     name, key = entries.name_of(model), f"{KEY}{uuid.uuid4().hex}"
     try:
         again(client.set_registered_model_tag, name, key, json.dumps(asdict(own)))

@@ -7,11 +7,11 @@ import sys
 import time
 from dataclasses import asdict, replace
 
-import psutil
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
+from adapt import environment
 from adapt.registry.marks import KEY, LASTS_S, Mark, read
 from adapt.tracking import races
 from adapt.tracking.races import again
@@ -19,9 +19,9 @@ from adapt.tracking.races import again
 OURS = Mark(
     versions=("2", "3"),
     at=time.time(),
-    host=os.uname().nodename,
-    pid=os.getpid(),
-    started=psutil.Process().create_time(),
+    machine=environment.machine(),
+    process=os.getpid(),
+    began=environment.began(os.getpid()) or 0,
 )
 
 
@@ -37,15 +37,15 @@ def test_what_is_no_mark_explains_nothing_and_is_taken_away(text: str) -> None:
 
 def test_a_mark_is_dead_when_its_process_is() -> None:
     assert not OURS.is_dead
-    assert replace(OURS, started=OURS.started - 100).is_dead  # the number is another process's now
+    assert replace(OURS, began=OURS.began - 1).is_dead  # the number is another process's now
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert replace(OURS, pid=ended.pid).is_dead
-    assert replace(OURS, pid=2**62).is_dead
+    assert replace(OURS, process=ended.pid).is_dead
+    assert replace(OURS, process=2**62).is_dead
 
 
 def test_a_mark_of_another_machine_lasts_a_while() -> None:
-    other = replace(OURS, host="elsewhere", pid=2**30, at=time.time())
+    other = replace(OURS, machine="elsewhere", process=2**30, at=time.time())
     assert not other.is_dead
     assert replace(other, at=other.at - LASTS_S - 1).is_dead
 
