@@ -132,6 +132,16 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
+def linked(source: str | Path, target: str | Path) -> str:
+    """The file under a second name; a copy where its file system has no hard links."""
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+    return str(target)
+
+
 def delete(path: Path) -> None:
     """Remove a file, a link or a folder, as far as that is possible; links are not followed."""
     if path.is_dir() and not path.is_symlink():

@@ -5,7 +5,6 @@ every checkpoint: the checkpoint is all that outlives a machine. On a file syste
 twice and take their space once.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from adapt.files import linked
 
 BEST = "best"
 PIECE = 2**31  # bytes of a file: so much of a large model is in main memory at once
@@ -50,13 +51,13 @@ class Best:
 
     def accompany(self, checkpoint: Path) -> None:
         """Put them into a checkpoint."""
-        _linked_folder(self.path, checkpoint / BEST)
+        shutil.copytree(self.path, checkpoint / BEST, copy_function=linked)
 
     def go_on(self, checkpoint: Path) -> None:
         """Take those of a checkpoint, which stays as it is."""
         shutil.rmtree(self.path, ignore_errors=True)
         if (checkpoint / BEST).is_dir():
-            _linked_folder(checkpoint / BEST, self.path)
+            shutil.copytree(checkpoint / BEST, self.path, copy_function=linked)
 
     def fill(self, model: torch.nn.Module) -> None:
         """Give them to a model."""
@@ -69,20 +70,6 @@ class Best:
         for path in sorted(self.path.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 yield from ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
-
-
-def linked(source: Path, target: Path) -> None:
-    """A file once more: the same one, or a copy where `target` is on another file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _linked_folder(source: Path, target: Path) -> None:
-    for path in source.iterdir():
-        linked(path, target / path.name)
 
 
 def _pieces(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

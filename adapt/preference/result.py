@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adapt.files import linked
 from adapt.models.load import save
 from adapt.preference import adapters, manifest, movement, parts, validation
-from adapt.preference.best import linked
 from adapt.preference.callback import final_metrics, write_history
 from adapt.preference.checkpoints import SUMMARY
 from adapt.preference.precision import asked_dtype

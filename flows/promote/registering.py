@@ -6,7 +6,6 @@ their room once. Weights of one hash stay one version, whatever lies beside them
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pandas as pd
 from adapt import environment
 from adapt.data.schema import read_vocabulary
 from adapt.evaluation.comparison import COMPARED, change
+from adapt.files import linked
 from adapt.generation import chosen
 from adapt.metrics.headline import HEADLINES
 from adapt.metrics.measures import measure
@@ -93,15 +93,6 @@ def _complete(root: Path, config: Content, folder: Path) -> None:
     words = read_vocabulary(inside / "vocabulary.json")
     profile.made(root / "results", "tuned", detector, words, **values).write(inside)
     mlmodel.write(folder, DoorConfig.of(serve))
-
-
-def linked(source: str, target: str) -> str:
-    """The file under a second name; a copy where its file system has no hard links."""
-    try:
-        os.link(Path(source).resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
 
 
 def fresh(path: Path, text: str) -> None:
