@@ -54,7 +54,8 @@ Configuration and processor are enough; weights are not read, where there are so
   python -m adapt.inspect ./my-model --plan --shard fsdp --json | jq .plan.rows
 
   first      for each card the smallest change of section train that fits: smaller passes, then
-             checkpointing, then train.shard: fsdp, then LoRA, then its base in 4 bits
+             checkpointing, then train.shard: fsdp, then LoRA, then its base in 4 bits. Keys that
+             are auto become that by themselves, for the rows and the card of the training
   way        full training, its passes in fp32 or bf16 (what is trained is held in fp32); LoRA over
              a base as it is stored, or in 4 bits
   shard, workers, pairs
