@@ -81,6 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full, checkpointing": CHECKPOINTING,
     "full, tower": {"tower": "full"},
     "full, bf16": BF16,
+    "full, bf16, checkpointing": BF16 | CHECKPOINTING,
     "full, adafactor": {"optimizer": "adafactor"},
     "full, kept rows": KEPT,
     "full, kept distributions": KEPT | {"keep_form": "kl"},

@@ -97,7 +97,7 @@ def outside(sizes: Sizes, plan: Pass) -> int:
     """
     tokens = max(math.prod(shape) for shape in shapes(sizes, plan))
     more = (FP32 - plan.each) * (plan.adapted * sizes.decoder.inputs + plan.ranks)
-    return round(tokens * more) - training.casts(sizes, plan)
+    return round(tokens * more) - training.casts(sizes, plan, kept=True)
 
 
 def _beside(name: str, what: str, expected: int, peak: float, source: str) -> dict[str, str]:

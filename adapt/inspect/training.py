@@ -16,7 +16,7 @@ def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
     """The parts of one process at the peak of a step."""
     parts = {
         "weights": held(sizes, plan),
-        "autocast": casts(sizes, plan),
+        "autocast": casts(sizes, plan, kept=not plan.checkpointing),
         "gradients": gradients(plan),
         "optimizer": optimizer(sizes, plan),
         "activations": activations(sizes, plan),
@@ -43,13 +43,15 @@ def _shares(plan: Pass) -> int:
     return plan.processes if plan.divided else 1
 
 
-def casts(sizes: Sizes, plan: Pass) -> int:
-    """W b under autocast: the 16-bit copies of the fp32 weights, kept from forward to backward.
+def casts(sizes: Sizes, plan: Pass, kept: bool) -> int:
+    """W b under autocast: the 16-bit copies of the fp32 weights, `kept` from forward to backward.
 
     Those of a divided model as well: what autograd keeps is a copy, not the weight that is let go.
+    Else (W_outside + W_block) b: a block's go with its forward (adapt/preference/precision.py).
     """
+    share = 1 if kept else (sizes.outside + sizes.block) / sum(sizes.parameters.values())
     base = weights(sizes, plan.each) if plan.each < plan.stored else 0
-    return base + (plan.adapters * plan.each if plan.each < FP32 else 0)
+    return round(share * (base + (plan.adapters * plan.each if plan.each < FP32 else 0)))
 
 
 def gradients(plan: Pass) -> int:
@@ -119,7 +121,8 @@ def reference(sizes: Sizes, plan: Pass) -> int:
     block, _ = _block(sizes, plan)
     whole = sizes.outside * plan.stored + 2 * block if plan.divided else 0
     states = forward_work(sizes, *apart, plan.each)
-    return round(held(sizes, plan) + casts(sizes, plan) + whole + states + logits)
+    copies = casts(sizes, plan, kept=False)
+    return round(held(sizes, plan) + copies + whole + states + logits)
 
 
 def loading(sizes: Sizes, plan: Pass, file: int) -> int:

@@ -18,7 +18,7 @@ from adapt.pairs.table import read_ids, read_pairs
 from adapt.preference import adapters, optimizers, parts
 from adapt.preference.collate import GuidedCollator
 from adapt.preference.dataset import dataset
-from adapt.preference.precision import base_dtype, computes_in_bf16
+from adapt.preference.precision import base_dtype, computes_in_bf16, let_copies_go
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.rehearsal import PlainCollator, Rehearsal
 from adapt.preference.settings import Config
@@ -110,6 +110,8 @@ def _load(config: Config, base: Path, device: torch.device) -> Any:
         place = torch.device("cpu") if config.shard == "fsdp" else device
         model = load_model(base, place, base_dtype(config, base, device))
     disable_dropout_in_model(model)
+    if computes_in_bf16(config, device):
+        let_copies_go(model)
     return model
 
 

@@ -7,11 +7,14 @@ weights. What is not trained, the base under adapters, may be held in 16 bits.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from adapt.models.device import generation_dtype
 from adapt.models.load import checkpoint_dtype
+from adapt.models.roles import blocks
 from adapt.preference.settings import Config
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,6 +26,23 @@ def computes_in_bf16(config: Config, device: torch.device) -> bool:
     if config.precision == "auto":
         return generation_dtype(device) == torch.bfloat16
     return config.precision == "bf16"
+
+
+def let_copies_go(model: nn.Module) -> None:
+    """Under autocast a block's 16-bit copies of its weights go when its forward has ended.
+
+    Autocast would keep those of all blocks until the model's forward has ended, in case a weight is
+    used again. For a backward autograd has them, but where activations are computed again; then a
+    backward makes those of one block anew. Text is made with all of them kept, as every token needs
+    them.
+    """
+    for name in blocks(model):
+        model.get_submodule(name).register_forward_hook(_forget)
+
+
+def _forget(*_: Any) -> None:
+    if not torch.is_inference_mode_enabled():  # text is made in it
+        torch.clear_autocast_cache()
 
 
 def base_dtype(config: Config, base: Path, device: torch.device) -> torch.dtype:

@@ -183,6 +183,10 @@ def test_a_model_of_seven_billion_by_hand():
     trained = 6_738_939_904 + 20_979_712
     assert train.parts["optimizer"] == 8 * trained and train.parts["gradients"] >= 4 * trained
     assert train.parts["autocast"] == 2 * 7_063_427_072
+    # Computed again, of copies those of one block are there, and of what lies outside.
+    again = estimates(seven, plans(batch=16, gradient_checkpointing=True), imagined(80))["train"]
+    block, outside = seven.sizes.block, seven.sizes.outside
+    assert again.parts["autocast"] == 2 * (block + outside) < 2**30
     assert not train.fits and train.advice["train.lora.rank"] == 16
 
 
@@ -239,7 +243,7 @@ def test_adapters_are_counted():
     q = [pair for name, pair in seven.sizes.linears.items() if "language_model" in name]
     assert plan.adapters == plan.trained == 4 * sum(sum(pair) for pair in q)
     assert plan.stored == 2 and plan.each == 2  # a 16-bit base, under autocast
-    assert training.casts(seven.sizes, plan) == 2 * plan.adapters
+    assert training.casts(seven.sizes, plan, kept=True) == 2 * plan.adapters
     assert states(seven, few.train)["projector"] == "frozen"
     assert states(seven, few.train)["decoder"] == f"adapters of rank 4: {plan.adapters:,} weights"
     asked = dataclasses.replace(few, train=few.train.model_copy(update={"validation": 9}))
