@@ -72,6 +72,7 @@ def build_trainer(
         attn_target=config.attn_target,
         cache=cache,
         shard=config.shard == "fsdp",
+        offload=config.offload == "optimizer",
     )
     adapters.hold_in_float32(trainer.model)
     # It prints a dict of thirty metrics a step; `ReportCallback` prints what matters.

@@ -163,9 +163,9 @@ def _setup(
     known = validation.known(config, splits)
     split = None if known is None else known.file
     digests = [digest(path) for path in (base, pairs, plain, split) if path is not None]
-    # How many workers share the rows, how long one waits, and how often one tries again is no part
-    # of what is trained.
-    how = {"workers", "max_failures", "wait_minutes"}
+    # How many workers share the rows, how long one waits, how often one tries again, and where
+    # moments live, is no part of what is trained.
+    how = {"workers", "max_failures", "wait_minutes", "offload"}
     how |= set() if known else {"validation", "max_new_tokens"}
     trained = config.model_dump(mode="json", exclude=how)
     named = [trained, *digests] + ([dict(known.words.objects)] if known else [])

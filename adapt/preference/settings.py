@@ -55,6 +55,7 @@ Tower = Literal["auto", "frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 Shard = Literal["none", "fsdp"]
 Optimizer = Literal["adamw", "adamw_8bit", "adafactor"]
+Offload = Literal["none", "optimizer"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -90,6 +91,7 @@ class Config(Settings):
     accumulation: Count
     steps: Count
     optimizer: Optimizer
+    offload: Offload
     learning_rate: Positive
     beta: Positive
     loss_type: LossMix
@@ -167,6 +169,15 @@ class Config(Settings):
         params.require(is_whole or self.lora.bits == 16, "shard", problem)
         problem = f"fsdp divides what adamw keeps, not {self.optimizer}; set optimizer to adamw"
         params.require(is_whole or self.optimizer == "adamw", "shard", problem)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_offloaded(self) -> Self:
+        problem = (
+            f"main memory takes what adamw keeps, not {self.optimizer}; set optimizer to adamw"
+        )
+        is_adamw = self.optimizer == "adamw"
+        params.require(self.offload == "none" or is_adamw, "offload", f"{problem}, or this to none")
         return self
 
     @property
