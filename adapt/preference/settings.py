@@ -173,11 +173,9 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _can_be_offloaded(self) -> Self:
-        problem = (
-            f"main memory takes what adamw keeps, not {self.optimizer}; set optimizer to adamw"
-        )
-        is_adamw = self.optimizer == "adamw"
-        params.require(self.offload == "none" or is_adamw, "offload", f"{problem}, or this to none")
+        fits = self.offload == "none" or self.optimizer == "adamw"
+        problem = f"main memory takes adamw's moments, not {self.optimizer}'s state"
+        params.require(fits, "offload", f"{problem}; set optimizer to adamw, or offload to none")
         return self
 
     @property

@@ -186,7 +186,8 @@ def test_a_model_of_seven_billion_by_hand():
     trained = 6_738_939_904 + 20_979_712
     assert train.parts["optimizer"] == 8 * trained and train.parts["gradients"] >= 4 * trained
     assert train.parts["autocast"] == 2 * 7_063_427_072
-    assert not train.fits and train.advice["train.lora.rank"] == 16
+    assert not train.fits and train.advice["train.offload"] == "optimizer"
+    assert estimates(seven, plans(batch=16), imagined(40))["train"].advice["train.lora.rank"] == 16
 
 
 def test_the_advised_batch_is_the_largest_that_fits():
@@ -218,12 +219,17 @@ def test_the_mildest_change_that_fits_is_advised():
         assert set(train.advice) == (keys or set()), size
 
 
-@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+@pytest.mark.parametrize(
+    ("optimizer", "offload"), [*((n, "none") for n in get_args(Optimizer)), ("adamw", "optimizer")]
+)
 @pytest.mark.parametrize("lora", [False, True])
-def test_what_may_be_advised_is_accepted(optimizer, lora):
-    config = plans(lora=lora, workers=2, optimizer=optimizer).train
-    tried = [*_changes(config, imagined(24))]
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_what_may_be_advised_is_accepted(optimizer, offload, lora, is_gpu):
+    config = plans(lora=lora, workers=2, optimizer=optimizer, offload=offload).train
+    tried = [*_changes(config, dataclasses.replace(imagined(24), is_gpu=is_gpu))]
     assert any("shard" in changes for changes in tried)
+    may_move = is_gpu and not lora and offload == "none"
+    assert any(changes.get("offload") == "optimizer" for changes in tried) == may_move
     for changes in tried:
         type(config).model_validate(config.model_dump() | changes)
 
