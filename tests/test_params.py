@@ -79,7 +79,11 @@ def line_of(key: str) -> int:
             "pairs.kinds[1]: must be 'describe', 'exists' or 'colour', got 'exist'",
         ),
         ("kinds", "describe", "pairs.kinds: expected a list, got 'describe'"),
-        ("gradient_checkpointing", "0", "train.gradient_checkpointing: expected true or false"),
+        (
+            "gradient_checkpointing",
+            "0",
+            "train.gradient_checkpointing: expected auto, true or false",
+        ),
         ("width", "97", "base.scratch.width: must be divisible by heads (4), got 97"),
         ("model", "a/b", "tracking.model: must be letters, digits, spaces and . _ - only"),
         ("experiment", "' '", "tracking.experiment: must be a name that is not empty, got ' '"),

@@ -55,7 +55,8 @@ Configuration and processor are enough; weights are not read, where there are so
 
   first      for each card the smallest change of section train that fits: smaller passes, then
              checkpointing, then train.shard: fsdp, then train.offload, then LoRA, then its base in
-             4 bits
+             4 bits. Keys that are auto become that by themselves, for the rows and the card of the
+             training
   way        full training, its passes in fp32 or bf16 (what is trained is held in fp32), with what
              AdamW keeps in main memory (offload) or by Adafactor; LoRA over a base as it is
              stored, or in 4 bits

@@ -1,7 +1,7 @@
 """The report as lines for a reader; `--json` has the same facts for programs."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 UNTRIED = "by its family; there are no weights here to try it with"
@@ -88,10 +88,27 @@ def _verdict(stage: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     if stage["fits"]:
         return f"fits into {within}"
     problem = f"does not fit into {within}"
-    if not stage["advice"]:
+    advice, auto = stage["advice"], stage["auto"]
+    if not advice:
         return f"{problem}, nor with the smallest settings"
-    settings = " and ".join(f"{key}: {_yaml(value)}" for key, value in stage["advice"].items())
-    return f"{problem}; {settings} would"
+    if set(advice) <= set(auto):
+        return f"fits into {within}: {needed(advice, auto)}"
+    return f"{problem}; it does {needed(advice, auto)}"
+
+
+def needed(advice: Mapping[str, Any], auto: Collection[str]) -> str:
+    """Which settings to change, and which of them change by themselves; "" for none of either.
+
+    >>> needed({"train.lora.rank": 16, "train.accumulation": 3}, ["train.accumulation"])
+    'with train.lora.rank: 16, and train.accumulation: auto becomes 3'
+    >>> needed({"train.gradient_checkpointing": True}, [])
+    'with train.gradient_checkpointing: true'
+    """
+    asked = [f"{key}: {_yaml(value)}" for key, value in advice.items() if key not in auto]
+    found = [f"{key}: auto becomes {_yaml(advice[key])}" for key in advice if key in auto]
+    parts = [f"with {' and '.join(asked)}"] if asked else []
+    parts += [" and ".join(found)] if found else []
+    return ", and ".join(parts)
 
 
 def _yaml(value: Any) -> str:

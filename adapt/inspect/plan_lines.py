@@ -1,8 +1,9 @@
 """The table of `--plan` as lines for a reader, and as cells for other tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from adapt.inspect.lines import needed
 from adapt.inspect.machine import GIB
 from adapt.inspect.memory import total
 
@@ -21,7 +22,7 @@ def plan_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     tower = f"full training has its vision tower {_TOWER[plan['full_tower']]}"
     yield f"LoRA of rank {plan['rank']}; {tower}"
     for card, advice in plan["as_set"].items():
-        yield f"{card + ' GiB':<9}{_as_set(advice)}"
+        yield f"{card + ' GiB':<9}{_as_set(advice, plan['auto'])}"
     yield ""
     yield from _aligned(training_cells(plan))
     if plan["left_out"]:
@@ -41,17 +42,12 @@ def _rows(plan: Mapping[str, Any]) -> str:
     return f"{plan['batch_pairs']} pairs{kept} a step, prompts of {prompt} tokens, answers {answer}"
 
 
-def _as_set(advice: Mapping[str, Any] | None) -> str:
+def _as_set(advice: Mapping[str, Any] | None, auto: Collection[str]) -> str:
     if advice is None:
         return "section train does not fit, nor with the smallest settings"
-    if not advice:
-        return "section train fits as it is"
-    changed = " and ".join(f"{key}: {_yaml(value)}" for key, value in advice.items())
-    return f"section train fits with {changed}"
-
-
-def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if set(advice) <= set(auto):
+        return "; ".join(["section train fits as it is", *filter(None, [needed(advice, auto)])])
+    return f"section train fits {needed(advice, auto)}"
 
 
 def training_cells(plan: Mapping[str, Any]) -> list[dict[str, str]]:

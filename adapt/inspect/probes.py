@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
 from adapt.attention.capture import RowCapture, decoder_of, layer_count, observed
@@ -22,14 +21,12 @@ from adapt.data.pictures import PictureProblem, open_picture
 from adapt.generation.answer import Decoding, answer
 from adapt.generation.settings import SteerConfig
 from adapt.inspect import trial
-from adapt.inspect.estimate import Subject
-from adapt.inspect.sizes import sizes_of
+from adapt.inspect.estimate import Subject, structure, subject_of
 from adapt.models.checkpoint import weights
 from adapt.models.checkpoint.folder import foreign
 from adapt.models.device import generation_dtype
 from adapt.models.load import (
     check_source,
-    checkpoint_dtype,
     load_config,
     load_model,
     load_processor,
@@ -38,7 +35,6 @@ from adapt.models.prompts import prompt_inputs
 from adapt.models.roles import ROLES, linear_layers
 from adapt.models.trial import check_together
 from adapt.params import InputError
-from adapt.preference.prefix import cannot_share
 
 PROBES = ("capture", "steering", "training", "several")
 QUESTION = "Describe the picture."
@@ -76,7 +72,7 @@ def report(
             with foreign("a prompt with this picture"):
                 inputs = prompt_inputs(asker, processor, [[image]], [QUESTION])
             layout = layout_of(model, inputs)
-            subject = _subject(source, model, inputs, layout, is_stored)
+            subject = subject_of(source, model, inputs, layout, is_stored)
         except InputError as error:
             verdicts = dict.fromkeys(PROBES, str(error))
         else:
@@ -105,11 +101,10 @@ def _config(source: str) -> Any:
 
 
 def _model(source: str, config: Any, has_weights: bool, device: torch.device) -> Any:
-    """The model; where there are no weights its modules alone, which take no memory."""
+    """The model; where there are no weights its modules alone."""
     if has_weights:
         return load_model(Path(source).expanduser(), device, generation_dtype(device))
-    with foreign(source), torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+    return structure(source, config)
 
 
 def _processor(source: str) -> Any:
@@ -117,22 +112,6 @@ def _processor(source: str) -> Any:
     if not getattr(processor, "chat_template", None):
         raise InputError("its processor has no chat template, through which questions are asked")
     return processor
-
-
-def _subject(source: str, model: Any, inputs: Any, layout: Layout, is_stored: bool) -> Subject:
-    stored = checkpoint_dtype(Path(source).expanduser()) if is_stored else model.config.dtype
-
-    def shares(length: int) -> bool:
-        ids = torch.zeros(1, length, dtype=torch.long)
-        types = {key: ids for key in inputs.keys() & {"token_type_ids"}}
-        return cannot_share(model, {"input_ids": ids, **types}) is None
-
-    return Subject(
-        model=model,
-        sizes=sizes_of(model, inputs, layout.columns_BN.shape[1]),
-        stored=stored or torch.float32,
-        shares=shares,
-    )
 
 
 # ---- what is known without trying --------------------------------------------------------------

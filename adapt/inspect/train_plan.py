@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,11 @@ def train_estimate(subject: Subject, config: Config, answer: int, machine: Machi
     if estimate.fits:
         return estimate
     change = first_that_fits(subject, config, answer, machine, _changes(config, machine))
-    return estimate if change is None else dataclasses.replace(estimate, advice=named(change))
+    if change is None:
+        return estimate
+    advice = named(change)
+    auto = [key for key in advice if key.removeprefix("train.") in config.left_open]
+    return dataclasses.replace(estimate, advice=advice, auto=auto if machine.is_gpu else [])
 
 
 def first_that_fits(
@@ -114,18 +118,26 @@ def quartered(config: Config) -> Changes:
     return changes | {"lora": lora.model_copy(update={"bits": 4})}
 
 
-def smaller_passes(config: Config) -> Iterator[Changes]:
-    """Nothing at first; then passes of fewer pairs, then the same with checkpointing."""
+PASSES, CHECKPOINTING = "accumulation", "gradient_checkpointing"
+
+
+def smaller_passes(
+    config: Config, keys: Collection[str] = (PASSES, CHECKPOINTING)
+) -> Iterator[Changes]:
+    """Nothing at first; then passes of fewer pairs, then the same with checkpointing.
+
+    Only `keys` change.
+    """
     pairs, rows = (count // config.processes for count in (config.batch_pairs, config.keep_rows))
     passes = [
         n
-        for n in range(config.accumulation, pairs + 1)
+        for n in range(config.passes, pairs + 1)
         if pairs % n == 0 and (config.w_keep == 0 or rows % n == 0)
     ]
-    checkpointing: list[Changes] = [{}, {"gradient_checkpointing": True}]
-    for kind in checkpointing[:1] if config.gradient_checkpointing else checkpointing:
-        for n in passes:
-            yield kind | ({"accumulation": n} if n != config.accumulation else {})
+    kinds: list[Changes] = [{}, {CHECKPOINTING: True}]
+    for kind in kinds[:1] if config.checkpointing or CHECKPOINTING not in keys else kinds:
+        for n in passes if PASSES in keys else passes[:1]:
+            yield kind | ({PASSES: n} if n != config.passes else {})
 
 
 def named(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,10 +172,10 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
         layers=len(layers) if config.w_attn > 0 else 0,
         stored=_stored(subject, config, is_bf16),
         each=2 if is_bf16 else memory.FP32,
-        passes=config.accumulation * len(passes),
+        passes=config.passes * len(passes),
         processes=config.processes,
         divided=config.shard == "fsdp",
-        checkpointing=config.gradient_checkpointing,
+        checkpointing=config.checkpointing,
         shares=config.w_dpo > 0 and subject.shares(sizes.prompt + answer),
         guided="guided" in passes,
         kept=config.keep_rows // config.parts if "kept" in passes else 0,

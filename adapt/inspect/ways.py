@@ -59,7 +59,8 @@ def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
 
     `rows`: the ways to train; `fits` of a row has for each card the settings under which it fits,
     the fewest first: none where it does as it is, null where nothing helps. `as_set`: the same for
-    the section `train` as it stands, any change allowed. `decoding`: `pairs` and `answer`.
+    the section `train` as it stands, any change allowed; `auto`: which keys of it need not be
+    changed, because they are `auto`. `decoding`: `pairs` and `answer`.
     """
     cards = [imagined(size) for size in asked.cards]
     answer, ways = plans.answer.max_new_tokens, [*_ways(plans.train, asked)]
@@ -74,6 +75,7 @@ def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
         "keep_rows": config.keep_rows if config.w_keep else 0,
         "rank": config.lora.rank or adapted(config)["lora"].rank,
         "full_tower": _full(config).tower,
+        "auto": [f"train.{key}" for key in config.left_open],
         "left_out": [n for n in asked.workers if not any(n == c.workers for _, c in ways)],
         "rows": rows,
         **_by_card(subject, plans, asked, cards),
@@ -121,7 +123,7 @@ def _in_16_bits(config: Config) -> Config:
 
 def _divided(config: Config) -> Config | None:
     """The same in as few passes as its rows divide into; None where these do not divide at all."""
-    for n in range(config.accumulation, config.batch_pairs + 1):
+    for n in range(config.passes, config.batch_pairs + 1):
         one = config.model_copy(update={"accumulation": n})
         rows = (one.batch_pairs, one.keep_rows if one.w_keep else 0)
         if all(count % one.parts == 0 for count in rows):

@@ -126,12 +126,12 @@ def _prepare(config: Config, model: Any) -> tuple[dict[str, Role], Any]:
 
 def arguments(config: Config, device: torch.device, output: Path) -> DPOConfig:
     """TRL's configuration of one process on one device."""
-    checkpointing = config.gradient_checkpointing
+    checkpointing = config.checkpointing
     made = DPOConfig(
         output_dir=str(output),
         max_steps=config.steps,
         per_device_train_batch_size=config.pass_pairs,
-        gradient_accumulation_steps=config.accumulation,
+        gradient_accumulation_steps=config.passes,
         **optimizers.arguments(config),
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",

@@ -27,11 +27,12 @@ def check(
     pairs: Path,
     plain: Path | None = None,
     cache: FactsCache | None = None,
-) -> None:
+) -> Facts:
     """Raises InputError with the key, or the file and row, that does not fit the rest.
 
-    `plain` is the file of plain rows, None where none are rehearsed; `cache` is where that is kept
-    which takes reading all pairs.
+    Returns what was found of all rows; plain ones count for the longest prompt and answer. `plain`
+    is the file of plain rows, None where none are rehearsed; `cache` is where that is kept which
+    takes reading all pairs.
     """
     rows, processor = read_pairs(pairs), load_processor(base)
     read_ids(pairs)
@@ -55,15 +56,18 @@ def check(
                 located_tokens(processor, ["a"], (processor.tokenizer.pad_token_id,))
     # 3. Its prompts and answers are still what they were, and have what the terms ask for.
     seer = Seer(base=base, config=model_config, processor=processor)
-    _check_facts(config, pairs, survey(seer, pairs, rows, cache))
+    facts = survey(seer, pairs, rows, cache)
+    _check_facts(config, pairs, facts)
     # 4. What is rehearsed is there, and is taken by the same model.
-    if plain is not None:
-        check_plain(config, model_config, processor, plain)
+    return facts if plain is None else facts | check_plain(config, model_config, processor, plain)
 
 
-def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) -> None:
-    """That there are plain rows enough, which become tokens, few enough for the model."""
-    rows = read_split(plain)
+def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) -> Facts:
+    """That there are plain rows enough, which become tokens, few enough for the model.
+
+    Returns the tokens of the longest prompt and answer.
+    """
+    rows, found = read_split(plain), Facts()
     problem = f"{config.keep_rows} rows a step, but {plain} has {len(rows)} in all"
     require(config.keep_rows <= len(rows), "train.keep_rows", problem)
     known = dict[object, Seen]()
@@ -74,7 +78,10 @@ def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) 
             with at(f"{plain}: row {number} ({row.id})"):
                 require(len(row.images) > 0, "images", "there are none")
                 seen = seen_of(model_config, processor, row, row.images, length, known)
-                check_length(model_config, length.prompt + seen.more + length.chosen)
+                prompt = length.prompt + seen.more
+                check_length(model_config, prompt + length.chosen)
+            found |= Facts(prompt=prompt, answer=length.chosen)
+    return found
 
 
 def _check_origin(model_config: Any, processor: Any, pairs: Path) -> None:

@@ -10,6 +10,7 @@ stop being finite ends with FloatingPointError, which names the step, the rows a
 checkpoint is; Ray does not try again what would come out the same.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from adapt.cluster import storage, submit
@@ -28,7 +30,7 @@ from adapt.data.tables import read_split
 from adapt.models.device import resolve
 from adapt.names import one_line
 from adapt.pairs.table import REMAKE
-from adapt.params import require
+from adapt.params import InputError, require
 from adapt.preference import adapters, optimizers, parts, validation
 from adapt.preference.build import build_trainer
 from adapt.preference.callback import ReportCallback
@@ -41,7 +43,7 @@ from adapt.preference.result import deliver, write_result
 from adapt.preference.settings import Config
 from adapt.preference.survey import FactsCache
 from adapt.preference.validation import Validation
-from adapt.preference.workers import WorkerSetup, on_ray, require_finite
+from adapt.preference.workers import Settle, WorkerSetup, on_ray, require_finite
 from adapt.progress import Log
 
 
@@ -55,13 +57,15 @@ def fit(
     workspace: Path | None = None,
     plain: Path | None = None,
     splits: Path | None = None,
+    settle: Settle | None = None,
 ) -> dict[str, float]:
     """Train; writes `out/model`, `out/history.csv` and `out/modules.csv`.
 
     `state` keeps reference log-probabilities for the next run, checkpoints until the run has ended,
     and its result until DVC, in `workspace`, knows it or a later one. `plain` is the file of plain
     rows, which is looked at where `w_keep` is above 0; without a row that term is left out.
-    `splits`: the folder of splits, for `validation`.
+    `splits`: the folder of splits, for `validation`. `settle` finds what keys are that are left
+    open (`Config.left_open`); without it they are what they are on CPUs.
     """
     if plain is not None and (config.w_keep == 0 or not _has_rows(plain)):
         config = config.model_copy(update={"w_keep": 0.0})
@@ -71,11 +75,12 @@ def fit(
     digest = functools.cache(lambda path: storage.digest(storage.files_of(path)))
     # Beside the checkpoints, or on a cluster on its storage; see `submit.checkpoints`.
     home = (os.environ.get(submit.STORAGE) if submit.inside() else None) or str(state.resolve())
-    check(config, base, pairs, plain, FactsCache(uri=f"{home}/checked", digest=digest))
+    facts = check(config, base, pairs, plain, FactsCache(uri=f"{home}/checked", digest=digest))
     adapters.check(config, base)
     if not is_sent():
         optimizers.check(config)
     setup = _setup(config, base, pairs, plain, splits, home, digest, log)
+    setup = dataclasses.replace(setup, facts=facts, settle=settle)
     root = (workspace or state).resolve()
     sweep(state, root)
     with claimed(state, setup.name, root, code_key()) as training:
@@ -121,9 +126,9 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             base, pairs = submit.fetch(setup.base), submit.fetch(setup.pairs)
             plain = None if setup.plain is None else submit.fetch(setup.plain)
             output, final = scratch / "trainer", scratch / "final"
-            config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
-            device = resolve(config.device)
-            optimizers.check(config)  # a job's driver may have no GPU, and does not look
+            device = resolve(setup.config.device)
+            optimizers.check(setup.config)  # a job's driver may have no GPU, and does not look
+            config = _settings(setup, base, pairs, device)
             files = (base, pairs, setup.reference, output, plain)
             asked = _validation(setup, scratch, latest)
             trainer, what = build_trainer(config, device, *files, asked)
@@ -131,10 +136,7 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
                 trainer.add_callback(callback)
             is_first = trainer.is_world_process_zero()
             if is_first:
-                if config != setup.config:
-                    share = f"pairs a pass: {config.pass_pairs}, passes: {config.accumulation}"
-                    print(one_line(f"train: workers: {config.workers}, {share}"), file=sys.stderr)
-                _print_start(what, latest, config.steps)
+                _print_start(setup, config, what, latest)
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
@@ -147,7 +149,23 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             checkpoints.save(final)
     except FloatingPointError as error:
         return str(error)
+    except torch.OutOfMemoryError:
+        raise InputError(_too_small(config, device)) from None
     return None
+
+
+def _settings(setup: WorkerSetup, base: Path, pairs: Path, device: torch.device) -> Config:
+    """The settings of this worker: for as many as there are, with what the card decides."""
+    config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
+    if setup.settle is None:
+        return config
+    return setup.settle(config, setup.config.left_open, base, pairs, setup.facts, device)
+
+
+def _too_small(config: Config, device: torch.device) -> str:
+    asked = f"a pass of {config.pass_pairs} pairs does not fit into the memory of {device}"
+    less = "more passes (train.accumulation) take less, and so does train.gradient_checkpointing"
+    return f"train: {asked}; {less}; python -m adapt.inspect MODEL --plan has all ways"
 
 
 def _setup(
@@ -163,9 +181,10 @@ def _setup(
     known = validation.known(config, splits)
     split = None if known is None else known.file
     digests = [digest(path) for path in (base, pairs, plain, split) if path is not None]
-    # How many workers share the rows, how long one waits, how often one tries again, and where
-    # moments live, is no part of what is trained.
-    how = {"workers", "max_failures", "wait_minutes", "offload"}
+    # How many workers share the rows, in how many passes, where moments live, how long one waits,
+    # and how often one tries again is no part of what is trained.
+    how = {"workers", "accumulation", "gradient_checkpointing", "max_failures", "wait_minutes"}
+    how |= {"offload"}
     how |= set() if known else {"validation", "max_new_tokens"}
     trained = config.model_dump(mode="json", exclude=how)
     named = [trained, *digests] + ([dict(known.words.objects)] if known else [])
@@ -208,10 +227,20 @@ def _callbacks(setup: WorkerSetup, checkpoints: Checkpoints) -> tuple[ReportCall
     return ReportCallback(setup.log, checkpoints, steps, pairs), StillWeights()
 
 
-def _print_start(what: parts.Parts, checkpoint: Path | None, steps: int) -> None:
+def _print_start(
+    setup: WorkerSetup, config: Config, what: parts.Parts, checkpoint: Path | None
+) -> None:
+    """How a step is divided, where that was not said before; what is trained; from which step."""
+    asked = setup.config
+    if (config.processes, config.passes) != (asked.processes, asked.passes):
+        share = f"pairs a pass: {config.pass_pairs}, passes: {config.passes}"
+        print(one_line(f"train: workers: {config.workers}, {share}"), file=sys.stderr)
+    if config.checkpointing and not asked.checkpointing:
+        said = "activations are computed again (gradient_checkpointing: auto)"
+        print(f"train: {said}, a quarter more time", file=sys.stderr)
     for line in parts.lines(what.table):
         print(one_line(f"train: {line}"), file=sys.stderr)
     if checkpoint is None:
         return
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
-    print(one_line(f"train: resuming from {step} of {steps} steps"), file=sys.stderr)
+    print(one_line(f"train: resuming from {step} of {config.steps} steps"), file=sys.stderr)

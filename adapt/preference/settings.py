@@ -57,6 +57,8 @@ Shard = Literal["none", "fsdp"]
 Optimizer = Literal["adamw", "adamw_8bit", "adafactor"]
 Offload = Literal["none", "optimizer"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
+Passes = Annotated[Literal["auto"] | Count, either("auto, or a number of at least 1")]
+Switch = Annotated[Literal["auto"] | bool, either("auto, true or false")]
 
 
 class LoraConfig(Settings):
@@ -88,7 +90,7 @@ class Config(Settings):
     max_failures: Natural
     wait_minutes: Natural
     batch_pairs: Count
-    accumulation: Count
+    accumulation: Passes
     steps: Count
     optimizer: Optimizer
     offload: Offload
@@ -113,7 +115,7 @@ class Config(Settings):
     lora: LoraConfig
     precision: Precision
     save_dtype: SaveDtype
-    gradient_checkpointing: bool
+    gradient_checkpointing: Switch
     checkpoint_every: Count
     validation: Natural
     log_every: Count
@@ -147,7 +149,7 @@ class Config(Settings):
         params.require(self.total > 0, "w_vag", problem)
         problem = "the fewest come first, as in [1, 4]"
         params.require(len(self._counts) > 0, "workers", problem)
-        passes = f"{self.accumulation} passes of {' to '.join(map(str, self._ends))} workers"
+        passes = f"{self.passes} passes of {' to '.join(map(str, self._ends))} workers"
         problem = f"{self.batch_pairs} pairs do not divide into {passes}"
         params.require(bool(self._whole(self.batch_pairs)), "batch_pairs", problem)
         problem = f"{self.keep_rows} rows do not divide into {passes}"
@@ -189,6 +191,26 @@ class Config(Settings):
         """The forms of same-image DPO and the weight of each, one form alone weighing 1."""
         return {self.loss_type: 1.0} if isinstance(self.loss_type, str) else self.loss_type
 
+    # ---- how much at once ------------------------------------------------------------------------
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """The keys that depend on the memory of whoever trains: `adapt/inspect/settle.py`."""
+        keys = ("accumulation", "gradient_checkpointing")
+        return tuple(key for key in keys if getattr(self, key) == "auto")
+
+    @property
+    def passes(self) -> int:
+        """Forwards, each with its backward, of each kind that one process makes in a step; 1 as
+        long as that is open.
+        """
+        return 1 if self.accumulation == "auto" else self.accumulation
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed again for the backward; not as long as that is open."""
+        return self.gradient_checkpointing is True
+
     # ---- who trains ------------------------------------------------------------------------------
 
     @property
@@ -196,7 +218,7 @@ class Config(Settings):
         """How many processes may train side by side, in ascending order.
 
         The Ray workers, or this process. Of a range all numbers that have equally many rows of a
-        step each, up to the largest one that can divide them into `accumulation` passes.
+        step each, up to the largest one that can divide them into `passes`.
         """
         if isinstance(self.workers, int):
             return (max(self.workers, 1),)
@@ -211,7 +233,7 @@ class Config(Settings):
     @property
     def parts(self) -> int:
         """How many forward and backward passes of all processes share the rows of a step."""
-        return self.processes * self.accumulation
+        return self.processes * self.passes
 
     @property
     def pass_pairs(self) -> int:
@@ -248,5 +270,5 @@ class Config(Settings):
         return math.gcd(self.batch_pairs, self.keep_rows) if self.w_keep else self.batch_pairs
 
     def _whole(self, rows: int) -> list[int]:
-        """The numbers of processes that divide `rows` into `accumulation` passes."""
-        return [n for n in self._counts if rows % (n * self.accumulation) == 0]
+        """The numbers of processes that divide `rows` into `passes`."""
+        return [n for n in self._counts if rows % (n * self.passes) == 0]

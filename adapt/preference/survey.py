@@ -25,7 +25,7 @@ from adapt.data.workers import parts
 from adapt.models.load import load_processor
 from adapt.pairs.table import Pair, read_pairs
 from adapt.params import InputError
-from adapt.preference.taken import Seen, at, check_pictures, lengths_of
+from adapt.preference.taken import Lengths, Seen, at, check_pictures, lengths_of
 from adapt.progress import track
 
 AT_ONCE = 256  # rows whose texts are made tokens together
@@ -42,18 +42,30 @@ class Facts:
         longest: tokens of the longest chosen answer behind what both answers begin with.
         spanned: whether an answer has words that decide.
         placed: whether a chosen answer names a thing whose box is known, behind its prefix.
+        prompt, answer: tokens of the longest prompt, its pictures with it, and of the longest
+            answer of either side.
+        picture: image tokens of the row that has most of them, whose place is `widest`.
     """
 
     longest: int = 0
     spanned: bool = False
     placed: bool = False
+    prompt: int = 0
+    answer: int = 0
+    picture: int = 0
+    widest: int = 0
 
     def __or__(self, other: "Facts") -> "Facts":
-        """Of both together."""
+        """Of both together; of two rows that are as wide the first."""
+        wide = min(self, other, key=lambda one: (-one.picture, one.widest))
         return Facts(
             longest=max(self.longest, other.longest),
             spanned=self.spanned or other.spanned,
             placed=self.placed or other.placed,
+            prompt=max(self.prompt, other.prompt),
+            answer=max(self.answer, other.answer),
+            picture=wide.picture,
+            widest=wide.widest,
         )
 
 
@@ -126,17 +138,21 @@ def check_rows(
         lengths = lengths_of(processor, pairs, part)
         for (number, row), length in zip(part, lengths, strict=True):
             with at(f"{pairs}: row {number} ({row.id})"):
-                check_pictures(model_config, processor, row, length, known)
-            found |= _of(row, length.chosen - length.begun)
+                seen = check_pictures(model_config, processor, row, length, known)
+            found |= _of(row, number - 1, length, seen)
     return found
 
 
-def _of(row: Pair, trained: int) -> Facts:
-    """Facts of one row, with so many tokens of its chosen answer to train."""
+def _of(row: Pair, place: int, length: Lengths, seen: Seen) -> Facts:
+    """Facts of one row: where it is in the file, its tokens, and the widest pictures it has."""
     return Facts(
-        longest=trained,
+        longest=length.chosen - length.begun,
         spanned=bool(row.chosen_spans or row.rejected_spans),
         placed=any(place.boxes and place.start >= len(row.prefix) for place in row.places),
+        prompt=length.prompt + seen.more,
+        answer=max(length.chosen, length.rejected),
+        picture=seen.tokens,
+        widest=place,
     )
 
 

@@ -95,8 +95,11 @@ def check_pictures(
     row: Pair,
     lengths: Lengths,
     known: dict[object, Seen],
-) -> None:
-    """That the model sees the pictures as the row's anchor does, and has room for its answers."""
+) -> Seen:
+    """That the model sees the pictures as the row's anchor does, and has room for its answers.
+
+    Returns what is seen of them, of the rejected answer's where that is more.
+    """
     looked = partial(seen_of, model_config, processor, row, lengths=lengths, known=known)
     own = looked(row.images)
     others = looked(row.rejected_images) if row.rejected_images else own
@@ -106,6 +109,7 @@ def check_pictures(
     require(fits, "views", problem)
     answers = (own.more + lengths.chosen, others.more + lengths.rejected)
     check_length(model_config, lengths.prompt + max(answers))
+    return max(own, others, key=lambda seen: seen.more)
 
 
 def check_length(model_config: Any, length: int) -> None:

@@ -7,9 +7,11 @@ import dataclasses
 import functools
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from adapt.cluster import submit
 from adapt.cluster.local import ray_here
@@ -23,7 +25,11 @@ from adapt.preference.checkpoints import Checkpoints, RayCheckpoints, rescue
 from adapt.preference.claim import Training
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.settings import Config
+from adapt.preference.survey import Facts
 from adapt.progress import Log
+
+Settle = Callable[[Config, Collection[str], Path, Path, Facts, torch.device], Config]
+"""What settings become some of whose keys are left open; `adapt/inspect/settled.py` has it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +37,8 @@ class WorkerSetup:
     """What a worker needs; `base`, `pairs`, `plain` and `split` are for `submit.fetch`.
 
     `plain` is None where no plain rows are rehearsed, `split` and `words`, the validation split and
-    its words of objects, where nothing is validated; `name` is the run's.
+    its words of objects, where nothing is validated; `facts` are of the rows; `settle` finds what
+    keys of the configuration are that it leaves open; `name` is the run's.
     """
 
     config: Config
@@ -43,6 +50,8 @@ class WorkerSetup:
     reference: ReferenceCache
     log: Log
     name: str
+    facts: Facts = dataclasses.field(default_factory=Facts)
+    settle: Settle | None = None
 
 
 Loop = Callable[[WorkerSetup, Checkpoints], str | None]

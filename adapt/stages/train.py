@@ -24,11 +24,12 @@ def inputs(config: Config) -> tuple[str, ...]:
 
 def run(config: Config, results: Path, out: Path, log: Log) -> dict[str, float]:
     """Train; see the module docstring."""
+    from adapt.inspect.settled import settle
     from adapt.preference.fit import fit
 
     base, pairs, plain = (results / path for path in READ)
-    state = state_dir(results.parent) / "train"
-    return fit(config, base, pairs, out, state, log, results.parent, plain, results / SPLITS)
+    splits, state = results / SPLITS, state_dir(results.parent) / "train"
+    return fit(config, base, pairs, out, state, log, results.parent, plain, splits, settle)
 
 
 if __name__ == "__main__":

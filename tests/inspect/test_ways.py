@@ -10,6 +10,7 @@ import yaml
 from adapt.inspect import __main__ as inspect
 from adapt.inspect import memory, probes, training, ways
 from adapt.inspect.machine import imagined
+from adapt.inspect.plan_lines import plan_lines
 from adapt.inspect.train_plan import pass_of, smaller_passes, train_estimate
 from adapt.models.load import save
 from adapt.models.roles import blocks
@@ -140,6 +141,19 @@ def test_a_card_is_told_the_smallest_change_that_fits():
     ]
     first = next(one for one, peak in zip(several, peaks, strict=True) if peak <= limit)
     assert {f"train.{key}": value for key, value in first.items()} == change
+
+
+@pytest.mark.parametrize(
+    ("lora", "keys", "words"),
+    [
+        (True, {}, "fits as it is; train.accumulation: auto becomes 4"),
+        (True, {"accumulation": 1}, "fits with train.accumulation: 4"),
+        (False, {}, "fits with train.lora.rank: 16, and train.accumulation: auto becomes 4"),
+    ],
+)
+def test_what_becomes_so_by_itself_is_told_apart(lora, keys, words):
+    plan = ways.table(seven_billion(), plans(lora=lora, **keys), ways.Asked(cards=[48]))
+    assert f"48 GiB   section train {words}" in [*plan_lines({"model": "m", "plan": plan})]
 
 
 def test_passes_divide_pairs_and_plain_rows():

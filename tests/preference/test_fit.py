@@ -131,6 +131,15 @@ def test_how_a_step_is_computed_leaves_the_trajectory(inputs, tmp_path, changes)
     assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-5)
 
 
+def test_a_step_may_be_divided_anew_at_a_checkpoint(inputs, tmp_path, capsys):
+    """As after a card was full."""
+    cut_off(5, inputs, tmp_path, settings(steps=10))
+    capsys.readouterr()
+    train(inputs, tmp_path, settings(steps=10, accumulation=2, gradient_checkpointing=True))
+    assert "train: resuming from 3 of 10 steps" in capsys.readouterr().err
+    assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-5)
+
+
 def test_bf16_stays_near(inputs, tmp_path):
     train(inputs, tmp_path, settings(steps=10, precision="bf16"))
     got = losses(tmp_path / "out")

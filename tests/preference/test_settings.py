@@ -21,7 +21,7 @@ from tests.support.preferences import config
         ),
         (dict(w_attn=-0.1), "w_attn: must be at least 0, got -0.1"),
         (dict(w_dpo=-1.0), "w_dpo: must be at least 0"),
-        (dict(accumulation=0), "accumulation: must be at least 1"),
+        (dict(accumulation=0), "accumulation: expected auto, or a number of at least 1, got 0"),
         (
             dict(workers=2, accumulation=4),
             "batch_pairs: 4 pairs do not divide into 4 passes of 2 workers",
