@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from adapt.params import InputError
 from adapt.preference.shards import local
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -96,7 +97,10 @@ class OffloadedAdamW(torch.optim.AdamW):
 
 
 def home(parameter: Tensor) -> Tensor:
-    """A moment in main memory, zeros: of this process's share of a parameter."""
+    """A moment in main memory, zeros: of this process's share of a parameter.
+
+    Raises InputError where there is too little memory that could be locked.
+    """
     like = local(parameter)
     if like.numel() == 0:
         return torch.zeros(like.shape, dtype=like.dtype)
@@ -105,7 +109,11 @@ def home(parameter: Tensor) -> Tensor:
     moment = torch.frombuffer(pages, dtype=like.dtype).view(like.shape)
     if like.device.type == "cuda":
         runtime, place = torch.cuda.cudart(), moment.data_ptr()
-        torch.cuda.check_error(runtime.cudaHostRegister(place, moment.nbytes, 0))
+        try:
+            torch.cuda.check_error(runtime.cudaHostRegister(place, moment.nbytes, 0))
+        except RuntimeError as error:
+            problem = f"{moment.nbytes} more bytes of main memory cannot be locked for the GPU"
+            raise InputError(f"train.offload: {problem} ({error}); set it to none") from None
         # Before the pages go; at the end of the process they go anyway.
         weakref.finalize(moment, runtime.cudaHostUnregister, place).atexit = False
     return moment
