@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adapt.attention.capture import Call
-from adapt.attention.rows import LOWEST, over_keys
+from adapt.attention.rows import LOWEST, Columns, over_keys
 
 Mask: TypeAlias = Tensor | None
 
@@ -29,8 +29,7 @@ class Deferred:
     """
 
     def __init__(self, columns_BN: Tensor, start: int) -> None:
-        self._index_B1N = columns_BN.clamp_min(0)[:, None]
-        self._is_real_B1N = (columns_BN >= 0)[:, None]
+        self._columns = Columns(columns_BN)
         self._start = start
         self._waiting: dict[int, _Layer] = {}
 
@@ -62,9 +61,7 @@ class Deferred:
             # 2. All rows at once, and the mean over heads first: what follows is smaller then.
             query_BHnD = torch.cat(of.queries, 2)
             p_BnS = over_keys(query_BHnD, of.keys, masks[key], of.scaling).mean(1)
-            index_BnN = self._index_B1N.expand(-1, len(of.queries), -1)
-            maps_BnN = p_BnS.gather(2, index_BnN) * self._is_real_B1N
-            yield layer, of.step, maps_BnN, p_BnS[:, :, self._start :].sum(2)
+            yield layer, of.step, self._columns.of(p_BnS), p_BnS[:, :, self._start :].sum(2)
 
 
 class _Layer:

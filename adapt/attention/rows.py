@@ -87,10 +87,21 @@ def products(left: Tensor, right: Tensor) -> Tensor:
         return left.float() @ right.float()
 
 
-def columns_of(row_BHS: Tensor, columns_BN: Tensor) -> Tensor:
-    """A row at its columns, [B, H, N]; 0 at padding."""
-    index = columns_BN.clamp_min(0)[:, None].expand(-1, row_BHS.shape[1], -1)
-    return row_BHS.gather(-1, index) * (columns_BN >= 0)[:, None]
+class Columns:
+    """Columns to pick out of rows, for many of these.
+
+    Args:
+        columns_BN: where, -1 at padding. padded: whether there is some.
+    """
+
+    def __init__(self, columns_BN: Tensor, padded: bool = True) -> None:
+        self._index_B1N = columns_BN.clamp_min(0)[:, None]
+        self._is_real_B1N = (columns_BN >= 0)[:, None] if padded else None
+
+    def of(self, rows_BRS: Tensor) -> Tensor:
+        """Rows at their columns, [B, R, N]; 0 at padding."""
+        at_BRN = rows_BRS.gather(-1, self._index_B1N.expand(-1, rows_BRS.shape[1], -1))
+        return at_BRN if self._is_real_B1N is None else at_BRN.mul_(self._is_real_B1N)
 
 
 class _AttentionAt(torch.autograd.Function):

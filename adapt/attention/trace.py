@@ -152,6 +152,12 @@ class Trace:
         """The place of whether this step was steered in a layer, [B], to be filled."""
         return self._fired.at(self._step)[:, layer]
 
+    def replace(self, first: int, maps_LBN: Tensor, prelim_LB: Tensor) -> None:
+        """Maps and attention to the answer so far of this step, of some layers from `first` on."""
+        last = first + len(maps_LBN)
+        self._maps_nLBN[self._step - self._since, first:last] = maps_LBN
+        self._prelim.at(self._step)[:, first:last] = prelim_LB.T
+
     def defer(self, layer: int, call: Call, keys: Tensor) -> None:
         """Compute this step of a layer later; `keys`: all since the first position."""
         self._layers = max(self._layers, layer + 1)

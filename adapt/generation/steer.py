@@ -13,9 +13,9 @@ before the softmax [paper]. Ours, measured in docs/log.md:
   it has lost [ours].
 * `layers`: where to steer; in the last layers, which turn to the next word, it does harm [ours].
 
-The rule is `floor` (once, after K tokens), then at every step and layer `fires`, `bias` and
-`_reweighted`. Every step, layer and sample goes the same way through it: the bias is 0 where it
-does not fire, so that SDPA runs once, and nothing waits for the device.
+The rule is `floor` and `bias` (once, after K tokens), then `fires` at every step and layer. Every
+step, layer and sample goes the same way through it: the bias is 0 where it does not fire, so that
+SDPA runs once, and nothing waits for the device.
 
 Shapes: B answers, H heads, S source positions, N image tokens, L layers, T generated tokens,
 D head size.
@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from adapt.attention.anchor import inside
+from adapt.attention.bias import ImageBias
 from adapt.attention.capture import Call, Observer, layer_count
 from adapt.attention.layout import Grid, Layout
-from adapt.attention.rows import columns_of, last_row
+from adapt.attention.rows import Columns, last_row
 from adapt.attention.settings import Layers, beyond, includes
 from adapt.attention.signals import amc
 from adapt.attention.trace import Attention, Trace
@@ -55,9 +56,16 @@ def floor(maps_BTLN: Tensor, anchor_BN: Tensor, steer: SteerConfig) -> Tensor:
     return floor_BL.masked_fill(~torch.tensor(steered, device=floor_BL.device), -1.0)
 
 
-def fires(a_BN: Tensor, anchor_BN: Tensor, floor_B: Tensor, trigger: str) -> Tensor:
-    """Where a step's attention has decayed, [B]; never where a window has no image left."""
-    return (level(a_BN, anchor_BN, trigger) < floor_B) & (a_BN.sum(-1) > 0)
+def fires(
+    a_BN: Tensor, anchor_BN: Tensor, floor_B: Tensor, trigger: str, to: Tensor | None = None
+) -> Tensor:
+    """Where a step's attention has decayed, [B]; never where a window has no image left.
+
+    `to`: where that is written.
+    """
+    mass_B = a_BN.sum(-1)
+    level_B = mass_B if trigger == "mass" else level(a_BN, anchor_BN, trigger)
+    return torch.logical_and(level_B < floor_B, mass_B > 0, out=to)
 
 
 def bias(anchor_BN: Tensor, inside_BN: Tensor, alpha: float, anchor_share: float) -> Tensor:
@@ -77,7 +85,7 @@ class _Rule:
     """What is fixed once the anchor tokens have been generated."""
 
     anchor_BN: Tensor
-    bias_BN: Tensor
+    bias: ImageBias
     floor_BL: Tensor
     trigger: str
     layers: Layers
@@ -104,6 +112,7 @@ class DecodeObserver(Observer):
         steer: SteerConfig | None = None,
     ) -> None:
         self.layout, self.columns_BN = layout, layout.columns_BN
+        self._columns = Columns(self.columns_BN, padded=bool((self.columns_BN < 0).any()))
         self.anchor_tokens, self.debias = anchor_tokens, debias
         self.steer = steer if steer is not None and steer.alpha > 0 and steer.tau > 0 else None
         self._trace: Trace | None = None
@@ -148,31 +157,37 @@ class DecodeObserver(Observer):
             trace.defer(self._slot, call, keys)
             return call.attend()
         # 2. The token's attention to the image, exact, before any steering.
-        columns_BN = _in_window(self.columns_BN, dropped)
         p_BHS = last_row(call.query_BHSD, keys, call.mask, call.scaling)
-        p_BHN, own_BH = columns_of(p_BHS, columns_BN), self._own(p_BHS, dropped)
-        a_BN, prelim_B = trace.map_at(self._slot), trace.prelim_at(self._slot)
-        torch.mean(p_BHN, 1, out=a_BN)
+        p_BHN, own_BH = self._seen(dropped).of(p_BHS), self._own(p_BHS, dropped)
+        a_BN = torch.mean(p_BHN, 1, out=trace.map_at(self._slot))
         if rule is None:
-            torch.mean(own_BH, 1, out=prelim_B)
+            torch.mean(own_BH, 1, out=trace.prelim_at(self._slot))
             return call.attend()
         # 3. Has it decayed below this layer's floor?
         floor_B, fired_B = rule.floor_BL[:, self._slot], trace.fired_at(self._slot)
-        fired_B.copy_(fires(a_BN, rule.anchor_BN, floor_B, rule.trigger))
+        fires(a_BN, rule.anchor_BN, floor_B, rule.trigger, to=fired_B)
         if self._may_B is not None:
             fired_B &= self._may_B
         # 4. The bias where it has; what is recorded is the attention that SDPA then has.
-        bias_BN = rule.bias_BN * fired_B[:, None]
-        after_BN, own_B = _reweighted(p_BHN, own_BH, bias_BN)
-        a_BN.copy_(after_BN)
-        prelim_B.copy_(own_B)
-        return call.attend(_with_bias(call, columns_BN, bias_BN))
+        rule.bias.add(self._slot, p_BHN, own_BH, fired_B)
+        return call.attend(rule.bias.mask(call, fired_B, max(dropped, 0)))
+
+    def _record(self) -> None:
+        """The attention that SDPA has had in the layers that were steered since the last time."""
+        if self._rule is None or self._trace is None:
+            return
+        for first, maps_LBN, prelim_LB in self._rule.bias.computed():
+            self._trace.replace(first, maps_LBN, prelim_LB)
 
     def _has_grown(self, call: Call) -> bool:
         """Whether the layer's cache is longer by this step's token; never at the prompt."""
         before, now = self._cached.get(self._slot, -1), call.key_BKSD.shape[2]
         self._cached[self._slot] = now
         return now == before + 1
+
+    def _seen(self, dropped: int) -> Columns:
+        """The image tokens among the keys of a window that has dropped some positions."""
+        return self._columns if dropped <= 0 else Columns((self.columns_BN - dropped).clamp_min(-1))
 
     def _own(self, p_BHS: Tensor, dropped: int) -> Tensor:
         """Attention to the answer's own tokens, that of the query among them: [B, H].
@@ -197,6 +212,7 @@ class DecodeObserver(Observer):
             rows = B * heads * length
             of = (self.layout, self.debias, self._layers, length, self.anchor_tokens, rows)
             self._trace = Trace(*of, by_one=self._may_B is not None)
+        self._record()
         self._trace.begin()
         if self.steer and self._steps == self.anchor_tokens:
             self._rule = self._fixed(self.steer, self._trace)
@@ -207,11 +223,13 @@ class DecodeObserver(Observer):
         inside_BN = inside(trace.patches, self.columns_BN.shape)
         bias_BN = bias(anchor_BN, inside_BN, steer.alpha, steer.anchor_share)
         floor_BL = floor(trace.first(), anchor_BN, steer)
-        return _Rule(anchor_BN, bias_BN, floor_BL, steer.trigger, steer.layers)
+        image_bias = ImageBias(bias_BN, self.columns_BN)
+        return _Rule(anchor_BN, image_bias, floor_BL, steer.trigger, steer.layers)
 
     @property
     def trace(self) -> Trace:
-        """The recorder; InputError where nothing was generated in the block."""
+        """The recorder, up to date; InputError where nothing was generated in the block."""
+        self._record()
         if self._trace is None:
             raise InputError("no step was seen: generate in the block, in the thread that entered")
         return self._trace
@@ -219,37 +237,3 @@ class DecodeObserver(Observer):
     def attention(self, mask_BT: Tensor) -> Attention:
         """What was seen, of the T tokens of `mask_BT`, true for those of an answer."""
         return self.trace.finish(mask_BT)
-
-
-def _in_window(columns_BN: Tensor, dropped: int) -> Tensor:
-    """Columns among the keys of a window that has dropped some positions; -1 for those dropped.
-
-    >>> _in_window(torch.tensor([[1, 2, 3, -1]]), 2)
-    tensor([[-1,  0,  1, -1]])
-    """
-    return columns_BN if dropped <= 0 else (columns_BN - dropped).clamp_min(-1)
-
-
-def _reweighted(p_BHN: Tensor, own_BH: Tensor, bias_BN: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over heads of the softmax with `bias_BN` on its logits, from the one without.
-
-    softmax(s + b)_i = p_i e^{b_i} / sum_j p_j e^{b_j}, and the sum is 1 + sum_j p_j (e^{b_j} - 1),
-    which needs the image tokens alone. Returns that of the image tokens, [B, N], and the sum of
-    that of the answer's own tokens, whose b is 0, [B].
-    """
-    gain_B1N = bias_BN.expm1()[:, None]
-    total_BH1 = 1 + (p_BHN * gain_B1N).sum(-1, keepdim=True)
-    after_BN = (p_BHN * (1 + gain_B1N) / total_BH1).mean(1)
-    return after_BN, (own_BH / total_BH1[:, :, 0]).mean(1)
-
-
-def _with_bias(call: Call, columns_BN: Tensor, bias_BN: Tensor) -> Tensor:
-    """The step's mask with the bias at the image columns, [B, 1 or H, 1, S] in query's dtype."""
-    bias_BS = bias_BN.new_zeros(len(bias_BN), call.key_BKSD.shape[2])
-    bias_BS.scatter_add_(1, columns_BN.clamp_min(0), bias_BN * (columns_BN >= 0))
-    bias_B11S = bias_BS[:, None, None].to(call.query_BHSD.dtype)
-    if call.mask is None:
-        return bias_B11S
-    mask = call.mask[..., : bias_B11S.shape[3]]
-    is_bool = mask.dtype == torch.bool
-    return bias_B11S.masked_fill(~mask, -torch.inf) if is_bool else bias_B11S + mask

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adapt.attention import rows
-from adapt.attention.rows import attention_at, columns_of, last_row
+from adapt.attention.rows import Columns, attention_at, last_row
 
 
 class Case(NamedTuple):
@@ -106,7 +106,7 @@ def test_values_and_gradients_equal_a_float64_reference(case):
     torch.testing.assert_close(key.grad.double(), key64.grad, **rough)
 
     row = last_row(query.detach(), key.detach(), case.mask, D**-0.5)
-    last = columns_of(row, case.columns_BN).mean(1)
+    last = Columns(case.columns_BN).of(row).mean(1)
     want = picked(full.detach(), torch.full((B, 1), query.shape[2] - 1), case.columns_BN)[:, 0]
     torch.testing.assert_close(last.double(), want, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(row.sum(-1), torch.ones(B, H), atol=1e-5, rtol=0)

@@ -5,12 +5,13 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from adapt.attention.anchor import visual_anchor
+from adapt.attention.bias import ImageBias
 from adapt.attention.capture import Call, observed
 from adapt.attention.layout import Layout, View, layout_of
-from adapt.attention.rows import columns_of, last_row
+from adapt.attention.rows import Columns, last_row
 from adapt.generation.answer import Decoding, answer, first_maps
 from adapt.generation.settings import SteerConfig
-from adapt.generation.steer import DecodeObserver, _reweighted, _with_bias
+from adapt.generation.steer import DecodeObserver
 from adapt.models.prompts import encode, prompt_inputs
 from adapt.params import InputError
 from tests.support import tiny_world
@@ -101,18 +102,18 @@ def test_the_bias_is_added_before_the_softmax(kind):
     layer.layer_idx, layer.num_key_value_groups, layer.is_causal = 0, 2, True
     call = Call(layer, query, key, value, masks[kind], 0.5, {})
     columns = torch.tensor([[1, 4, -1], [3, 5, 7]])
-    bias = torch.tensor([[1.0, -2.0, 5.0], [0.0, 0.0, 0.0]])
+    bias, on = ImageBias(torch.tensor([[1.0, -2.0, 5.0]] * 2), columns), torch.tensor([1.0, 0.0])
     logits = query @ key.repeat_interleave(2, 1).transpose(2, 3) * 0.5
     logits = logits.masked_fill(~allowed, -torch.inf)
-    logits[0, :, 0, [1, 4]] += bias[0, :2]
+    logits[0, :, 0, [1, 4]] += torch.tensor([1.0, -2.0])
     want = logits.softmax(-1)
-    out = call.attend(_with_bias(call, columns, bias))
+    out = call.attend(bias.mask(call, on))
     torch.testing.assert_close(
         out.transpose(1, 2), want @ value.repeat_interleave(2, 1), atol=1e-5, rtol=1e-5
     )
     p_BHS = last_row(query, key, masks[kind], 0.5)
-    p_BHN, own_BH = columns_of(p_BHS, columns), p_BHS[:, :, 8:].sum(-1)
-    after, own = _reweighted(p_BHN, own_BH, bias * (columns >= 0))
+    p_BHN, own_BH = Columns(columns).of(p_BHS), p_BHS[:, :, 8:].sum(-1)
+    after, own = (each[0] for each in bias.reweighted(p_BHN[None], own_BH[None], on[None]))
     torch.testing.assert_close(own, want[:, :, 0, 8:].sum(-1).mean(1), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(after[0, :2], want[0, :, 0, [1, 4]].mean(0), atol=1e-6, rtol=1e-5)
     assert torch.equal(after[1], p_BHN[1].mean(0)) and after[0, 2] == 0, (
