@@ -71,6 +71,7 @@ TWO = {"workers": 2}
 DIVIDED = TWO | {"shard": "fsdp"}
 BF16 = {"precision": "bf16"}
 CHECKPOINTING = {"gradient_checkpointing": True}
+OFFLOAD = {"offload": "optimizer"}
 # Plain rows alone beside the pairs' plain pass: of the two passes theirs is the larger one.
 KEPT = {"w_keep": 0.3, "w_vag": 0.0}
 # What of params.yaml's section `train` each case changes.
@@ -83,10 +84,12 @@ CASES: dict[str, dict[str, Any]] = {
     "full, bf16": BF16,
     "full, bf16, checkpointing": BF16 | CHECKPOINTING,
     "full, adafactor": {"optimizer": "adafactor"},
+    "full, offload": OFFLOAD,
     "full, kept rows": KEPT,
     "full, kept distributions": KEPT | {"keep_form": "kl"},
     "full, 2 workers": TWO,
     "full, 2 workers, fsdp": DIVIDED,
+    "full, 2 workers, fsdp, offload": DIVIDED | OFFLOAD,
     "full, 2 workers, fsdp, kept rows": DIVIDED | KEPT,
     "full, 2 workers, fsdp, bf16": DIVIDED | BF16,
     "full, 2 workers, fsdp, bf16, checkpointing": DIVIDED | BF16 | CHECKPOINTING,

@@ -5,6 +5,7 @@ ADAPT_TEST_DEVICE=cpu rehearses them.
 """
 
 import copy
+import gc
 import os
 from typing import Any
 
@@ -24,6 +25,7 @@ from adapt.models.roles import role_of_parameters
 from adapt.preference import prefix
 from adapt.preference.collate import part
 from adapt.preference.dataset import FEATURES
+from adapt.preference.offloaded import MOMENTS, OffloadedAdamW
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.trainer import AdaptTrainer, Weights
 from tests.attention.test_families import similarities
@@ -219,6 +221,65 @@ def test_a_step_of_the_whole_loss_moves_decoder_and_projector(name, bf16, tmp_pa
     now = {key: p.detach().cpu() for key, p in ours.model.named_parameters()}
     assert {p.dtype for p in now.values()} == {torch.float32}
     assert {"decoder", "projector"} <= {roles[k] for k, p in now.items() if not p.equal(before[k])}
+
+
+MIB = 2**20
+SHAPES = ((6 * MIB,), (1024, 4096), (512, 4096), (33, 7))  # the smallest one has no page of 4 KiB
+
+
+def updated(kind: type[torch.optim.AdamW]) -> tuple[Any, list[Tensor], int]:
+    """An optimizer after three steps, weights and moments on the CPU, and the GPU's memory that the
+    steps have taken beside weights and gradients.
+    """
+    torch.manual_seed(1)
+    made = [torch.nn.Parameter(torch.randn(shape, device=DEVICE)) for shape in SHAPES]
+    for each in made:
+        each.grad = torch.empty_like(each)
+    groups = [{"params": made[:2], "weight_decay": 0.3}, {"params": made[2:], "lr": 1e-2}]
+    before, optimizer = used(), kind(groups, lr=1e-3, fused=True)
+    for _ in range(3):
+        for each in made:
+            each.grad.normal_()
+        optimizer.step()
+    taken = used(most=True) - before
+    moments = [optimizer.state[each][name] for each in made for name in MOMENTS]
+    return optimizer, [each.detach().cpu() for each in made + moments], taken
+
+
+def test_moments_in_main_memory_change_no_bit_and_leave_room():
+    plain, expected, most = updated(torch.optim.AdamW)
+    moved, found, least = updated(OffloadedAdamW)
+    assert all(one.equal(other) for one, other in zip(expected, found, strict=True))
+    # 1. They are in locked pages, and those of one tensor are all that the GPU sees at once.
+    states = [*moved.state.values()]
+    moments = [state[name] for state in states for name in MOMENTS]
+    assert all(each.device.type == "cpu" for each in moments)
+    assert all(each.is_pinned() == (DEVICE == "cuda") for each in moments)
+    if DEVICE == "cuda":
+        assert most >= 2 * 48 * MIB and least <= 2 * 24 * MIB + MIB
+    # 2. What is taken over from AdamW is in main memory again; the pages from before may go.
+    moved.load_state_dict(plain.state_dict())
+    del states, moments
+    gc.collect()
+    for optimizer in (plain, moved):
+        for each in (w for group in optimizer.param_groups for w in group["params"]):
+            each.grad.fill_(0.5)
+        optimizer.step()
+    for one, other in zip(plain.state.values(), moved.state.values(), strict=True):
+        assert one.keys() == other.keys() and one["step"].device == other["step"].device
+        assert all(one[name].cpu().equal(other[name].cpu()) for name in one)
+        assert all(other[name].device.type == "cpu" for name in MOMENTS)
+
+
+def used(most: bool = False) -> int:
+    """Bytes of the GPU's memory: now, or the most since that was asked; 0 of a CPU."""
+    if DEVICE != "cuda":
+        return 0
+    torch.cuda.synchronize()
+    if most:
+        return torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])

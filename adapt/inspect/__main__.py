@@ -54,17 +54,22 @@ Configuration and processor are enough; weights are not read, where there are so
   python -m adapt.inspect ./my-model --plan --shard fsdp --json | jq .plan.rows
 
   first      for each card the smallest change of section train that fits: smaller passes, then
-             checkpointing, then train.shard: fsdp, then LoRA, then its base in 4 bits. Keys that
-             are auto become that by themselves, for the rows and the card of the training
-  way        full training, its passes in fp32 or bf16 (what is trained is held in fp32); LoRA over
-             a base as it is stored, or in 4 bits
+             checkpointing, then train.shard: fsdp, then train.offload, then LoRA, then its base in
+             4 bits. Keys that are auto become that by themselves, for the rows and the card of the
+             training
+  way        full training, its passes in fp32 or bf16 (what is trained is held in fp32), with what
+             AdamW keeps in main memory (offload) or by Adafactor; LoRA over a base as it is
+             stored, or in 4 bits
   shard, workers, pairs
              whether workers share the model (fsdp); how many; pairs of one pass of one of them
   weights to logits
              the parts at the peak of a step (adapt/inspect/training.py). autocast: 16-bit copies of
              32-bit weights; gathered: what a divided model has whole for a while
   reference  all of the pass before the first step; peak: the higher one of it and a step
-  checkpoint on disk, all files together; main memory: of a process while the model is read
+  checkpoint on disk, all files together
+  main memory
+             of a process: while the model is read, or with offload what AdamW keeps, where that is
+             more; a machine has it once for each of its processes
   24 GiB ... "yes", or what makes it fit: acc N is train.accumulation, ckpt is
              train.gradient_checkpointing; "no": neither does. A fifth of a card and half a GiB are
              left to CUDA and its allocator

@@ -12,6 +12,8 @@ class Pass:
 
     `pairs` of answers of `answer` tokens; `trained`: weights that have a gradient, adapters with
     them; `optimizer`: what changes these, and `factored`: numbers that Adafactor keeps of them;
+    `visits`: numbers of the largest of their tensors where AdamW's moments come for an update only,
+    else 0, and `away`: whether they live in another memory than the device's;
     `adapters`: those of LoRA; `ranks`: of all layers that it adapts, added up; `adapted`:
     their inputs, of those of all linear layers of their part, a share; `layers`: how many are
     supervised. `stored`: bytes of a weight; `each`: bytes of an
@@ -28,6 +30,8 @@ class Pass:
     trained: int
     optimizer: Optimizer
     factored: int
+    visits: int
+    away: bool
     adapters: int
     ranks: int
     adapted: float

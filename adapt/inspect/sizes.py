@@ -40,17 +40,18 @@ class Sizes:
     """What memory depends on, beside the settings.
 
     `parameters`: of each role, tied weights once; `factored`: rows and columns of each role's
-    matrices, and its vectors; `head`: of the output layer; `block`: of the
-    largest block, `outside`: of what lies outside of all blocks, tied weights once; `linears`: of
-    the linear layers to which LoRA may be added, (inputs, outputs). `windows`: of each decoder
-    layer, None where it sees everything. `prompt`, `image_tokens`: in tokens, of one question about
-    the picture. `patches`: that the tower takes of it; `pixels`: numbers in the processor's
-    tensors.
-    `keeps_states`: whether the tower hands on the states of all of its blocks.
+    matrices, and its vectors; `largest`: of each role's largest tensor; `head`: of the output
+    layer; `block`: of the largest block, `outside`: of what lies outside of all blocks, tied
+    weights once; `linears`: of the linear layers to which LoRA may be added, (inputs, outputs).
+    `windows`: of each decoder layer, None where it sees everything. `prompt`, `image_tokens`: in
+    tokens, of one question about the picture. `patches`: that the tower takes of it; `pixels`:
+    numbers in the processor's tensors. `keeps_states`: whether the tower hands on the states of
+    all of its blocks.
     """
 
     parameters: Mapping[Role, int]
     factored: Mapping[Role, int]
+    largest: Mapping[Role, int]
     decoder: Stack
     tower: Stack
     projector: int
@@ -89,6 +90,7 @@ def sizes_of(model: Any, inputs: Mapping[str, Tensor], image_tokens: int) -> Siz
     return Sizes(
         parameters=counts,
         factored={role: sum(map(_factored, several)) for role, several in by_role.items()},
+        largest={r: max([w.numel() for w in several] or [0]) for r, several in by_role.items()},
         decoder=dataclasses.replace(
             decoder, repeated=2 * (heads - few) * head_size * decoder.blocks
         ),

@@ -67,9 +67,9 @@ def _what(config: Config, answer: int) -> str:
 def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
     """Settings to try, the mildest first.
 
-    The same model divided among the workers that there are; whole, by an optimizer that keeps
-    less; then LoRA, which trains another one, then that divided, then its base in 4 bits; of each
-    smaller passes, then checkpointing.
+    The same model divided among the workers that there are; with AdamW's moments in main memory,
+    whole and divided; whole, by an optimizer that keeps less; then LoRA, which trains another one,
+    then that divided, then its base in 4 bits; of each smaller passes, then checkpointing.
     """
     kinds: list[Changes] = [{}]
     if config.processes > 1 and config.shard == "none" and config.lora.bits == 16:
@@ -77,7 +77,7 @@ def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
         kinds.append({"shard": "fsdp", "optimizer": "adamw"})
     if config.lora.rank == 0:
         loras = [kind | adapted(config) for kind in kinds]
-        kinds += [{"optimizer": name} for name in _lighter(config, machine)] + loras
+        kinds += _offloaded(kinds, config, machine) + _lighter(config, machine) + loras
     if config.lora.bits == 16 and machine.is_gpu and config.precision != "fp32":
         kinds.append({"shard": "none", **quartered(config)})
     for kind in kinds:
@@ -85,11 +85,22 @@ def _changes(config: Config, machine: Machine) -> Iterator[Changes]:
             yield kind | smaller
 
 
-def _lighter(config: Config, machine: Machine) -> list[Optimizer]:
-    """Optimizers that keep less than the one that is set; adapters are too few to need one."""
-    if config.optimizer != "adamw" or config.shard == "fsdp":
+def _offloaded(kinds: Sequence[Changes], config: Config, machine: Machine) -> list[Changes]:
+    """The same with AdamW's moments in main memory, where there is another one."""
+    if not machine.is_gpu or config.offload != "none":
         return []
-    return ["adamw_8bit", "adafactor"] if machine.is_gpu else ["adafactor"]
+    made = [kind | {"offload": "optimizer"} for kind in kinds]
+    return [kind for kind in made if kind.get("optimizer", config.optimizer) == "adamw"]
+
+
+def _lighter(config: Config, machine: Machine) -> list[Changes]:
+    """Optimizers that keep less than the one that is set; adapters are too few to need one."""
+    is_away = machine.is_gpu and config.offload != "none"
+    if config.optimizer != "adamw" or config.shard == "fsdp" or is_away:
+        return []
+    names: list[Optimizer] = ["adamw_8bit", "adafactor"] if machine.is_gpu else ["adafactor"]
+    back = {} if config.offload == "none" else {"offload": "none"}
+    return [{"optimizer": name} | back for name in names]
 
 
 def adapted(config: Config) -> Changes:
@@ -115,6 +126,7 @@ def smaller_passes(
 ) -> Iterator[Changes]:
     """Nothing at first; then passes of fewer pairs, then the same with checkpointing.
 
+    Every pass of a divided model sends all of it: there, checkpointing comes before more passes.
     Only `keys` change.
     """
     pairs, rows = (count // config.processes for count in (config.batch_pairs, config.keep_rows))
@@ -123,10 +135,12 @@ def smaller_passes(
         for n in range(config.passes, pairs + 1)
         if pairs % n == 0 and (config.w_keep == 0 or rows % n == 0)
     ]
-    kinds: list[Changes] = [{}, {CHECKPOINTING: True}]
-    for kind in kinds[:1] if config.checkpointing or CHECKPOINTING not in keys else kinds:
-        for n in passes if PASSES in keys else passes[:1]:
-            yield kind | ({PASSES: n} if n != config.passes else {})
+    divisions: list[Changes] = [{}, *({PASSES: n} for n in passes[1:] if PASSES in keys)]
+    if config.checkpointing or CHECKPOINTING not in keys:
+        yield from divisions
+        return
+    yield from divisions[:1] if config.shard == "fsdp" else divisions
+    yield from ({CHECKPOINTING: True} | division for division in divisions)
 
 
 def named(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,16 +159,16 @@ def pass_of(subject: Subject, config: Config, answer: int, machine: Machine) -> 
     is_lora, is_bf16 = config.lora.rank > 0, _is_bf16(config, machine)
     names = subject.adapted(config.tower, config.lora.targets) if is_lora else []
     adapters = config.lora.rank * sum(sum(sizes.linears[name]) for name in names)
-    free = roles["projector"] + roles["decoder"]
-    free += roles["tower"] if config.tower == "full" else 0
     layers = [n for n in range(len(sizes.windows)) if includes(config.attn_layers, n)]
     passes = Weights.of(config).passes()
     return Pass(
         pairs=config.pass_pairs,
         answer=answer,
-        trained=adapters if is_lora else free,
+        trained=adapters if is_lora else sum(roles[role] for role in _free(config)),
         optimizer=config.optimizer,
         factored=_factored(sizes, config, names),
+        visits=_largest(sizes, config, names) if config.offload == "optimizer" else 0,
+        away=config.offload == "optimizer" and machine.is_gpu,
         adapters=adapters,
         ranks=config.lora.rank * len(names),
         adapted=_share(subject, config, names),
@@ -179,8 +193,19 @@ def _factored(sizes: Sizes, config: Config, names: Sequence[str]) -> int:
     """Rows and columns of what is trained: of an adapter r and the inputs, r and the outputs."""
     if config.lora.rank:
         return sum(2 * config.lora.rank + sum(sizes.linears[name]) for name in names)
-    parts = ("projector", "decoder", *(["tower"] if config.tower == "full" else []))
-    return sum(count for role, count in sizes.factored.items() if role in parts)
+    return sum(sizes.factored[role] for role in _free(config))
+
+
+def _largest(sizes: Sizes, config: Config, names: Sequence[str]) -> int:
+    """Numbers of the largest tensor of what is trained."""
+    if config.lora.rank:
+        return config.lora.rank * max(max(sizes.linears[name]) for name in names)
+    return max(sizes.largest[role] for role in _free(config))
+
+
+def _free(config: Config) -> tuple[Role, ...]:
+    """The parts that full training changes."""
+    return ("projector", "decoder", "tower") if config.tower == "full" else ("projector", "decoder")
 
 
 def _share(subject: Subject, config: Config, names: Sequence[str]) -> float:

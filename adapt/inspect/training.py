@@ -3,7 +3,7 @@
 import math
 
 from adapt.attention import rows as rows_of_attention
-from adapt.inspect.memory import FP32, forward_work, weights
+from adapt.inspect.memory import FP32, forward_work, total, weights
 from adapt.inspect.passes import Pass, shapes
 from adapt.inspect.sizes import Sizes, Stack
 
@@ -30,6 +30,9 @@ def step(sizes: Sizes, plan: Pass) -> dict[str, int]:
         smaller = min(parts["gradients"], parts["activations"])
         parts["gradients"] -= smaller if smaller == parts["gradients"] else 0
         parts["activations"] -= smaller if smaller == parts["activations"] else 0
+    # An update is behind the passes: what they took is free for what comes then.
+    passed = total(parts) - parts["weights"] - parts["optimizer"]
+    parts["optimizer"] += max(0, gradients(plan) + visit(plan) - passed)
     return parts
 
 
@@ -65,8 +68,20 @@ def gradients(plan: Pass) -> int:
 
 
 def optimizer(sizes: Sizes, plan: Pass) -> int:
-    """What the optimizer keeps of trained weights; of a divided model the share."""
-    return moments(sizes, plan) // _shares(plan)
+    """What the optimizer keeps of trained weights; of a divided model the share.
+
+    Nothing where it lives in main memory (`train.offload`), and that is another one: see `visit`.
+    """
+    return 0 if plan.away else moments(sizes, plan) // _shares(plan)
+
+
+def visit(plan: Pass) -> int:
+    """8 W_largest: both moments of the largest trained tensor, while it is updated; else 0.
+
+    Those of one tensor at a time come for an update, of a divided model the share. They stand
+    beside gradients when activations are gone, so that few steps take more for them: see `step`.
+    """
+    return 2 * FP32 * plan.visits // _shares(plan)
 
 
 def moments(sizes: Sizes, plan: Pass) -> int:
@@ -123,6 +138,14 @@ def reference(sizes: Sizes, plan: Pass) -> int:
     states = forward_work(sizes, *apart, plan.each)
     copies = casts(sizes, plan, kept=False)
     return round(held(sizes, plan) + copies + whole + states + logits)
+
+
+def main_memory(sizes: Sizes, plan: Pass, file: int) -> int:
+    """The most that a process with a GPU takes of main memory: while the model is read, or later
+    the moments that live there, of a divided model the share.
+    """
+    later = moments(sizes, plan) // _shares(plan) if plan.away else 0
+    return max(loading(sizes, plan, file), later)
 
 
 def loading(sizes: Sizes, plan: Pass, file: int) -> int:

@@ -1,9 +1,9 @@
 """The ways to train a model side by side: what each takes of a card, and on which cards it fits.
 
-Full training in fp32 and under bf16 by AdamW, in fp32 by Adafactor, adapters over a base in 16 bits
-and in 4; each by so many workers, which hold all of the model or a share of it. Beside them what
-`pairs` and `answer` take. All else is as params.yaml has it; nothing is run, and no weights are
-read.
+Full training in fp32 and under bf16 by AdamW, with its moments on the card and in main memory, in
+fp32 by Adafactor, adapters over a base in 16 bits and in 4; each by so many workers, which hold all
+of the model or a share of it. Beside them what `pairs` and `answer` take. All else is as
+params.yaml has it; nothing is run, and no weights are read.
 """
 
 import dataclasses
@@ -85,13 +85,16 @@ def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
 def _ways(config: Config, asked: Asked) -> Iterator[tuple[str, Config]]:
     """Names and settings of all rows, by kind, then by sharing, then by workers."""
     full, lora = _full(config), config.model_copy(update=adapted(config))
-    adamw = {"optimizer": "adamw"}
+    adamw, plain, away = {"optimizer": "adamw"}, {"offload": "none"}, {"offload": "optimizer"}
+    fp32, bf16 = {"precision": "fp32"}, {"precision": "bf16"}
     kinds = {
-        "full, fp32": full.model_copy(update=adamw | {"precision": "fp32"}),
-        "full, bf16": full.model_copy(update=adamw | {"precision": "bf16"}),
-        FACTORED: full.model_copy(update={"optimizer": "adafactor", "precision": "fp32"}),
-        "LoRA": _in_16_bits(lora).model_copy(update={"precision": "bf16"}),
-        "LoRA, 4 bits": config.model_copy(update=quartered(config) | {"precision": "bf16"}),
+        "full, fp32": full.model_copy(update=adamw | plain | fp32),
+        "full, bf16": full.model_copy(update=adamw | plain | bf16),
+        "full, fp32, offload": full.model_copy(update=adamw | away | fp32),
+        "full, bf16, offload": full.model_copy(update=adamw | away | bf16),
+        FACTORED: full.model_copy(update={"optimizer": "adafactor"} | plain | fp32),
+        "LoRA": _in_16_bits(lora).model_copy(update=bf16),
+        "LoRA, 4 bits": config.model_copy(update=quartered(config) | bf16),
     }
     for name, kind in kinds.items():
         for shard in asked.shards:
@@ -154,7 +157,7 @@ def _row(
         "reference": before,
         "peak": max(memory.total(parts), before),
         "checkpoint": training.checkpoint(sizes, plan),
-        "main_memory": training.loading(sizes, plan, subject.stored.itemsize),
+        "main_memory": training.main_memory(sizes, plan, subject.stored.itemsize),
         "fits": fits,
     }
 

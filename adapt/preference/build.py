@@ -47,20 +47,11 @@ def build_trainer(
         torch.set_num_threads(max(1, environment.cpus() // config.processes))
     model, processor = _load(config, base, device), load_processor(base)
     weights, ends = Weights.of(config), end_tokens(model, processor)
-    collator = GuidedCollator(
-        processor=processor,
-        ends=ends,
-        noise=config.noise,
-        guide="guided" in weights.passes(),
-        form=config.vag_form,
-        span_weight=config.span_weight,
-        aim=_aim(config, model, processor, ends),
-    )
     roles, lora = _prepare(config, model)
     trainer = AdaptTrainer(
         model=model,
         args=arguments(config, device, output),
-        data_collator=collator,
+        data_collator=_collator(config, model, processor, ends),
         train_dataset=dataset(read_pairs(pairs), read_ids(pairs)),
         processing_class=processor,
         peft_config=lora,
@@ -72,11 +63,24 @@ def build_trainer(
         attn_target=config.attn_target,
         cache=cache,
         shard=config.shard == "fsdp",
+        offload=config.offload == "optimizer",
     )
     adapters.hold_in_float32(trainer.model)
     # It prints a dict of thirty metrics a step; `ReportCallback` prints what matters.
     trainer.remove_callback(PrinterCallback)
     return trainer, parts.describe(trainer, roles, config)
+
+
+def _collator(config: Config, model: Any, processor: Any, ends: tuple[int, ...]) -> GuidedCollator:
+    return GuidedCollator(
+        processor=processor,
+        ends=ends,
+        noise=config.noise,
+        guide="guided" in Weights.of(config).passes(),
+        form=config.vag_form,
+        span_weight=config.span_weight,
+        aim=_aim(config, model, processor, ends),
+    )
 
 
 def _rehearsal(

@@ -181,9 +181,10 @@ def _setup(
     known = validation.known(config, splits)
     split = None if known is None else known.file
     digests = [digest(path) for path in (base, pairs, plain, split) if path is not None]
-    # How many workers share the rows, in how many passes, how long one waits, and how often one
-    # tries again is no part of what is trained.
+    # How many workers share the rows, in how many passes, where moments live, how long one waits,
+    # and how often one tries again is no part of what is trained.
     how = {"workers", "accumulation", "gradient_checkpointing", "max_failures", "wait_minutes"}
+    how |= {"offload"}
     how |= set() if known else {"validation", "max_new_tokens"}
     trained = config.model_dump(mode="json", exclude=how)
     named = [trained, *digests] + ([dict(known.words.objects)] if known else [])

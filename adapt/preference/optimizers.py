@@ -4,7 +4,8 @@ AdamW keeps two moments of every trained weight in float32, 8 bytes. In 8 bits (
 bitsandbytes) they take 2, with a scale for every 256; those of embeddings and of small tensors stay
 in float32. Adafactor (arXiv 1804.04235) keeps the mean squares of a matrix's rows and of its
 columns, and no first moment. transformers has all three. Rates are the configured ones: Adafactor's
-own, which depend on the step and on the size of weights, are off.
+own, which depend on the step and on the size of weights, are off. Where AdamW's moments live is
+another question: adapt/preference/offloaded.py.
 """
 
 import importlib.util

@@ -55,6 +55,7 @@ Tower = Literal["auto", "frozen", "lora", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 Shard = Literal["none", "fsdp"]
 Optimizer = Literal["adamw", "adamw_8bit", "adafactor"]
+Offload = Literal["none", "optimizer"]
 SaveDtype = Literal["auto", "fp32", "bf16", "fp16"]
 Passes = Annotated[Literal["auto"] | Count, either("auto, or a number of at least 1")]
 Switch = Annotated[Literal["auto"] | bool, either("auto, true or false")]
@@ -92,6 +93,7 @@ class Config(Settings):
     accumulation: Passes
     steps: Count
     optimizer: Optimizer
+    offload: Offload
     learning_rate: Positive
     beta: Positive
     loss_type: LossMix
@@ -169,6 +171,13 @@ class Config(Settings):
         params.require(is_whole or self.lora.bits == 16, "shard", problem)
         problem = f"fsdp divides what adamw keeps, not {self.optimizer}; set optimizer to adamw"
         params.require(is_whole or self.optimizer == "adamw", "shard", problem)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_offloaded(self) -> Self:
+        fits = self.offload == "none" or self.optimizer == "adamw"
+        problem = f"main memory takes adamw's moments, not {self.optimizer}'s state"
+        params.require(fits, "offload", f"{problem}; set optimizer to adamw, or offload to none")
         return self
 
     @property

@@ -37,6 +37,7 @@ from adapt.models.roles import blocks
 from adapt.params import InputError
 from adapt.preference import adapters, shards
 from adapt.preference.best import Best
+from adapt.preference.offloaded import OffloadedAdamW, home
 
 
 def divide(model: nn.Module, device: torch.device) -> None:
@@ -63,12 +64,15 @@ class ShardTrainer(DPOTrainer):
 
     Args:
         shard: whether it is. The model comes on the CPU then.
+        offload: whether AdamW's moments live in main memory.
     """
 
     ref_model: nn.Module | None
 
-    def __init__(self, *args: Any, shard: bool = False, **kwargs: Any) -> None:
-        self.is_sharded = shard
+    def __init__(
+        self, *args: Any, shard: bool = False, offload: bool = False, **kwargs: Any
+    ) -> None:
+        self.is_sharded, self.is_offloaded = shard, offload
         super().__init__(*args, **kwargs)
         if not shard:
             return
@@ -87,8 +91,11 @@ class ShardTrainer(DPOTrainer):
             self.accelerator.device_placement = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Of the shares."""
+        """Of the shares; as transformers makes it, wherever its moments live."""
         let_go(self.model)
+        if self.is_offloaded:
+            _, how = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer_cls_and_kwargs = (OffloadedAdamW, how)
         return super().create_optimizer(model)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -136,8 +143,8 @@ class ShardTrainer(DPOTrainer):
             return super().save_model(output_dir, _internal_call)
         assert output_dir is not None, "checkpoints have a folder"
         weights = {f"{shards.WEIGHTS}/{name}": each for name, each in self._trained().items()}
-        tensors = weights | shards.state_of(self.optimizer, self._names())
-        shards.write(Path(output_dir), tensors)
+        of = (self.optimizer, self._names())
+        shards.write(Path(output_dir), weights | shards.state_of(*of), shards.owners(*of))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_sharded:
@@ -160,13 +167,15 @@ class ShardTrainer(DPOTrainer):
                 found.fill(f"{shards.WEIGHTS}/{name}", parameter)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or not shards.are_in(Path(checkpoint)):
+        is_divided = checkpoint is not None and shards.are_in(Path(checkpoint))
+        if checkpoint is None or not (is_divided or self.is_offloaded):
             return super()._load_optimizer_and_scheduler(checkpoint)
+        self.lr_scheduler.load_state_dict(_read(checkpoint, SCHEDULE))
+        if not is_divided:
+            return self.optimizer.load_state_dict(_read(checkpoint, OPTIMIZER))
         with shards.opened(Path(checkpoint)) as found:
-            shards.fill_state(found, self.optimizer, self._names())
-        self.lr_scheduler.load_state_dict(
-            torch.load(Path(checkpoint) / SCHEDULE, map_location="cpu", weights_only=True)
-        )
+            made = home if self.is_offloaded else torch.zeros_like
+            shards.fill_state(found, self.optimizer, self._names(), made)
         rates = self.lr_scheduler.get_last_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -215,4 +224,10 @@ class ShardTrainer(DPOTrainer):
             yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-SCHEDULE = "scheduler.pt"
+SCHEDULE, OPTIMIZER = "scheduler.pt", "optimizer.pt"  # as transformers names them
+
+
+def _read(checkpoint: str, name: str) -> dict[str, Any]:
+    """A file of a checkpoint, of which no GPU sees anything: tensors stay on disk until needed."""
+    path = Path(checkpoint) / name
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

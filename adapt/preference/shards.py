@@ -9,7 +9,7 @@ format (`torch.distributed.checkpoint`) has a head that has to be unpickled; thi
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,18 @@ def are_in(checkpoint: Path) -> bool:
     return any(checkpoint.glob(f"{PREFIX}*.safetensors"))
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def write(folder: Path, tensors: Mapping[str, Tensor], whose: Mapping[str, Tensor]) -> None:
     """Write this worker's share of `tensors`; all workers call it, each with a folder of its own or
     with the same one.
+
+    `whose`: by the same names, the tensor that is divided where what is given are its own rows.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     held, starts = {}, {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, DTensor):
-            starts[name] = _start(tensor)
+        start = _start(tensor, whose.get(name))
+        if start is not None:
+            starts[name] = start
         elif rank > 0:
             continue
         held[name] = local(tensor).cpu().contiguous()
@@ -64,13 +67,13 @@ class Shards:
         self._starts = [json.loads(file.metadata()[STARTS]) for file in files]
         self.names = {name for file in files for name in file.keys()}  # noqa: SIM118
 
-    def fill(self, name: str, tensor: Tensor) -> None:
+    def fill(self, name: str, tensor: Tensor, whose: Tensor | None = None) -> None:
         """Copy what the checkpoint has under `name` into `tensor`, of a divided one the own rows.
 
-        Raises InputError where it has not all of them, or of another shape.
+        `whose`: the one that is divided, where `tensor` are its own rows. Raises InputError where
+        it has not all of them, or of another shape.
         """
-        into = local(tensor)
-        begin = _start(tensor) if isinstance(tensor, DTensor) else 0
+        into, begin = local(tensor), _start(tensor, whose) or 0
         # A number has one row of nothing.
         rows, found = (len(into), 0) if into.dim() else (1, 0)
         for file, starts in zip(self._files, self._starts, strict=True):
@@ -82,7 +85,8 @@ class Shards:
                 found += 1
                 continue
             shape = part.get_shape()
-            problem = f"{name} is {shape} there, and {list(tensor.shape)} here"
+            here = list((tensor if whose is None else whose).shape)
+            problem = f"{name} is {shape} there, and {here} here"
             require(tuple(shape[1:]) == into.shape[1:], str(self._folder), problem)
             first, last = max(start, begin), min(start + shape[0], begin + rows)
             if first < last:
@@ -114,8 +118,22 @@ def state_of(optimizer: Any, names: Mapping[int, str]) -> dict[str, Tensor]:
     }
 
 
-def fill_state(found: Shards, optimizer: Any, names: Mapping[int, str]) -> None:
-    """Give an optimizer that has made no step the state of a checkpoint."""
+def owners(optimizer: Any, names: Mapping[int, str]) -> dict[str, Tensor]:
+    """The parameter of each of these, by the same names."""
+    return {
+        f"{kind}/{names[id(parameter)]}": parameter
+        for parameter, state in optimizer.state.items()
+        for kind in state
+    }
+
+
+def fill_state(
+    found: Shards,
+    optimizer: Any,
+    names: Mapping[int, str],
+    made: Callable[[Tensor], Tensor] = torch.zeros_like,
+) -> None:
+    """Give an optimizer that has made no step the state of a checkpoint; `made`: a moment."""
     kinds: dict[str, list[str]] = {}
     for name in found.names:
         kind, _, parameter = name.partition("/")
@@ -132,15 +150,19 @@ def fill_state(found: Shards, optimizer: Any, names: Mapping[int, str]) -> None:
                     device = parameter.device if is_on_device else torch.device("cpu")
                     state[kind] = torch.zeros((), dtype=torch.float32, device=device)
                 else:
-                    state[kind] = torch.zeros_like(parameter.detach())
-                found.fill(f"{kind}/{name}", state[kind])
+                    state[kind] = made(parameter.detach())
+                found.fill(f"{kind}/{name}", state[kind], parameter)
 
 
 WEIGHTS = "weights"  # the kind that is no optimizer's
 STEP = "step"
 
 
-def _start(tensor: DTensor) -> int:
-    """The first row that this worker holds."""
-    placed = (tensor.shape, tensor.device_mesh, tensor.placements)
+def _start(tensor: Tensor, whose: Tensor | None = None) -> int | None:
+    """The first row that this worker holds of what is divided; None where it is not."""
+    divided = tensor if isinstance(tensor, DTensor) else whose
+    # A number, such as Adam's of steps, is whole whatever it is of.
+    if tensor.dim() == 0 or not isinstance(divided, DTensor):
+        return None
+    placed = (divided.shape, divided.device_mesh, divided.placements)
     return int(compute_local_shape_and_global_offset(*placed)[1][0])

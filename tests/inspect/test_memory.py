@@ -26,6 +26,8 @@ PLAN = Pass(
     trained=1000,
     optimizer="adamw",
     factored=0,
+    visits=0,
+    away=False,
     adapters=0,
     ranks=0,
     adapted=0.0,
@@ -77,6 +79,7 @@ def seven_billion():
         head_size=128,
         windows=[None] * 32,
         vocabulary=32064,
+        largest={"tower": 4 * 1024**2, "projector": 4096**2, "decoder": 32064 * 4096},
         head=32064 * 4096,
         block=202_383_360,
         outside=304_000_000,
@@ -187,7 +190,11 @@ def test_a_model_of_seven_billion_by_hand():
     again = estimates(seven, plans(batch=16, gradient_checkpointing=True), imagined(80))["train"]
     block, outside = seven.sizes.block, seven.sizes.outside
     assert again.parts["autocast"] == 2 * (block + outside) < 2**30
-    assert not train.fits and train.advice["train.lora.rank"] == 16
+    # Two workers, which share it; with their moments in main memory; adapters.
+    assert not train.fits and train.advice["train.shard"] == "fsdp"
+    assert "train.offload" not in train.advice
+    advised = {n: estimates(seven, plans(batch=16), imagined(n))["train"].advice for n in (60, 40)}
+    assert advised[60]["train.offload"] == "optimizer" and advised[40]["train.lora.rank"] == 16
 
 
 def test_the_advised_batch_is_the_largest_that_fits():
@@ -219,12 +226,17 @@ def test_the_mildest_change_that_fits_is_advised():
         assert set(train.advice) == (keys or set()), size
 
 
-@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+@pytest.mark.parametrize(
+    ("optimizer", "offload"), [*((n, "none") for n in get_args(Optimizer)), ("adamw", "optimizer")]
+)
 @pytest.mark.parametrize("lora", [False, True])
-def test_what_may_be_advised_is_accepted(optimizer, lora):
-    config = plans(lora=lora, workers=2, optimizer=optimizer).train
-    tried = [*_changes(config, imagined(24))]
+@pytest.mark.parametrize("is_gpu", [True, False])
+def test_what_may_be_advised_is_accepted(optimizer, offload, lora, is_gpu):
+    config = plans(lora=lora, workers=2, optimizer=optimizer, offload=offload).train
+    tried = [*_changes(config, dataclasses.replace(imagined(24), is_gpu=is_gpu))]
     assert any("shard" in changes for changes in tried)
+    may_move = is_gpu and not lora and offload == "none"
+    assert any(changes.get("offload") == "optimizer" for changes in tried) == may_move
     for changes in tried:
         type(config).model_validate(config.model_dump() | changes)
 

@@ -4,13 +4,14 @@ import dataclasses
 import json
 
 import pytest
+import torch
 import yaml
 
 from adapt.inspect import __main__ as inspect
 from adapt.inspect import memory, probes, training, ways
 from adapt.inspect.machine import imagined
 from adapt.inspect.plan_lines import plan_lines
-from adapt.inspect.train_plan import pass_of, smaller_passes
+from adapt.inspect.train_plan import pass_of, smaller_passes, train_estimate
 from adapt.models.load import save
 from adapt.models.roles import blocks
 from tests.inspect.test_memory import PLAN, seven_billion, subject
@@ -88,7 +89,7 @@ def row(found, way, shard, workers):
 def test_all_ways_stand_side_by_side():
     found = table(batch_pairs=24)
     kinds = [(r["way"], r["shard"], r["workers"]) for r in found["rows"]]
-    assert len(kinds) == len(set(kinds)) == 3 * (4 + 3) + 4 + 4
+    assert len(kinds) == len(set(kinds)) == 5 * (4 + 3) + 4 + 4
     assert ("LoRA, 4 bits", "fsdp", 2) not in kinds and ("LoRA", "fsdp", 1) not in kinds
     for one in found["rows"]:
         assert one["peak"] == max(memory.total(one["parts"]), one["reference"])
@@ -101,6 +102,14 @@ def test_all_ways_stand_side_by_side():
     assert factored | {"optimizer": 0} == whole["parts"] | {"optimizer": 0}
     assert factored["optimizer"] < whole["parts"]["optimizer"] / 100
     assert ("full, fp32, adafactor", "fsdp", 2) not in kinds
+    # Moments in main memory: the same but for these, and these there, of each worker.
+    for shard, share in (("none", 1), ("fsdp", 8)):
+        one, moved = (row(found, f"full, fp32{more}", shard, 8) for more in ("", ", offload"))
+        assert moved["parts"] == one["parts"] | {"optimizer": 0}
+        assert moved["checkpoint"] == one["checkpoint"]
+        kept = one["parts"]["optimizer"]
+        assert kept == pytest.approx(8 * found["weights"] / share, rel=0.1)
+        assert moved["main_memory"] == max(kept, one["main_memory"])
     assert shared["main_memory"] == (4 + 2) * found["weights"]
 
 
@@ -135,16 +144,16 @@ def test_a_card_is_told_the_smallest_change_that_fits():
 
 
 @pytest.mark.parametrize(
-    ("lora", "keys", "words"),
+    ("card", "lora", "keys", "words"),
     [
-        (True, {}, "fits as it is; train.accumulation: auto becomes 4"),
-        (True, {"accumulation": 1}, "fits with train.accumulation: 4"),
-        (False, {}, "fits with train.lora.rank: 16, and train.accumulation: auto becomes 4"),
+        (48, True, {}, "fits as it is; train.accumulation: auto becomes 4"),
+        (48, True, {"accumulation": 1}, "fits with train.accumulation: 4"),
+        (40, False, {}, "fits with train.lora.rank: 16, and train.accumulation: auto becomes 6"),
     ],
 )
-def test_what_becomes_so_by_itself_is_told_apart(lora, keys, words):
-    plan = ways.table(seven_billion(), plans(lora=lora, **keys), ways.Asked(cards=[48]))
-    assert f"48 GiB   section train {words}" in [*plan_lines({"model": "m", "plan": plan})]
+def test_what_becomes_so_by_itself_is_told_apart(card, lora, keys, words):
+    plan = ways.table(seven_billion(), plans(lora=lora, **keys), ways.Asked(cards=[card]))
+    assert f"{card} GiB   section train {words}" in [*plan_lines({"model": "m", "plan": plan})]
 
 
 def test_passes_divide_pairs_and_plain_rows():
@@ -156,18 +165,34 @@ def test_passes_divide_pairs_and_plain_rows():
     assert {one["workers"] for one in found["rows"]} == {1, 8}
 
 
+def test_a_divided_model_is_computed_again_before_it_is_sent_more_often():
+    config = plans(workers=2, shard="fsdp", batch_pairs=8).train
+    again = {"gradient_checkpointing": True}
+    expected = [{}, again, again | {"accumulation": 2}, again | {"accumulation": 4}]
+    assert [*smaller_passes(config)] == expected
+    more = [{}, {"accumulation": 2}, {"accumulation": 4}]
+    assert [*smaller_passes(config, ["accumulation"])] == more
+
+
 def test_an_optimizer_that_keeps_less_comes_before_adapters():
-    """In GiB, of 7 B in fp32: 26 of weights, 25 of gradients, 50 of moments, 13 in 8 bits."""
+    """In GiB, of 7 B in fp32: 26 of weights, 25 of gradients, 50 of moments."""
     one = {"workers": 1, "precision": "fp32", "batch_pairs": 4}
-    advised = {
-        size: ways.table(seven_billion(), plans(**one, **changes), ways.Asked(cards=(size,)))[
-            "as_set"
-        ][f"{size}"]
-        for size, changes in ((100, {}), (80, {}), (40, {}))
-    }
-    assert advised[100]["train.optimizer"] == "adamw_8bit"
-    assert advised[80]["train.optimizer"] == "adafactor"
-    assert advised[40]["train.lora.rank"] == 16
+
+    def advised(size, **changes):
+        found = ways.table(seven_billion(), plans(**one, **changes), ways.Asked(cards=(size,)))
+        return found["as_set"][f"{size}"]
+
+    assert "train.offload" not in advised(140)
+    assert advised(80)["train.offload"] == "optimizer" and "train.optimizer" not in advised(80)
+    assert advised(80, offload="optimizer") == {"train.gradient_checkpointing": True}
+    assert advised(40)["train.lora.rank"] == 16
+    # Where main memory is all that there is, by the settings and by what is there already.
+    here = dataclasses.replace(imagined(80), is_gpu=False, generation=torch.float32)
+    for offload, keys in (("none", set()), ("optimizer", {"train.offload"})):
+        config = plans(**one, offload=offload).train
+        advice = train_estimate(seven_billion(), config, 64, here).advice
+        assert advice["train.optimizer"] == "adafactor"
+        assert advice.keys() & {"train.offload"} == keys
     divided = {**one, "workers": 2, "shard": "fsdp", "optimizer": "adamw"}
     found = ways.table(seven_billion(), plans(**divided), ways.Asked(cards=(24,)))
     assert "train.optimizer" not in (found["as_set"]["24"] or {})

@@ -206,6 +206,19 @@ def test_interrupted_in_process_run_resumes_to_the_same_model(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
 
+@pytest.mark.parametrize("changes", [dict(tower="full"), dict(lora=lora(2))], ids=["full", "lora"])
+def test_where_moments_live_may_change_with_a_checkpoint(inputs, tmp_path, changes):
+    places = {name: settings(**changes, offload=name) for name in ("none", "optimizer")}
+    train(inputs, tmp_path / "whole", places["none"])
+    for first, then in (("none", "optimizer"), ("optimizer", "none")):
+        to, steps = tmp_path / f"from-{first}", []
+        cut_off(5, inputs, to, places[first])
+        train(inputs, to, places[then], lambda step, metrics, to=steps: to.append(step))
+        assert steps == [4, 5, 6], "resumed from the checkpoint of step 3"
+        for name in ("out/model/model.safetensors", "out/history.csv"):
+            assert (tmp_path / "whole" / name).read_bytes() == (to / name).read_bytes()
+
+
 def test_supervision_by_boxes_hangs_on_the_rows_alone(inputs, tmp_path):
     """Cut off, or divided into passes, it goes the same way."""
     box = ((0.0, 0.0, 0.5, 0.5),)

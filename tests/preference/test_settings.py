@@ -79,6 +79,15 @@ from tests.support.preferences import config
             dict(shard="fsdp", workers=2, optimizer="adafactor"),
             "shard: fsdp divides what adamw keeps, not adafactor; set optimizer to adamw",
         ),
+        (
+            dict(offload="optimizer", optimizer="adafactor"),
+            "offload: main memory takes adamw's moments, not adafactor's state; set optimizer to",
+        ),
+        (
+            dict(offload="optimizer", optimizer="adamw_8bit", lora=lora(8)),
+            "offload: main memory takes adamw's moments, not adamw_8bit's state; set optimizer to",
+        ),
+        (dict(offload="weights"), "offload: must be 'none' or 'optimizer', got 'weights'"),
         (dict(optimizer="sgd"), "optimizer: must be 'adamw', 'adamw_8bit' or 'adafactor'"),
         (dict(precision="fp16"), "precision: must be 'auto', 'fp32' or 'bf16', got 'fp16'"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from adapt.attention.layout import layout_of
@@ -88,7 +89,16 @@ def alone(inputs, tmp_path_factory) -> dict[str, Found]:
 
 @pytest.fixture(scope="module")
 def two(inputs, tmp_path_factory) -> dict[str, Found]:
-    return divided.run(cases(inputs, 2), 2, tmp_path_factory.mktemp("two") / "run")
+    made = cases(inputs, 2)
+    twin = next(case for case in made if case.name == "llava-full")
+    made.append(dataclasses.replace(offloaded(twin), name="llava-full, offload"))
+    return divided.run(made, 2, tmp_path_factory.mktemp("two") / "run")
+
+
+def offloaded(case: Case) -> Case:
+    """The same with AdamW's moments in main memory."""
+    changed = case.config.model_copy(update={"offload": "optimizer"})
+    return dataclasses.replace(case, config=changed)
 
 
 def resumed(made: list[Case], two: dict[str, Found], step: int = 2) -> list[Case]:
@@ -137,6 +147,22 @@ def test_each_worker_holds_and_writes_its_share(name, two, alone):
 
 
 @pytest.mark.slow
+def test_moments_in_main_memory_change_no_bit_of_model_and_checkpoints(two):
+    """Weights, moments, and where the rows of each worker begin."""
+    one, other = two["llava-full"], two["llava-full, offload"]
+    names = [f"model/{file.name}" for file in one.model.glob("*.safetensors")]
+    names += [f"work/checkpoint-{STEPS}/shard-{rank}.safetensors" for rank in (0, 1)]
+    for name in names:
+        with (
+            safe_open(one.folder / name, "pt") as left,
+            safe_open(other.folder / name, "pt") as right,
+        ):
+            assert left.metadata() == right.metadata() and {*left.keys()} == {*right.keys()}
+            for key in left.keys():  # noqa: SIM118
+                assert left.get_tensor(key).equal(right.get_tensor(key)), f"{name}: {key}"
+
+
+@pytest.mark.slow
 def test_adapters_in_32_bits_over_a_base_in_16(inputs, tmp_path):
     """The base is exchanged in 16 bits, and the passes compute in them."""
     save(tiny_world.model(), tiny_world.processor(), tmp_path / "base", torch.bfloat16)
@@ -166,8 +192,12 @@ def same_models(found: Found, expected: Found) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2, 4], ids="{}-workers".format)
 def test_a_training_goes_on_with_another_number_of_workers(workers, inputs, alone, two, tmp_path):
-    """From the checkpoint of two; 0 workers: undivided, in one process."""
+    """From the checkpoint of two; 0 workers: undivided, in one process. Some with their moments in
+    main memory from there on.
+    """
     made = cases(inputs, workers, **({"accumulation": 1} if workers == 4 else {}))
+    moved = ("llava-full", "qwen2_5_vl-lora")
+    made = [offloaded(case) if case.name in moved else case for case in made]
     found = divided.run(resumed(made, two), max(workers, 1), tmp_path / "run")
     for name, one in found.items():
         assert len(one.norms) == STEPS - 2, "it has not begun anew"

@@ -40,6 +40,7 @@ TRAIN = dict(
     accumulation=1,
     steps=6,
     optimizer="adamw",
+    offload="none",
     learning_rate=1e-3,
     beta=0.5,
     loss_type="sigmoid",
