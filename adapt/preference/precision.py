@@ -33,16 +33,15 @@ def let_copies_go(model: nn.Module) -> None:
 
     Autocast would keep those of all blocks until the model's forward has ended, in case a weight is
     used again. For a backward autograd has them, but where activations are computed again; then a
-    backward makes those of one block anew. Text is made with all of them kept, as every token needs
-    them.
+    backward makes those of one block anew. Outside of blocks they stay: the head takes its own for
+    every tile of logits.
     """
     for name in blocks(model):
         model.get_submodule(name).register_forward_hook(_forget)
 
 
 def _forget(*_: Any) -> None:
-    if not torch.is_inference_mode_enabled():  # text is made in it
-        torch.clear_autocast_cache()
+    torch.clear_autocast_cache()
 
 
 def base_dtype(config: Config, base: Path, device: torch.device) -> torch.dtype:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adapt.models.load import checkpoint_dtype, save
 from adapt.pairs.table import write_pairs
 from adapt.preference.fit import fit
 from adapt.preference.movement import Movement, stored_dtype
-from adapt.preference.precision import DTYPES
+from adapt.preference.precision import DTYPES, let_copies_go
 from tests.support import tiny_world
 from tests.support.preference_rows import lora, origin, pairs, settings
 
@@ -127,3 +128,34 @@ def test_what_a_result_is_stored_in(capsys):
     assert "save_dtype: fp32 keeps all" in capsys.readouterr().err
     assert stored_dtype(moved(80, False), torch.float16, is_free=False) == torch.float32
     assert "fp16 cannot hold these weights" in capsys.readouterr().err
+
+
+class Casts(TorchDispatchMode):
+    """How many 16-bit copies are made of matrices of a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.places = {weight.data_ptr() for weight in model.parameters() if weight.dim() == 2}
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        of = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        if of is not None and of.dtype == torch.float32 and made.dtype == torch.bfloat16:
+            self.count += of.data_ptr() in self.places
+        return made
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+def test_copies_of_a_block_go_with_its_forward(mode):
+    """What has been kept between two forwards is made once."""
+    model, words = tiny_world.model(), {"input_ids": torch.ones(1, 5, dtype=torch.long)}
+    found = []
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16), mode(), Casts(model) as casts:
+            first, second = (model(**words).logits for _ in range(2))
+        assert first.equal(second)
+        found.append(casts.count)
+        let_copies_go(model)
+    # Seven matrices of each of three blocks, and that of the output layer.
+    assert found == [22, 44]
