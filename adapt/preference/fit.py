@@ -236,8 +236,8 @@ def _print_start(
         share = f"pairs a pass: {config.pass_pairs}, passes: {config.passes}"
         print(one_line(f"train: workers: {config.workers}, {share}"), file=sys.stderr)
     if config.checkpointing and not asked.checkpointing:
-        said = "activations are computed again (gradient_checkpointing: auto)"
-        print(f"train: {said}, a quarter more time", file=sys.stderr)
+        why = "(gradient_checkpointing: auto), a quarter more time"
+        print(one_line(f"train: activations are computed again {why}"), file=sys.stderr)
     for line in parts.lines(what.table):
         print(one_line(f"train: {line}"), file=sys.stderr)
     if checkpoint is None:
