@@ -88,7 +88,8 @@ class Trace:
     """Recorder of one generation.
 
     Every step begins with `begin`, and for each layer in turn either `map_at`, `prelim_at` and
-    `fired_at` are filled, or `defer` is called. Steps are reduced in groups, which end with the
+    `fired_at` are filled, or `defer` is called; what is there of a step may be put in the place of
+    another by `replace`, until the next begins. Steps are reduced in groups, which end with the
     K-th step and with each n-th (`together`). These hang on sizes alone, so that the same steps
     come out of the same products, to the last bit, whatever is steered later and whoever reads
     between groups.

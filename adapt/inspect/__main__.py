@@ -39,7 +39,8 @@ What the lines say:
              the linear layers that `train.lora.targets` may name
   memory     what one process takes at its peak, part by part, as the sections pairs, answer and
              train of params.yaml have it (batch, max_new_tokens, samples, batch_pairs,
-             accumulation, workers, lora, tower, precision, gradient_checkpointing). Formulas:
+             accumulation, workers, shard, lora, tower, precision, optimizer, offload,
+             gradient_checkpointing). Formulas:
              adapt/inspect/memory.py and training.py. The prompt is a question about --picture:
              give your largest. Answers are taken to be as long as they may be.
   pairs, answer, train
@@ -54,9 +55,9 @@ Configuration and processor are enough; weights are not read, where there are so
   python -m adapt.inspect ./my-model --plan --shard fsdp --json | jq .plan.rows
 
   first      for each card the smallest change of section train that fits: smaller passes, then
-             checkpointing, then train.shard: fsdp, then train.offload, then LoRA, then its base in
-             4 bits. Keys that are auto become that by themselves, for the rows and the card of the
-             training
+             checkpointing (with fsdp before smaller passes), then train.shard: fsdp, then
+             train.offload, then a lighter optimizer, then LoRA, then its base in 4 bits. Keys that
+             are auto become that by themselves, for the rows and the card of the training
   way        full training, its passes in fp32 or bf16 (what is trained is held in fp32), with what
              AdamW keeps in main memory (offload) or by Adafactor; LoRA over a base as it is
              stored, or in 4 bits

@@ -74,7 +74,9 @@ def subject_of(source: str, model: Any, inputs: Any, layout: Layout, is_stored: 
     def shares(length: int) -> bool:
         ids = torch.zeros(1, length, dtype=torch.long)
         types = {key: ids for key in inputs.keys() & {"token_type_ids"}}
-        return cannot_share(model, {"input_ids": ids, **types}) is None
+        # A mixture's auxiliary loss keeps prompts apart, too: adapt/preference/trainer.py.
+        is_balanced = getattr(model.config, "output_router_logits", False)
+        return not is_balanced and cannot_share(model, {"input_ids": ids, **types}) is None
 
     return Subject(
         model=model,

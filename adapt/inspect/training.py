@@ -141,11 +141,14 @@ def reference(sizes: Sizes, plan: Pass) -> int:
 
 
 def main_memory(sizes: Sizes, plan: Pass, file: int) -> int:
-    """The most that a process with a GPU takes of main memory: while the model is read, or later
-    the moments that live there, of a divided model the share.
+    """The most that a process with a GPU takes of main memory.
+
+    While the model is read; or later the moments that live there, of a divided model the share; or
+    of a divided one 4 (W + W_trained), while the first process puts it together and writes it.
     """
     later = moments(sizes, plan) // _shares(plan) if plan.away else 0
-    return max(loading(sizes, plan, file), later)
+    written = weights(sizes, FP32) + FP32 * plan.trained if plan.divided else 0
+    return max(loading(sizes, plan, file), later, written)
 
 
 def loading(sizes: Sizes, plan: Pass, file: int) -> int:

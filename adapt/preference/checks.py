@@ -30,7 +30,7 @@ def check(
 ) -> Facts:
     """Raises InputError with the key, or the file and row, that does not fit the rest.
 
-    Returns what was found of all rows; plain ones count for the longest prompt and answer. `plain`
+    Returns what was found of all rows; of plain ones what their prompts and answers take. `plain`
     is the file of plain rows, None where none are rehearsed; `cache` is where that is kept which
     takes reading all pairs.
     """
@@ -65,7 +65,7 @@ def check(
 def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) -> Facts:
     """That there are plain rows enough, which become tokens, few enough for the model.
 
-    Returns the tokens of the longest prompt and answer.
+    Returns what their prompts and answers take.
     """
     rows, found = read_split(plain), Facts()
     problem = f"{config.keep_rows} rows a step, but {plain} has {len(rows)} in all"
@@ -80,7 +80,9 @@ def check_plain(config: Config, model_config: Any, processor: Any, plain: Path) 
                 seen = seen_of(model_config, processor, row, row.images, length, known)
                 prompt = length.prompt + seen.more
                 check_length(model_config, prompt + length.chosen)
-            found |= Facts(prompt=prompt, answer=length.chosen)
+            found |= Facts(
+                prompt=prompt, answer=length.chosen, tokens=seen.tokens, sizes=seen.sizes
+            )
     return found
 
 

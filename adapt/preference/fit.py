@@ -114,6 +114,7 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
     Returns why a loss was not finite, or None. It is no exception, because Ray starts a worker that
     raises again, and this would come out the same; all workers stop at the same step.
     """
+    config = setup.config
     try:
         workspace, quiet = checkpoints.workspace(), warnings.catch_warnings()
         with workspace as scratch, room(scratch), quiet, checkpoints.latest() as latest:
@@ -126,9 +127,9 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             base, pairs = submit.fetch(setup.base), submit.fetch(setup.pairs)
             plain = None if setup.plain is None else submit.fetch(setup.plain)
             output, final = scratch / "trainer", scratch / "final"
-            device = resolve(setup.config.device)
-            optimizers.check(setup.config)  # a job's driver may have no GPU, and does not look
-            config = _settings(setup, base, pairs, device)
+            device = resolve(config.device)
+            optimizers.check(config)  # a job's driver may have no GPU, and does not look
+            config = _settings(setup, base, device)
             files = (base, pairs, setup.reference, output, plain)
             asked = _validation(setup, scratch, latest)
             trainer, what = build_trainer(config, device, *files, asked)
@@ -149,23 +150,23 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
             checkpoints.save(final)
     except FloatingPointError as error:
         return str(error)
-    except torch.OutOfMemoryError:
-        raise InputError(_too_small(config, device)) from None
+    except torch.OutOfMemoryError as error:
+        raise InputError(_full(config)) from error
     return None
 
 
-def _settings(setup: WorkerSetup, base: Path, pairs: Path, device: torch.device) -> Config:
+def _settings(setup: WorkerSetup, base: Path, device: torch.device) -> Config:
     """The settings of this worker: for as many as there are, with what the card decides."""
     config = setup.config.at(dist.get_world_size() if dist.is_initialized() else 1)
     if setup.settle is None:
         return config
-    return setup.settle(config, setup.config.left_open, base, pairs, setup.facts, device)
+    return setup.settle(config, base, setup.facts, device)
 
 
-def _too_small(config: Config, device: torch.device) -> str:
-    asked = f"a pass of {config.pass_pairs} pairs does not fit into the memory of {device}"
+def _full(config: Config) -> str:
+    problem = f"the memory of the {config.device} device is full ({config.pass_pairs} pairs a pass)"
     less = "more passes (train.accumulation) take less, and so does train.gradient_checkpointing"
-    return f"train: {asked}; {less}; python -m adapt.inspect MODEL --plan has all ways"
+    return f"train: {problem}; {less}; python -m adapt.inspect MODEL --plan has all ways"
 
 
 def _setup(

@@ -105,18 +105,25 @@ def home(parameter: Tensor) -> Tensor:
     if like.numel() == 0:
         return torch.zeros(like.shape, dtype=like.dtype)
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # zeros, by whole pages that are nobody else's
-    pages = mmap.mmap(-1, like.nbytes, flags=private)
-    moment = torch.frombuffer(pages, dtype=like.dtype).view(like.shape)
-    if like.device.type == "cuda":
-        runtime, place = torch.cuda.cudart(), moment.data_ptr()
-        try:
-            torch.cuda.check_error(runtime.cudaHostRegister(place, moment.nbytes, 0))
-        except RuntimeError as error:
-            problem = f"{moment.nbytes} more bytes of main memory cannot be locked for the GPU"
-            raise InputError(f"train.offload: {problem} ({error}); set it to none") from None
-        # Before the pages go; at the end of the process they go anyway.
-        weakref.finalize(moment, runtime.cudaHostUnregister, place).atexit = False
+    try:
+        pages = mmap.mmap(-1, like.nbytes, flags=private)
+        moment = torch.frombuffer(pages, dtype=like.dtype).view(like.shape)
+        if like.device.type == "cuda":
+            _lock(pages, moment)
+    except (OSError, RuntimeError) as error:
+        problem = f"{like.nbytes} more bytes of main memory cannot be had, or locked for the GPU"
+        raise InputError(f"train.offload: {problem} ({error}); set it to none") from None
     return moment
+
+
+def _lock(pages: mmap.mmap, moment: Tensor) -> None:
+    """Lock a tensor's pages for copies to a GPU, until the tensor goes."""
+    # A process that is forked later has no business with them.
+    pages.madvise(mmap.MADV_DONTFORK)
+    runtime, place = torch.cuda.cudart(), moment.data_ptr()
+    torch.cuda.check_error(runtime.cudaHostRegister(place, moment.nbytes, 0))
+    # Before the pages go; at the end of the process they go anyway.
+    weakref.finalize(moment, runtime.cudaHostUnregister, place).atexit = False
 
 
 def _count(parameter: Tensor, group: dict[str, Any]) -> Tensor:

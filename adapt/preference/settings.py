@@ -195,7 +195,7 @@ class Config(Settings):
 
     @property
     def left_open(self) -> tuple[str, ...]:
-        """The keys that depend on the memory of whoever trains: `adapt/inspect/settle.py`."""
+        """The keys that depend on the memory of whoever trains: `adapt/inspect/settled.py`."""
         keys = ("accumulation", "gradient_checkpointing")
         return tuple(key for key in keys if getattr(self, key) == "auto")
 
@@ -243,11 +243,14 @@ class Config(Settings):
     def at(self, processes: int) -> Self:
         """These settings for so many of the workers that there may be, one of `worlds`.
 
-        A step has the same rows, and a pass no more of them: fewer workers make more passes.
+        A step has the same rows, and a pass no more of them: fewer workers make more passes, but
+        where these are left open.
         """
         if isinstance(self.workers, int):
             return self
         assert processes in self.worlds, f"{processes} workers are not among {self.worlds}"
+        if self.accumulation == "auto":
+            return self.model_copy(update={"workers": processes})
         own = self._rows // processes
         passes = range(max(1, self.parts // processes), own + 1)
         pairs = self.batch_pairs // processes

@@ -142,9 +142,9 @@ class ShardTrainer(DPOTrainer):
         if not self.is_sharded:
             return super().save_model(output_dir, _internal_call)
         assert output_dir is not None, "checkpoints have a folder"
-        weights = {f"{shards.WEIGHTS}/{name}": each for name, each in self._trained().items()}
-        of = (self.optimizer, self._names())
-        shards.write(Path(output_dir), weights | shards.state_of(*of), shards.owners(*of))
+        trained = self._trained().items()
+        weights = {f"{shards.WEIGHTS}/{name}": (each, each) for name, each in trained}
+        shards.write(Path(output_dir), weights | shards.state_of(self.optimizer, self._names()))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_sharded:
@@ -201,7 +201,10 @@ class ShardTrainer(DPOTrainer):
             if best is not None and is_first:
                 best.fill(model)
             return model
-        # 1. One tensor after another is put together; the first process keeps it.
+        # 1. Moments that live in main memory make room. One tensor after another is put together;
+        #    the first process keeps it.
+        if self.is_offloaded:
+            self.optimizer.state.clear()
         tensors = self._whole_tensors() if best is None else ()
         kept = {name: tensor.cpu() for name, tensor in tensors if is_first}
         if not is_first:

@@ -33,16 +33,16 @@ def are_in(checkpoint: Path) -> bool:
     return any(checkpoint.glob(f"{PREFIX}*.safetensors"))
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], whose: Mapping[str, Tensor]) -> None:
+def write(folder: Path, tensors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """Write this worker's share of `tensors`; all workers call it, each with a folder of its own or
     with the same one.
 
-    `whose`: by the same names, the tensor that is divided where what is given are its own rows.
+    Each with the tensor that says how it is divided: itself, or that whose rows it has.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     held, starts = {}, {}
-    for name, tensor in tensors.items():
-        start = _start(tensor, whose.get(name))
+    for name, (tensor, whose) in tensors.items():
+        start = _start(tensor, whose)
         if start is not None:
             starts[name] = start
         elif rank > 0:
@@ -109,21 +109,12 @@ def opened(folder: Path) -> Iterator[Shards]:
 # ---- an optimizer ----------------------------------------------------------------------------
 
 
-def state_of(optimizer: Any, names: Mapping[int, str]) -> dict[str, Tensor]:
-    """What an optimizer holds of each parameter, by `kind/parameter`; `names` are by id."""
+def state_of(optimizer: Any, names: Mapping[int, str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """What an optimizer holds of each parameter, and that, by `kind/parameter`; `names`: by id."""
     return {
-        f"{kind}/{names[id(parameter)]}": value
+        f"{kind}/{names[id(parameter)]}": (value, parameter)
         for parameter, state in optimizer.state.items()
         for kind, value in state.items()
-    }
-
-
-def owners(optimizer: Any, names: Mapping[int, str]) -> dict[str, Tensor]:
-    """The parameter of each of these, by the same names."""
-    return {
-        f"{kind}/{names[id(parameter)]}": parameter
-        for parameter, state in optimizer.state.items()
-        for kind in state
     }
 
 

@@ -15,7 +15,7 @@ from contextlib import closing
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from transformers import AutoConfig
 
@@ -42,30 +42,34 @@ class Facts:
         longest: tokens of the longest chosen answer behind what both answers begin with.
         spanned: whether an answer has words that decide.
         placed: whether a chosen answer names a thing whose box is known, behind its prefix.
+        apart: whether the answers of a row have pictures of their own, and so no common prompt.
         prompt, answer: tokens of the longest prompt, its pictures with it, and of the longest
             answer of either side.
-        picture: image tokens of the row that has most of them, whose place is `widest`.
+        tokens, sizes: of the pictures of a prompt that become most tokens how many, and their
+            (width, height).
     """
 
     longest: int = 0
     spanned: bool = False
     placed: bool = False
+    apart: bool = False
     prompt: int = 0
     answer: int = 0
-    picture: int = 0
-    widest: int = 0
+    tokens: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def __or__(self, other: "Facts") -> "Facts":
-        """Of both together; of two rows that are as wide the first."""
-        wide = min(self, other, key=lambda one: (-one.picture, one.widest))
+        """Of both together."""
+        tokens, sizes = max((self.tokens, self.sizes), (other.tokens, other.sizes))
         return Facts(
             longest=max(self.longest, other.longest),
             spanned=self.spanned or other.spanned,
             placed=self.placed or other.placed,
+            apart=self.apart or other.apart,
             prompt=max(self.prompt, other.prompt),
             answer=max(self.answer, other.answer),
-            picture=wide.picture,
-            widest=wide.widest,
+            tokens=tokens,
+            sizes=sizes,
         )
 
 
@@ -139,20 +143,21 @@ def check_rows(
         for (number, row), length in zip(part, lengths, strict=True):
             with at(f"{pairs}: row {number} ({row.id})"):
                 seen = check_pictures(model_config, processor, row, length, known)
-            found |= _of(row, number - 1, length, seen)
+            found |= _of(row, length, seen)
     return found
 
 
-def _of(row: Pair, place: int, length: Lengths, seen: Seen) -> Facts:
-    """Facts of one row: where it is in the file, its tokens, and the widest pictures it has."""
+def _of(row: Pair, length: Lengths, seen: Seen) -> Facts:
+    """Facts of one row, by its tokens and those of its pictures."""
     return Facts(
         longest=length.chosen - length.begun,
         spanned=bool(row.chosen_spans or row.rejected_spans),
         placed=any(place.boxes and place.start >= len(row.prefix) for place in row.places),
+        apart=bool(row.rejected_images),
         prompt=length.prompt + seen.more,
         answer=max(length.chosen, length.rejected),
-        picture=seen.tokens,
-        widest=place,
+        tokens=seen.tokens,
+        sizes=seen.sizes,
     )
 
 
@@ -160,9 +165,11 @@ def _read(uri: str) -> Facts | None:
     """What a file has; None where there is none, or something else."""
     try:
         content = storage.read_json(uri)
-    except (FileNotFoundError, InputError):
+        sizes = tuple((int(width), int(height)) for width, height in content["sizes"])
+    except (FileNotFoundError, InputError, KeyError, TypeError, ValueError):
         return None
-    kinds = {field.name: field.type for field in dataclasses.fields(Facts)}
+    content["sizes"] = sizes
+    kinds = {one.name: get_origin(one.type) or one.type for one in dataclasses.fields(Facts)}
     is_whole = {name: type(value) for name, value in content.items()} == kinds
     return Facts(**content) if is_whole else None
 

@@ -81,12 +81,14 @@ def _begun(processor: Any, row: Row, ends: Sequence[int]) -> int:
 class Seen:
     """What a model sees of pictures of some sizes.
 
-    Its views, how many image tokens, and how many tokens a prompt has more than its text.
+    Its views, how many image tokens, and how many tokens a prompt has more than its text; `sizes`
+    are (width, height) of each picture.
     """
 
     views: tuple[PairView, ...]
     tokens: int
     more: int
+    sizes: tuple[tuple[int, int], ...]
 
 
 def check_pictures(
@@ -139,7 +141,8 @@ def _seen(model_config: Any, processor: Any, row: Row, images: Sequence[bytes], 
     inputs = encode(processor, [pictures], [row.question], histories=[row.history])
     layout, length = layout_by(model_config, inputs), inputs["input_ids"].shape[1]
     views = tuple(PairView.of(view) for view in layout.of(0))
-    return Seen(views, int(layout.counts_B[0]), length - text)
+    sizes = tuple(picture.size for picture in pictures)
+    return Seen(views, int(layout.counts_B[0]), length - text, sizes)
 
 
 def _words(views: Sequence[PairView], tokens: int) -> str:

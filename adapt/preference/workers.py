@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from adapt.preference.settings import Config
 from adapt.preference.survey import Facts
 from adapt.progress import Log
 
-Settle = Callable[[Config, Collection[str], Path, Path, Facts, torch.device], Config]
+Settle = Callable[[Config, Path, Facts, torch.device], Config]
 """What settings become some of whose keys are left open; `adapt/inspect/settled.py` has it."""
 
 

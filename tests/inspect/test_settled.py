@@ -17,14 +17,14 @@ from adapt.inspect.settled import settle
 from adapt.inspect.train_plan import peak
 from adapt.models.load import save
 from adapt.pairs.plain import write_plain
-from adapt.pairs.table import read_pairs, write_pairs
+from adapt.pairs.table import write_pairs
 from adapt.params import InputError
 from adapt.preference.checks import check
 from adapt.preference.fit import fit
 from adapt.preference.settings import Config
 from adapt.preference.trainer import AdaptTrainer
 from tests.support import tiny_world
-from tests.support.preference_rows import origin, pairs, plain_rows, settings
+from tests.support.preference_rows import changed, origin, pairs, plain_rows, png, settings
 from tests.test_house import ROOT
 
 CPU = torch.device("cpu")
@@ -52,19 +52,17 @@ class Cards:
     """Settings, as cards of some sizes settle them."""
 
     def __init__(self, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._files = (inputs / "base", inputs / "pairs.parquet")
-        self._facts = check(settings(), *self._files, inputs / "plain.parquet")
+        self._base = inputs / "base"
+        self.facts = check(settings(), self._base, inputs / "pairs.parquet")
         self._monkeypatch = monkeypatch
 
     def settle(self, config: Config, place: Machine) -> Config:
         self._monkeypatch.setattr(settled, "machine", lambda device: place)
-        return settle(config, config.left_open, *self._files, self._facts, CPU)
+        return settle(config, self._base, self.facts, CPU)
 
     def needed(self, config: Config) -> int:
         """Bytes that the plan expects of a step."""
-        row = read_pairs(self._files[1])[self._facts.widest]
-        subject = settled._subject(self._files[0], row, self._facts)
-        return peak(subject, config, self._facts.answer, card(0))
+        return peak(settled._subject(self._base, self.facts), config, self.facts.answer, card(0))
 
 
 @pytest.fixture
@@ -118,27 +116,46 @@ def test_what_is_set_is_left_alone(cards, changes, expected):
     assert way(cards.settle(settings(**changes), card(0))) == expected
 
 
-def test_a_range_of_workers_begins_with_the_passes_that_fewer_make(cards):
-    asked = settings(workers=[1, 2], **OPEN)
-    alone = asked.at(1)
-    assert way(alone) == (2, False), "no more rows a pass than two workers take"
-    files, facts = cards._files, cards._facts
-    cards._monkeypatch.setattr(settled, "machine", lambda device: card(0))
-    assert way(settle(alone, asked.left_open, *files, facts, CPU)) == (4, True)
+def test_fewer_workers_of_a_range_start_from_one_pass_too(cards):
+    alone = settings(workers=[1, 2], **OPEN).at(1)
+    assert alone.left_open and way(alone) == (1, False) and alone.pass_pairs == 4
+    assert way(cards.settle(alone, card(10**9))) == (1, False)
+    assert way(cards.settle(alone, card(0))) == (4, True)
+    # What is set is what the most workers take.
+    assert settings(workers=[1, 2], accumulation=1).at(1).passes == 2
 
 
-def test_the_longest_rows_count(inputs, tmp_path):
-    rows = pairs(6)
-    long = dataclasses.replace(rows[4], question=f"{rows[4].question} {rows[4].question}")
-    said = dataclasses.replace(rows[2], rejected=f"{rows[2].chosen} {rows[2].rejected}")
+def test_answers_about_pictures_of_their_own_take_more(cards):
+    config = settings(**OPEN, w_vag=0.0)
+    together = cards.needed(config)
+    assert way(cards.settle(config, card(together))) == (1, False)
+    cards.facts = dataclasses.replace(cards.facts, apart=True)
+    assert cards.needed(config) > together
+    assert way(cards.settle(config, card(together))) != (1, False)
+
+
+def test_the_longest_rows_and_the_widest_pictures_count(inputs, tmp_path):
+    rows, base = pairs(6), inputs / "base"
+    large = png(tiny_world.picture(3).resize((80, 48)))
+    long = changed(rows[4], question=f"{rows[4].question} {rows[4].question}")
+    said = changed(rows[2], rejected=f"{rows[2].chosen} {rows[2].rejected}")
     write_pairs(tmp_path / "pairs.parquet", [*rows[:2], said, rows[3], long, rows[5]], origin())
-    short = check(settings(), inputs / "base", inputs / "pairs.parquet")
-    found = check(settings(), inputs / "base", tmp_path / "pairs.parquet")
+    short = check(settings(), base, inputs / "pairs.parquet")
+    found = check(settings(), base, tmp_path / "pairs.parquet")
     assert found.prompt > short.prompt and found.answer > short.answer
-    assert found.picture == short.picture == 16 and found.widest == 0
-    one = read_pairs(tmp_path / "pairs.parquet")[0]
-    sizes = settled._subject(inputs / "base", one, found).sizes
+    assert found.tokens == short.tokens == 16 and not found.apart
+    sizes = settled._subject(base, found).sizes
     assert (sizes.prompt, sizes.image_tokens) == (found.prompt, 16)
+    # A rejected answer's own, and a plain row's, as many tokens of more pixels.
+    own = changed(rows[0], rejected_images=(large,))
+    write_pairs(tmp_path / "own.parquet", [own, *rows[1:]], origin())
+    found = check(settings(), base, tmp_path / "own.parquet")
+    assert found.apart
+    kept = [dataclasses.replace(one, images=(large,)) for one in plain_rows(4)]
+    write_plain(tmp_path / "plain.parquet", kept)
+    config = settings(w_keep=1.0)
+    found = check(config, base, inputs / "pairs.parquet", tmp_path / "plain.parquet")
+    assert not found.apart and found.sizes == ((80, 48),)
 
 
 def losses(out: Path) -> list[str]:
@@ -163,14 +180,15 @@ def test_a_training_takes_what_was_found_and_says_so(inputs, tmp_path, monkeypat
     assert "train: activations are computed again (gradient_checkpointing: auto)" in said
 
 
-def test_a_full_card_is_said_in_a_line(inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", [(AdaptTrainer, "training_step"), (settled, "machine")])
+def test_a_full_card_is_said_in_a_line(inputs, tmp_path, monkeypatch, place):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(AdaptTrainer, "training_step", full)
+    monkeypatch.setattr(*place, full)
     with pytest.raises(InputError) as raised:
         train(inputs, tmp_path, settings())
-    said = "train: a pass of 4 pairs does not fit into the memory of cpu; more passes"
+    said = "train: the memory of the cpu device is full (4 pairs a pass); more passes"
     assert str(raised.value).startswith(said)
 
 
