@@ -65,8 +65,7 @@ def either(expected: str) -> WrapValidator:
         try:
             return validate(value)
         except ValidationError:
-            shown = list(value) if isinstance(value, tuple) else value
-            raise ValueError(f"expected {expected}, got {shown!r}") from None
+            raise ValueError(f"expected {expected}, got {_shown(value)}") from None
 
     return WrapValidator(validated)
 

@@ -13,6 +13,7 @@ import ray
 from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ReservedResources
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR as PLACE
 from ray.train.v2._internal.execution.scaling_policy import (
     ElasticScalingPolicy,
@@ -20,7 +21,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ScalingDecision,
 )
 
-from adapt.cluster.local import environment_with
+from adapt.cluster.local import environment_with, private_folder
 
 LOOK_S = 60.0  # how often Ray looks for more room while all goes well; each change starts anew
 # How long workers may wait to be placed, before they are counted again: a node that has just died
@@ -36,7 +37,7 @@ def trainer(work: Callable[[], Any], workers: int | tuple[int, ...], gpu: bool, 
     """
     if isinstance(workers, int):
         scaling = ScalingConfig(num_workers=workers, use_gpu=gpu)
-        return TorchTrainer(work, scaling_config=scaling, **more)
+        return Own(work, scaling_config=scaling, **more)
     scaling = ScalingConfig(
         num_workers=(workers[0], workers[-1]),
         use_gpu=gpu,
@@ -68,7 +69,22 @@ class Policy(ElasticScalingPolicy):
         return max((number for number in self._worlds if number <= most), default=0)
 
 
-class Trainer(TorchTrainer):
+class Own(TorchTrainer):
+    """Ray's trainer, without what it needs on a cluster alone."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """All of Ray's, but where it is a local Ray, which ends with its process.
+
+        There, nothing is left to be removed behind a controller that has died; and what watches for
+        that asks whichever Ray of this machine was started last whether the controller lives.
+        """
+        callbacks: list[Any] = super()._create_default_callbacks()
+        if private_folder() is None:
+            return callbacks
+        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+
+
+class Trainer(Own):
     """Ray's trainer under `Policy`.
 
     Args:

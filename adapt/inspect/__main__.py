@@ -23,7 +23,7 @@ anything fetched, and then configuration and processor alone, never weights.
 
   python -m adapt.inspect results/base/model
   python -m adapt.inspect llava-hf/llava-1.5-7b-hf --gpu 80        # would it fit into 80 GiB?
-  python -m adapt.inspect ./my-model --params recipes/my-model.yaml
+  python -m adapt.inspect ./my-model --params other-params.yaml
   python -m adapt.inspect ./my-model --picture scan.png --json | jq .picture.views
   python -m adapt.inspect ./my-model --overlay anchor.png     # where its first words look
 
@@ -161,6 +161,8 @@ def _plan(options: argparse.Namespace) -> int:
     # 1. The settings, and what the command line has in their place.
     file = options.params or PARAMS
     given = {"train.batch_pairs": options.pairs, "max_new_tokens": options.tokens}
+    # The first lines are of one number of workers: the first that was asked for.
+    given["train.workers"] = options.workers[0] if options.workers else None
     plans = Plans.changed(file, {key: value for key, value in given.items() if value})
     # 2. The table, of a model by its configuration alone.
     asked = Asked(
@@ -196,7 +198,8 @@ def _counts(text: str) -> list[int]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000000, not {text}")
+        given = text or "nothing"
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000000, not {given}")
     return int(text)
 
 

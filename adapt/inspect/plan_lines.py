@@ -20,7 +20,7 @@ def plan_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     plan = facts["plan"]
     yield f"{facts['model']}: {plan['weights'] / 1e9:.2f} billion weights; {_rows(plan)}"
     tower = f"full training has its vision tower {_TOWER[plan['full_tower']]}"
-    yield f"LoRA of rank {plan['rank']}; {tower}"
+    yield f"LoRA of rank {plan['rank']}; {tower}; section train with {plan['workers']} workers:"
     for card, advice in plan["as_set"].items():
         yield f"{card + ' GiB':<9}{_as_set(advice, plan['auto'])}"
     yield ""

@@ -36,7 +36,7 @@ def train_estimate(subject: Subject, config: Config, answer: int, machine: Machi
     change = first_that_fits(subject, config, answer, machine, _changes(config, machine))
     if change is None:
         return estimate
-    advice = named(change)
+    advice = named({key: to for key, to in change.items() if getattr(config, key) != to})
     auto = [key for key in advice if key.removeprefix("train.") in config.left_open]
     return dataclasses.replace(estimate, advice=advice, auto=auto if machine.is_gpu else [])
 

@@ -59,8 +59,8 @@ def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
 
     `rows`: the ways to train; `fits` of a row has for each card the settings under which it fits,
     the fewest first: none where it does as it is, null where nothing helps. `as_set`: the same for
-    the section `train` as it stands, any change allowed; `auto`: which keys of it need not be
-    changed, because they are `auto`. `decoding`: `pairs` and `answer`.
+    the section `train` as it stands, of `workers`, any change allowed; `auto`: which keys of it
+    need not be changed, because they are `auto`. `decoding`: `pairs` and `answer`.
     """
     cards = [imagined(size) for size in asked.cards]
     answer, ways = plans.answer.max_new_tokens, [*_ways(plans.train, asked)]
@@ -75,6 +75,7 @@ def table(subject: Subject, plans: Plans, asked: Asked) -> dict[str, Any]:
         "keep_rows": config.keep_rows if config.w_keep else 0,
         "rank": config.lora.rank or adapted(config)["lora"].rank,
         "full_tower": _full(config).tower,
+        "workers": config.workers,
         "auto": [f"train.{key}" for key in config.left_open],
         "left_out": [n for n in asked.workers if not any(n == c.workers for _, c in ways)],
         "rows": rows,

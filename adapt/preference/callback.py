@@ -1,10 +1,12 @@
 """What a training run reports: step metrics, lines of progress, checkpoints and the history."""
 
+import contextlib
 import datetime
+import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,21 @@ class ReportCallback(TrainerCallback):
             size = (_bytes(folder) - whole) * shares + whole
             print(f"train: a checkpoint takes {size / 1e9:.2g} GB", file=sys.stderr)
         self._checkpoints.save(folder)
+
+
+@contextlib.contextmanager
+def divided_anew() -> Iterator[None]:
+    """Without transformers' warning of a checkpoint whose passes had other rows: ours may."""
+    logger = logging.getLogger("transformers.trainer_utils")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "in the `trainer_state.json` within" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _bytes(folder: Path) -> int:

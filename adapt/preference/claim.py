@@ -92,6 +92,20 @@ def sweep(state: Path, workspace: Path) -> None:
                 continue  # somebody trains
 
 
+def tell_others(state: Path, name: str, workspace: Path) -> None:
+    """Name the trainings of this workspace that have not ended, but for `name`.
+
+    A later result of the workspace sweeps them.
+    """
+    for path in sorted(state.glob(f"*/{ABOUT}")):
+        folder = path.parent
+        of = Path(os.path.normpath(state / str(_about(folder).get("workspace", "?"))))
+        is_there = of == workspace and folder.name != name and not (folder / "final").exists()
+        if is_there and any(one.is_dir() for one in folder.iterdir()):
+            why = "cut off, with other settings, inputs or an older version; it is left aside"
+            print(one_line(f"train: {folder} is of a training that was {why}"), file=sys.stderr)
+
+
 def _is_over(folder: Path, workspace: Path) -> bool:
     """Whether DVC's lock has changed since the training began, or has its very curve."""
     if _about(folder).get("dvc") != stage_hash(workspace, "train"):

@@ -33,10 +33,10 @@ from adapt.pairs.table import REMAKE
 from adapt.params import InputError, require
 from adapt.preference import adapters, optimizers, parts, validation
 from adapt.preference.build import build_trainer
-from adapt.preference.callback import ReportCallback
+from adapt.preference.callback import ReportCallback, divided_anew
 from adapt.preference.checkpoints import SUMMARY, Checkpoints, LocalCheckpoints, room, whole
 from adapt.preference.checks import check
-from adapt.preference.claim import claimed, sweep, when
+from adapt.preference.claim import claimed, sweep, tell_others, when
 from adapt.preference.movement import StillWeights
 from adapt.preference.reference import ReferenceCache
 from adapt.preference.result import deliver, write_result
@@ -83,6 +83,7 @@ def fit(
     setup = dataclasses.replace(setup, facts=facts, settle=settle)
     root = (workspace or state).resolve()
     sweep(state, root)
+    tell_others(state, setup.name, root)
     with claimed(state, setup.name, root, code_key()) as training:
         if whole(training.final):
             until = "DVC does not know it yet"
@@ -140,7 +141,8 @@ def loop(setup: WorkerSetup, checkpoints: Checkpoints) -> str | None:
                 _print_start(setup, config, what, latest)
             # 3. Weights, optimiser, random states, the place in the data and the history go on
             #    from the checkpoint.
-            trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
+            with divided_anew():
+                trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
             # 4. All ranks save, because Ray waits for all; rank 0 has the files. A divided model is
             #    put together by all of them.
             final.mkdir()

@@ -136,8 +136,20 @@ def test_a_step_may_be_divided_anew_at_a_checkpoint(inputs, tmp_path, capsys):
     cut_off(5, inputs, tmp_path, settings(steps=10))
     capsys.readouterr()
     train(inputs, tmp_path, settings(steps=10, accumulation=2, gradient_checkpointing=True))
-    assert "train: resuming from 3 of 10 steps" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "train: resuming from 3 of 10 steps" in said and "trainer_state.json" not in said
+    assert "left aside" not in said
     assert losses(tmp_path / "out") == pytest.approx(PINNED, rel=1e-5)
+
+
+def test_a_training_that_was_cut_off_with_other_settings_is_named(inputs, tmp_path, capsys):
+    cut_off(5, inputs, tmp_path, settings())
+    (folder,) = (tmp_path / "state").glob("train-*")
+    capsys.readouterr()
+    train(inputs, tmp_path, settings(steps=2, learning_rate=2e-3))
+    said = capsys.readouterr().err
+    assert f"train: {folder.resolve()} is of a training that was cut off, with other" in said
+    assert "resuming" not in said
 
 
 def test_bf16_stays_near(inputs, tmp_path):
