@@ -1,11 +1,12 @@
 """Which numbers of workers Ray may start, from what the nodes of a cluster have."""
 
 import pytest
-from ray.train import ScalingConfig
+from ray.train import RunConfig, ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision
 from ray.train.v2._internal.util import time_monotonic
 
 from adapt.cluster import elastic
+from adapt.cluster.local import MARK
 
 
 class Coordinator:
@@ -42,3 +43,19 @@ def test_nothing_starts_without_room_for_the_fewest(monkeypatch):
 def test_a_node_that_is_gone_does_not_count(monkeypatch):
     """What Ray has reserved may be twenty seconds old."""
     assert decided(monkeypatch, {"a": 2.0, "b": 2.0}, {"a"}).num_workers == 2
+
+
+@pytest.mark.parametrize("workers", [2, (1, 2)])
+def test_a_local_ray_has_nothing_to_clean_up(workers, tmp_path, monkeypatch):
+    """What does it asks any Ray of the machine."""
+    run = RunConfig(name="a-run", storage_path=str(tmp_path))
+    made = elastic.trainer(lambda: None, workers, False, run_config=run)
+
+    def kinds() -> set[str]:
+        return {type(one).__name__ for one in made._create_default_callbacks()}
+
+    monkeypatch.delenv(MARK, raising=False)
+    on_a_cluster = kinds()
+    monkeypatch.setenv(MARK, str(tmp_path))
+    assert on_a_cluster - kinds() == {"PlacementGroupCleanerCallback"}
+    assert len(kinds()) > 2
