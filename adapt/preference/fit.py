@@ -235,7 +235,7 @@ def _print_start(
 ) -> None:
     """How a step is divided, where that was not said before; what is trained; from which step."""
     asked = setup.config
-    if (config.processes, config.passes) != (asked.processes, asked.passes):
+    if (config.workers, config.passes) != (asked.workers, asked.passes):
         share = f"pairs a pass: {config.pass_pairs}, passes: {config.passes}"
         print(one_line(f"train: workers: {config.workers}, {share}"), file=sys.stderr)
     if config.checkpointing and not asked.checkpointing:
