@@ -38,8 +38,8 @@ def settle(config: Config, base: Path, facts: Facts, device: torch.device) -> Co
     subject, choices = _subject(base, facts), [*smaller_passes(config, config.left_open)]
     found = first_that_fits(subject, config, facts.answer, place, choices)
     number = len(choices) - 1 if found is None else choices.index(found)
-    smallest = config.model_copy(update=choices[-1])
     if found is None:
+        smallest = config.model_copy(update=choices[-1])
         _warn(peak(subject, smallest, facts.answer, place), place)
     return config.model_copy(update=choices[_most(number, device)])
 

@@ -186,8 +186,8 @@ def _setup(
     digests = [digest(path) for path in (base, pairs, plain, split) if path is not None]
     # How many workers share the rows, in how many passes, where moments live, how long one waits,
     # and how often one tries again is no part of what is trained.
-    how = {"workers", "accumulation", "gradient_checkpointing", "max_failures", "wait_minutes"}
-    how |= {"offload"}
+    how = {"workers", "accumulation", "gradient_checkpointing", "offload"}
+    how |= {"max_failures", "wait_minutes"}
     how |= set() if known else {"validation", "max_new_tokens"}
     trained = config.model_dump(mode="json", exclude=how)
     named = [trained, *digests] + ([dict(known.words.objects)] if known else [])
